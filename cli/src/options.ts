@@ -1,0 +1,98 @@
+import type { CreateOptions, ExecOptions } from "@squash/sdk";
+import { InvalidArgumentError, type Command } from "commander";
+
+/** Options of `create`, as commander parses them. */
+export interface CreateFlags {
+  layers?: string[];
+  owner?: string;
+  task?: string;
+  cpu?: number;
+  memoryMb?: number;
+  pids?: number;
+  maxLifetime?: number;
+  allowNet?: string[];
+  nestedUserns?: true;
+}
+
+/** Options of `exec`, as commander parses them. */
+export interface ExecFlags {
+  workdir?: string;
+  env?: Record<string, string>;
+  user?: string;
+  timeout?: number;
+  stdin?: true;
+}
+
+/** Adds the options that describe a new sandbox. */
+export function addCreateFlags(command: Command): Command {
+  return command
+    .option("--layers <names>", "modules to stack, separated by commas (the daemon's default)", commaSeparated)
+    .option("--owner <name>", 'whose it is ("anon")')
+    .option("--task <text>", "what it is for")
+    .option("--cpu <cores>", "cores, 0.01 to 1024 (2)", number)
+    .option("--memory-mb <MiB>", "memory, 16 to 1048576 (1024)", wholeNumber)
+    .option("--pids <count>", "processes and threads together, 8 to 1000000 (1024)", wholeNumber)
+    .option("--max-lifetime <seconds>", "destroy it after this time (0: never)", wholeNumber)
+    .option("--allow-net <names>", 'destinations that may be reached, separated by commas, or "none"', commaSeparated)
+    .option("--nested-userns", "let commands make user namespaces of their own");
+}
+
+/** Adds the options that say how a command runs. */
+export function addExecFlags(command: Command): Command {
+  return command
+    .option("-w, --workdir <path>", 'directory to start in ("/")')
+    .option("-e, --env <NAME=value>", "add to the environment; repeatable", assignment)
+    .option("-u, --user <name>", 'user name or id inside the sandbox ("root")')
+    .option("-t, --timeout <seconds>", "kill it after this time, 1 to 3600 (300)", number)
+    .option("-i, --stdin", "pass standard input on, up to 1 MiB of text");
+}
+
+/** The creation that the options describe; an absent option stays absent, so that the daemon's default holds. */
+export function createOptions(flags: CreateFlags): CreateOptions {
+  return defined({
+    layers: flags.layers,
+    owner: flags.owner,
+    task: flags.task,
+    cpu: flags.cpu,
+    memory_mb: flags.memoryMb,
+    pids: flags.pids,
+    max_lifetime_s: flags.maxLifetime,
+    allow_net: flags.allowNet,
+    nested_userns: flags.nestedUserns,
+  });
+}
+
+/** The way to run a command that the options describe, but for its standard input. */
+export function execOptions(flags: ExecFlags): ExecOptions {
+  const user = flags.user !== undefined && /^\d+$/.test(flags.user) ? Number(flags.user) : flags.user;
+  return defined({ workdir: flags.workdir, env: flags.env, user, timeout: flags.timeout });
+}
+
+/** Items between commas, trimmed; empty ones are dropped. */
+export function commaSeparated(text: string): string[] {
+  const items = text.split(",").map((item) => item.trim());
+  return items.filter((item) => item !== "");
+}
+
+/** A whole number from 0 on. Throws commander's error for anything else. */
+export function wholeNumber(text: string): number {
+  if (!/^\d{1,15}$/.test(text)) throw new InvalidArgumentError("It must be a whole number.");
+  return Number(text);
+}
+
+function number(text: string): number {
+  if (!/^\d{1,15}(\.\d+)?$/.test(text)) throw new InvalidArgumentError("It must be a number.");
+  return Number(text);
+}
+
+function assignment(text: string, previous: Record<string, string> = {}): Record<string, string> {
+  const index = text.indexOf("=");
+  if (index < 1) throw new InvalidArgumentError("It must look like NAME=value.");
+  return { ...previous, [text.slice(0, index)]: text.slice(index + 1) };
+}
+
+type Defined<T> = { [K in keyof T]?: Exclude<T[K], undefined> };
+
+function defined<T extends object>(fields: T): Defined<T> {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as Defined<T>;
+}

@@ -1,0 +1,5 @@
+export interface Config { readonly dataDir: string; readonly runDir: string; readonly listen: string; readonly port: number; readonly authToken: string; readonly maxSandboxes: number; readonly upperLimitMb: number; readonly upperBackend: "tmpfs"|"loop"; readonly poolSize: number; readonly defaultLayers: readonly string[]; readonly uidBase: number; readonly cgroupRoot: string; readonly logLevel: string; readonly hostBin: string }
+export function loadConfig(e: Readonly<Record<string,string|undefined>>): Config {
+  const n=(k:string,d:number)=>Number(e[k]??d);
+  return { dataDir: e["SQUASH_DATA_DIR"]??"/data", runDir: e["SQUASH_RUN_DIR"]??"/run/squash", listen: e["SQUASH_LISTEN"]??"127.0.0.1", port:n("SQUASH_PORT",8080), authToken:"", maxSandboxes:n("SQUASH_MAX_SANDBOXES",100), upperLimitMb:n("SQUASH_UPPER_LIMIT_MB",512), upperBackend:(e["SQUASH_UPPER_BACKEND"]??"tmpfs") as "tmpfs", poolSize:n("SQUASH_POOL_SIZE",8), defaultLayers:[], uidBase:1342177280, cgroupRoot:e["SQUASH_CGROUP_ROOT"]??"squash", logLevel:"info", hostBin:"" };
+}

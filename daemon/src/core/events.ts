@@ -1,0 +1,27 @@
+import type { ErrorCode } from "@squash/sdk/protocol";
+
+/** One fact about one finished operation; `main` connects these to the log and to the metrics. */
+export type DomainEvent =
+  | OperationEvent
+  | { readonly type: "cell.made"; readonly durationMs: number }
+  | { readonly type: "cell.failed"; readonly error: string }
+  | { readonly type: "sandbox.died"; readonly sandbox: string; readonly reason: string }
+  | { readonly type: "sandbox.recovered"; readonly sandbox: string; readonly how: "adopted" | "rebuilt" | "lost" | "failed" }
+  | { readonly type: "record.damaged"; readonly sandbox: string; readonly error: string }
+  | { readonly type: "swept"; readonly what: string; readonly name: string }
+  | { readonly type: "host.restarted"; readonly reason: string };
+
+/** The canonical event of an operation, emitted once at its end. */
+export interface OperationEvent {
+  readonly type: "sandbox.create" | "sandbox.exec" | "sandbox.destroy";
+  readonly sandbox: string;
+  readonly outcome: "ok" | ErrorCode;
+  readonly durationMs: number;
+  /** milliseconds of each stage, in order */
+  readonly stages: Readonly<Record<string, number>>;
+  /** whether the cell came from the pool; only for `sandbox.create` */
+  readonly pooled?: boolean;
+}
+
+/** Where the domain reports facts. Must not throw. */
+export type Emit = (event: DomainEvent) => void;

@@ -1,0 +1,173 @@
+import type { ExecResult } from "@squash/sdk/protocol";
+
+/** Which process a cell's init is: the start time (clock ticks since boot) tells it from a later process with the same number. */
+export interface CellProcess {
+  readonly pid: number;
+  readonly startTime: bigint;
+}
+
+export interface CellLimits {
+  readonly memoryBytes: number;
+  /** microseconds of processor time in each 100 ms */
+  readonly cpuQuotaUs: number;
+  /** processes and threads together */
+  readonly pids: number;
+}
+
+export interface RootPlan {
+  /** whether the upper is new; only then the host's name is written into it */
+  readonly fresh: boolean;
+  readonly hostname: string;
+  /** mount point of the upper on the host */
+  readonly upper: string;
+  /** keys of mounted layers, topmost first */
+  readonly layers: readonly string[];
+}
+
+export interface UpperPlan {
+  /** mount point on the host; must exist */
+  readonly path: string;
+  /** an ext4 image on the host; null for a tmpfs */
+  readonly image: string | null;
+  readonly sizeBytes: number;
+  /** cell whose root will own it */
+  readonly index: number;
+}
+
+export interface Command {
+  readonly argv: readonly string[];
+  /** whether `argv[0]` is a text for /bin/sh */
+  readonly shell: boolean;
+  readonly workdir: string;
+  /** name or number inside; "" is root */
+  readonly user: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly stdin: string;
+  readonly timeoutMs: number;
+  /** bytes kept of each output; the rest is drained */
+  readonly outputLimit: number;
+}
+
+export interface CommandResult {
+  readonly exitCode: number;
+  readonly stdout: Buffer;
+  readonly stderr: Buffer;
+  readonly stdoutTruncated: boolean;
+  readonly stderrTruncated: boolean;
+  readonly timedOut: boolean;
+  readonly cancelled: boolean;
+}
+
+export interface CellUsage {
+  readonly memoryBytes: number;
+  /** processes that the kernel killed for lack of memory, in the life of the cell */
+  readonly oomKills: number;
+}
+
+/** The kernel as the domain sees it. Every method throws `SquashError` and may be repeated after a failure. */
+export interface Kernel {
+  makeCell(index: number, options: { readonly nestedUserns: boolean }): Promise<CellProcess>;
+  /** Takes a living cell of an earlier squashd over; false when that process is gone. */
+  adoptCell(index: number, process: CellProcess): Promise<boolean>;
+  /** Kills everything in it and removes its groups; idempotent, also for cells that nobody knows. */
+  killCell(index: number): Promise<void>;
+  limitCell(index: number, limits: CellLimits): Promise<void>;
+  freezeCell(index: number, frozen: boolean): Promise<void>;
+  giveRoot(index: number, plan: RootPlan): Promise<void>;
+  mountUpper(plan: UpperPlan): Promise<void>;
+  unmountUpper(path: string): Promise<void>;
+  publishNetns(index: number, name: string): Promise<void>;
+  withdrawNetns(name: string): Promise<void>;
+  /** `image` is relative to the data directory. */
+  mountLayer(key: string, image: string, type: "squashfs" | "erofs"): Promise<void>;
+  unmountLayer(key: string): Promise<void>;
+  mountedLayers(): Promise<string[]>;
+  /** Runs a command to its end; `signal` kills its whole tree. */
+  run(index: number, command: Command, signal: AbortSignal): Promise<CommandResult>;
+  usage(index: number): Promise<CellUsage>;
+  /** Indexes of all cells that have a cgroup, known or not. */
+  cellsInCgroups(): Promise<number[]>;
+  /** Path of the cell's (memory) cgroup on the host. */
+  cgroupPath(index: number): string;
+  /** An identifier of this boot of the machine. */
+  readonly bootId: string;
+  /** Called with the index of a cell whose init has died without being asked to. */
+  onCellDeath(listener: (index: number) => void): void;
+}
+
+/** What is kept of a sandbox on disk. */
+export interface SandboxRecord {
+  readonly version: 1;
+  readonly id: string;
+  readonly owner: string;
+  readonly task: string;
+  /** module names, topmost first */
+  readonly layers: readonly string[];
+  /** keys under which those are mounted, in the same order */
+  readonly layerKeys: readonly string[];
+  readonly created: string;
+  readonly lastActive: string;
+  readonly cpu: number;
+  readonly memoryMb: number;
+  readonly pids: number;
+  readonly maxLifetimeS: number;
+  readonly allowNet: readonly string[] | null;
+  readonly nestedUserns: boolean;
+  readonly upper: { readonly backend: "tmpfs" | "loop"; readonly limitBytes: number };
+  readonly cell: { readonly index: number; readonly pid: number; readonly startTime: string; readonly bootId: string };
+  readonly restarts: number;
+}
+
+/** What a sandbox's directory was found to hold. Without record and damage it is half-made or half-removed. */
+export interface StoredSandbox {
+  readonly id: string;
+  readonly record: SandboxRecord | null;
+  /** why a record that is there cannot be read; such a directory is left alone */
+  readonly damage: string | null;
+  /** highest `seq` in its log */
+  readonly lastSeq: number;
+}
+
+/** Where sandboxes' files lie and how their metadata is kept. */
+export interface SandboxStore {
+  /** Mount point of a sandbox's upper. */
+  upperPath(id: string): string;
+  /** Image file of a sandbox's upper; only for the `loop` backend. */
+  imagePath(id: string): string;
+  /** Makes the directories; fails when the sandbox has any already. */
+  makeDirectories(id: string): Promise<void>;
+  /** Makes the image file for the `loop` backend. */
+  makeImage(id: string, sizeBytes: number): Promise<void>;
+  /** Removes the directory; refuses while something is mounted below it. Idempotent. */
+  removeDirectories(id: string): Promise<void>;
+  /** Atomic: a crash leaves the old or the new record. */
+  writeRecord(record: SandboxRecord): Promise<void>;
+  /** Idempotent. Without its record a sandbox is a leftover. */
+  removeRecord(id: string): Promise<void>;
+  appendLog(id: string, result: ExecResult): Promise<void>;
+  readLog(id: string): Promise<ExecResult[]>;
+  list(): Promise<StoredSandbox[]>;
+  /** Whether something is mounted at the upper's place. */
+  isUpperMounted(id: string): Promise<boolean>;
+  /** Whether there is an image file, which a restart of the machine leaves. */
+  hasImage(id: string): Promise<boolean>;
+  /** Bytes used in the upper; 0 when that cannot be told. */
+  upperBytes(id: string): Promise<number>;
+}
+
+/** A module's image as found on disk. */
+export interface ModuleImage {
+  readonly name: string;
+  /** relative to the data directory */
+  readonly image: string;
+  readonly format: "squashfs" | "erofs";
+  /** changes whenever the file is another one */
+  readonly identity: string;
+}
+
+export interface ModuleCatalog {
+  /** Throws `module_not_found`. */
+  resolve(name: string): Promise<ModuleImage>;
+  /** Names to use when a create names none. Throws `module_not_found` when there is no base. */
+  defaultLayers(): Promise<readonly string[]>;
+}

@@ -1,0 +1,144 @@
+import type { Emit } from "./events.js";
+import type { SandboxRecord, StoredSandbox } from "./ports.js";
+import { newSandbox, type Sandbox } from "./sandbox.js";
+import { rebuildStages, sandboxStages, type SandboxDraft, type StageParts } from "./sandbox-stages.js";
+import type { Sandboxes } from "./sandboxes.js";
+import { bringUp, takeDown, type Stage } from "./stages.js";
+
+const deathWindowMs = 60_000;
+const maxDeaths = 3;
+
+/** Brings the registry in line with what is on disk and in the kernel: after a start of squashd, and when a sandbox's init dies. */
+export class Recovery {
+  readonly #parts: StageParts;
+  readonly #sandboxes: Sandboxes;
+  readonly #emit: Emit;
+  readonly #rebuild: readonly Stage<SandboxDraft>[];
+
+  constructor(parts: StageParts, sandboxes: Sandboxes, emit: Emit) {
+    this.#parts = parts;
+    this.#sandboxes = sandboxes;
+    this.#emit = emit;
+    this.#rebuild = rebuildStages(parts);
+  }
+
+  /** Adopts what lives, rebuilds what can be, lists the rest as lost, and sweeps what belongs to nobody. */
+  async run(): Promise<void> {
+    const stored = await this.#parts.store.list();
+    const dead: Sandbox[] = [];
+    for (const found of stored) if (found.record !== null) this.#parts.cells.reserve(found.record.cell.index);
+    for (const found of stored) {
+      if (found.record === null) {
+        if (found.damage !== null) this.#emit({ type: "record.damaged", sandbox: found.id, error: found.damage });
+        continue;
+      }
+      const sandbox = this.#restore(found, found.record);
+      if (!(await this.#adopt(sandbox, found.record))) dead.push(sandbox);
+    }
+    await this.#sweep(stored);
+    for (const sandbox of dead) await this.#sandboxes.exclusively(sandbox.id, () => this.#revive(sandbox, []));
+    for (const key of await this.#parts.layers.sweep()) this.#emit({ type: "swept", what: "layer", name: key });
+  }
+
+  /** An init has died without being asked to. */
+  async cellDied(index: number): Promise<void> {
+    if (await this.#parts.cells.discard(index)) return;
+    const sandbox = this.#sandboxes.all().find((one) => one.record?.cell.index === index);
+    if (sandbox === undefined || sandbox.state !== "ready") return;
+    await this.#sandboxes.exclusively(sandbox.id, async () => {
+      if (sandbox.state !== "ready") return;
+      sandbox.reason = await this.#reasonOfDeath(sandbox, index);
+      this.#emit({ type: "sandbox.died", sandbox: sandbox.id, reason: sandbox.reason });
+      await this.#revive(sandbox, sandbox.record?.layerKeys ?? []);
+    });
+  }
+
+  #restore(found: StoredSandbox, record: SandboxRecord): Sandbox {
+    const sandbox = newSandbox(found.id, "recovering");
+    sandbox.record = record;
+    sandbox.lastSeq = found.lastSeq;
+    sandbox.lastActiveMs = Date.parse(record.lastActive) || Date.now();
+    this.#sandboxes.add(sandbox);
+    return sandbox;
+  }
+
+  async #adopt(sandbox: Sandbox, record: SandboxRecord): Promise<boolean> {
+    const { index, pid, startTime, bootId } = record.cell;
+    if (bootId !== this.#parts.kernel.bootId) return false;
+    if (!(await this.#parts.kernel.adoptCell(index, { pid, startTime: BigInt(startTime) }))) return false;
+    this.#parts.layers.adopt(record.layerKeys);
+    sandbox.state = "ready";
+    this.#emit({ type: "sandbox.recovered", sandbox: sandbox.id, how: "adopted" });
+    return true;
+  }
+
+  /** Removes cells that no sandbox has, then half-made sandboxes, whose files those may have used. */
+  async #sweep(stored: readonly StoredSandbox[]): Promise<void> {
+    const owned = new Set(this.#sandboxes.all().map((sandbox) => (sandbox.state === "ready" ? sandbox.record?.cell.index : undefined)));
+    for (const index of await this.#parts.kernel.cellsInCgroups()) {
+      if (owned.has(index)) continue;
+      await this.#parts.kernel.killCell(index);
+      this.#emit({ type: "swept", what: "cell", name: String(index) });
+    }
+    const stages = sandboxStages(this.#parts);
+    for (const { id, record, damage } of stored) {
+      if (record !== null || damage !== null) continue;
+      await takeDown(stages, { id });
+      this.#emit({ type: "swept", what: "sandbox", name: id });
+    }
+  }
+
+  /** Rebuilds a dead sandbox on its upper; `heldLayers` are those that its dead cell is counted as a user of. Must run exclusively. */
+  async #revive(sandbox: Sandbox, heldLayers: readonly string[]): Promise<void> {
+    const { record } = sandbox;
+    if (record === null) return;
+    sandbox.state = "recovering";
+    for (const running of sandbox.running) running.abort();
+    const { layers: requestedLayers, layerKeys: _, cell, ...rest } = record;
+    const plan = { ...rest, requestedLayers, restarts: record.restarts + 1 };
+    await takeDown(this.#rebuild, { id: sandbox.id, index: cell.index, layerKeys: heldLayers });
+    sandbox.record = { ...record, layerKeys: [] };
+    if (!(await this.#hasUpper(record))) {
+      this.#give(sandbox, "lost", "its files were in memory and did not survive the restart of the machine");
+      return;
+    }
+    if (this.#diesTooOften(sandbox)) {
+      this.#give(sandbox, "failed", `its init died ${maxDeaths} times within a minute (${sandbox.reason ?? "unknown"})`);
+      return;
+    }
+    const draft: SandboxDraft = { id: sandbox.id, plan, index: cell.index };
+    try {
+      await bringUp(this.#rebuild, draft);
+    } catch (error) {
+      this.#give(sandbox, "failed", error instanceof Error ? error.message : String(error));
+      return;
+    }
+    sandbox.record = draft.record ?? record;
+    sandbox.state = "ready";
+    this.#emit({ type: "sandbox.recovered", sandbox: sandbox.id, how: "rebuilt" });
+  }
+
+  async #hasUpper(record: SandboxRecord): Promise<boolean> {
+    if (await this.#parts.store.isUpperMounted(record.id)) return true;
+    return record.upper.backend === "loop" && (await this.#parts.store.hasImage(record.id));
+  }
+
+  #give(sandbox: Sandbox, state: "lost" | "failed", reason: string): void {
+    sandbox.state = state;
+    sandbox.reason = reason;
+    this.#emit({ type: "sandbox.recovered", sandbox: sandbox.id, how: state });
+  }
+
+  #diesTooOften(sandbox: Sandbox): boolean {
+    const now = Date.now();
+    while ((sandbox.deaths[0] ?? now) < now - deathWindowMs) sandbox.deaths.shift();
+    return sandbox.deaths.length >= maxDeaths;
+  }
+
+  async #reasonOfDeath(sandbox: Sandbox, index: number): Promise<string> {
+    sandbox.deaths.push(Date.now());
+    const { oomKills } = await this.#parts.kernel.usage(index);
+    sandbox.earlierOomKills += oomKills;
+    return oomKills > 0 ? "its init died, after the kernel had killed processes for lack of memory" : "its init was killed";
+  }
+}

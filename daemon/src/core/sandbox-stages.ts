@@ -1,0 +1,224 @@
+import type { Cell, Cells } from "./cells.js";
+import type { Layers } from "./layers.js";
+import type { Kernel, ModuleCatalog, SandboxRecord, SandboxStore } from "./ports.js";
+import type { Stage } from "./stages.js";
+import { stackOrder } from "./stack.js";
+
+/** A sandbox on its way up or down. What a stage has made is filled in by it; what is missing was not made, or is found by the id. */
+export interface SandboxDraft {
+  readonly id: string;
+  /** how it was asked for; absent for a leftover that is only taken down */
+  readonly plan?: SandboxPlan;
+  /** number of its cell; known before there is one when it is rebuilt */
+  index?: number;
+  cell?: Cell;
+  /** whether its cell is known to be gone */
+  cellGone?: boolean;
+  layerKeys?: readonly string[];
+  layers?: readonly string[];
+  record?: SandboxRecord;
+}
+
+/** What a record says before there is a cell. */
+export type SandboxPlan = Omit<SandboxRecord, "layers" | "layerKeys" | "cell"> & {
+  /** module names as asked for; empty for the default */
+  readonly requestedLayers: readonly string[];
+};
+
+export interface StageParts {
+  readonly kernel: Kernel;
+  readonly store: SandboxStore;
+  readonly catalog: ModuleCatalog;
+  readonly layers: Layers;
+  readonly cells: Cells;
+}
+
+/** Name under which a sandbox's network namespace is listed by `ip netns`. */
+export function netnsName(id: string): string {
+  return `squash-${id}`;
+}
+
+/**
+ * The table that creates, rolls back, destroys, sweeps and is tested stage by stage. The record is the commit point: written last and
+ * removed first, so that whatever a crash leaves without one is a leftover.
+ */
+export function sandboxStages(parts: StageParts): Stage<SandboxDraft>[] {
+  return [
+    directories(parts),
+    layers(parts),
+    cell(parts, { keepNumber: false }),
+    upper(parts),
+    limits(parts),
+    root(parts, { fresh: true }),
+    network(parts),
+    record(parts, { keep: false }),
+  ];
+}
+
+/** The same for a sandbox whose processes have died, on its surviving upper. Taking these down keeps the upper and the record. */
+export function rebuildStages(parts: StageParts): Stage<SandboxDraft>[] {
+  return [
+    layers(parts),
+    cell(parts, { keepNumber: true }),
+    survivingUpper(parts),
+    limits(parts),
+    root(parts, { fresh: false }),
+    network(parts),
+    record(parts, { keep: true }),
+  ];
+}
+
+function planOf(draft: SandboxDraft): SandboxPlan {
+  if (draft.plan === undefined) throw new Error(`sandbox "${draft.id}" has no plan`);
+  return draft.plan;
+}
+
+function cellOf(draft: SandboxDraft): Cell {
+  if (draft.cell === undefined) throw new Error(`sandbox "${draft.id}" has no cell`);
+  return draft.cell;
+}
+
+function directories({ store }: StageParts): Stage<SandboxDraft> {
+  return {
+    name: "directories",
+    async up(draft) {
+      await store.makeDirectories(draft.id);
+    },
+    async down(draft) {
+      await store.removeDirectories(draft.id);
+    },
+  };
+}
+
+function layers({ catalog, layers: mounted }: StageParts): Stage<SandboxDraft> {
+  return {
+    name: "layers",
+    async up(draft) {
+      const requested = planOf(draft).requestedLayers;
+      const names = stackOrder(requested.length > 0 ? requested : await catalog.defaultLayers());
+      const images = await Promise.all(names.map((name) => catalog.resolve(name)));
+      draft.layerKeys = await mounted.acquire(images);
+      draft.layers = names;
+    },
+    async down(draft) {
+      const keys = draft.layerKeys ?? [];
+      delete draft.layerKeys;
+      await mounted.release(keys);
+    },
+  };
+}
+
+function cell({ cells }: StageParts, options: { readonly keepNumber: boolean }): Stage<SandboxDraft> {
+  return {
+    name: "cell",
+    async up(draft) {
+      const kind = { nestedUserns: planOf(draft).nestedUserns };
+      draft.cell = draft.index === undefined ? await cells.take(kind) : await cells.remake(draft.index, kind);
+      draft.index = draft.cell.index;
+      draft.cellGone = false;
+    },
+    async down(draft) {
+      if (draft.index === undefined) return;
+      if (draft.cellGone !== true) await cells.kill(draft.index);
+      draft.cellGone = true;
+      // A rebuild that failed may be tried again, with the number whose user ids own the upper.
+      if (!options.keepNumber) cells.release(draft.index);
+    },
+  };
+}
+
+function upper({ kernel, store }: StageParts): Stage<SandboxDraft> {
+  return {
+    name: "upper",
+    async up(draft) {
+      const { backend, limitBytes } = planOf(draft).upper;
+      const image = backend === "loop" ? store.imagePath(draft.id) : null;
+      if (image !== null) await store.makeImage(draft.id, limitBytes);
+      await kernel.mountUpper({ path: store.upperPath(draft.id), image, sizeBytes: limitBytes, index: cellOf(draft).index });
+    },
+    async down(draft) {
+      await kernel.unmountUpper(store.upperPath(draft.id));
+    },
+  };
+}
+
+function survivingUpper({ kernel, store }: StageParts): Stage<SandboxDraft> {
+  return {
+    name: "upper",
+    async up(draft) {
+      if (planOf(draft).upper.backend !== "loop" || (await store.isUpperMounted(draft.id))) return;
+      const image = store.imagePath(draft.id);
+      await kernel.mountUpper({ path: store.upperPath(draft.id), image, sizeBytes: 0, index: cellOf(draft).index });
+    },
+    async down() {
+      // It holds the sandbox's files, which outlive a failed rebuild.
+    },
+  };
+}
+
+function limits({ kernel }: StageParts): Stage<SandboxDraft> {
+  return {
+    name: "limits",
+    async up(draft) {
+      const { memoryMb, cpu, pids } = planOf(draft);
+      const cpuQuotaUs = Math.max(1000, Math.round(cpu * 100_000));
+      await kernel.limitCell(cellOf(draft).index, { memoryBytes: memoryMb * 1_048_576, cpuQuotaUs, pids });
+    },
+    async down() {
+      // They go with the cell.
+    },
+  };
+}
+
+function root({ kernel, store, cells }: StageParts, options: { readonly fresh: boolean }): Stage<SandboxDraft> {
+  return {
+    name: "root",
+    async up(draft) {
+      await kernel.giveRoot(cellOf(draft).index, {
+        fresh: options.fresh,
+        hostname: draft.id,
+        upper: store.upperPath(draft.id),
+        layers: draft.layerKeys ?? [],
+      });
+    },
+    async down(draft) {
+      // A cell that was given files is of no other use. It goes before its upper does, so that nothing runs on what is being removed.
+      if (draft.index === undefined || draft.cellGone === true) return;
+      await cells.kill(draft.index);
+      draft.cellGone = true;
+    },
+  };
+}
+
+function network({ kernel }: StageParts): Stage<SandboxDraft> {
+  return {
+    name: "network",
+    async up(draft) {
+      await kernel.withdrawNetns(netnsName(draft.id));
+      await kernel.publishNetns(cellOf(draft).index, netnsName(draft.id));
+    },
+    async down(draft) {
+      await kernel.withdrawNetns(netnsName(draft.id));
+    },
+  };
+}
+
+function record({ kernel, store }: StageParts, options: { readonly keep: boolean }): Stage<SandboxDraft> {
+  return {
+    name: "record",
+    async up(draft) {
+      const { requestedLayers: _, ...plan } = planOf(draft);
+      const { index, process } = cellOf(draft);
+      draft.record = {
+        ...plan,
+        layers: draft.layers ?? [],
+        layerKeys: draft.layerKeys ?? [],
+        cell: { index, pid: process.pid, startTime: String(process.startTime), bootId: kernel.bootId },
+      };
+      await store.writeRecord(draft.record);
+    },
+    async down(draft) {
+      if (!options.keep) await store.removeRecord(draft.id);
+    },
+  };
+}

@@ -1,0 +1,72 @@
+import type { SandboxInfo, SandboxState } from "@squash/sdk/protocol";
+import type { CellUsage, SandboxRecord } from "./ports.js";
+
+/** A sandbox in memory. `record` is null until the creation has reached its commit point. */
+export interface Sandbox {
+  readonly id: string;
+  state: SandboxState;
+  reason: string | null;
+  record: SandboxRecord | null;
+  /** highest `seq` given out */
+  lastSeq: number;
+  /** commands that run now; aborted when the sandbox goes */
+  readonly running: Set<AbortController>;
+  lastActiveMs: number;
+  /** out-of-memory kills of earlier cells of this sandbox */
+  earlierOomKills: number;
+  /** when its cells died without being asked to, lately */
+  readonly deaths: number[];
+}
+
+export function newSandbox(id: string, state: SandboxState): Sandbox {
+  return {
+    id,
+    state,
+    reason: null,
+    record: null,
+    lastSeq: 0,
+    running: new Set(),
+    lastActiveMs: Date.now(),
+    earlierOomKills: 0,
+    deaths: [],
+  };
+}
+
+/** What is not kept in memory. */
+export interface SandboxFacts {
+  readonly usage: CellUsage;
+  readonly upperBytes: number;
+  readonly cgroup: string | null;
+}
+
+/** What routes show. Only for sandboxes with a record. */
+export function sandboxInfo(sandbox: Sandbox, record: SandboxRecord, facts: SandboxFacts): SandboxInfo {
+  const alive = sandbox.state === "ready";
+  return {
+    id: sandbox.id,
+    state: sandbox.state,
+    reason: sandbox.reason,
+    owner: record.owner,
+    task: record.task,
+    layers: [...record.layers],
+    backend: "cell",
+    created: record.created,
+    last_active: new Date(sandbox.lastActiveMs).toISOString(),
+    mounted: alive,
+    exec_count: sandbox.lastSeq,
+    running: sandbox.running.size,
+    upper_bytes: facts.upperBytes,
+    upper_limit_bytes: record.upper.limitBytes,
+    snapshots: [],
+    active_snapshot: null,
+    cpu: record.cpu,
+    memory_mb: record.memoryMb,
+    pids: record.pids,
+    max_lifetime_s: record.maxLifetimeS,
+    allow_net: record.allowNet === null ? null : [...record.allowNet],
+    oom_kills: sandbox.earlierOomKills + facts.usage.oomKills,
+    restarts: record.restarts,
+    cgroup: alive ? facts.cgroup : null,
+    pid: alive ? record.cell.pid : null,
+  };
+}

@@ -1,0 +1,271 @@
+import { SquashError, isSquashError } from "@squash/sdk/errors";
+import type { CreateSandbox, ExecRequest, ExecResult, SandboxInfo, SandboxState } from "@squash/sdk/protocol";
+import type { Emit, OperationEvent } from "./events.js";
+import { execResult, toCommand } from "./exec.js";
+import { KeyedMutex } from "./keyed-mutex.js";
+import type { CellUsage, SandboxRecord } from "./ports.js";
+import { newSandbox, sandboxInfo, type Sandbox } from "./sandbox.js";
+import { sandboxStages, type SandboxDraft, type SandboxPlan, type StageParts } from "./sandbox-stages.js";
+import type { SandboxService } from "./service.js";
+import { bringUp, takeDown, type Stage, type Timings } from "./stages.js";
+
+export interface SandboxesOptions {
+  readonly maxSandboxes: number;
+  readonly upperLimitBytes: number;
+  readonly upperBackend: "tmpfs" | "loop";
+  readonly emit: Emit;
+}
+
+const noUsage: CellUsage = { memoryBytes: 0, oomKills: 0 };
+
+/** The registry: which sandboxes there are, and what can be done with them. Operations on one sandbox wait for each other, commands do not. */
+export class Sandboxes implements SandboxService {
+  readonly #parts: StageParts;
+  readonly #options: SandboxesOptions;
+  readonly #stages: readonly Stage<SandboxDraft>[];
+  readonly #byId = new Map<string, Sandbox>();
+  readonly #mutex = new KeyedMutex();
+  #closed = false;
+
+  constructor(parts: StageParts, options: SandboxesOptions) {
+    this.#parts = parts;
+    this.#options = options;
+    this.#stages = sandboxStages(parts);
+  }
+
+  get count(): number {
+    return this.#byId.size;
+  }
+
+  /** All sandboxes in memory, for recovery and the reaper. */
+  all(): readonly Sandbox[] {
+    return [...this.#byId.values()];
+  }
+
+  /** Takes in a sandbox that was found on disk. */
+  add(sandbox: Sandbox): void {
+    this.#byId.set(sandbox.id, sandbox);
+  }
+
+  /** Runs `work` while no other operation on that sandbox does. */
+  exclusively<T>(id: string, work: () => Promise<T>): Promise<T> {
+    return this.#mutex.run(id, work);
+  }
+
+  byState(): Record<SandboxState, number> {
+    const counts = { creating: 0, ready: 0, recovering: 0, lost: 0, failed: 0, destroying: 0 };
+    for (const sandbox of this.#byId.values()) counts[sandbox.state]++;
+    return counts;
+  }
+
+  async create(request: CreateSandbox, signal: AbortSignal): Promise<SandboxInfo> {
+    const start = performance.now();
+    const timings: Timings = {};
+    const draft: SandboxDraft = { id: request.id, plan: this.#plan(request) };
+    const sandbox = this.#reserve(request.id);
+    let outcome: OperationEvent["outcome"] = "ok";
+    try {
+      return await this.#mutex.run(request.id, async () => {
+        await this.#clearLost(request.id, sandbox);
+        await bringUp(this.#stages, draft, { signal, timings });
+        sandbox.record = draft.record ?? null;
+        sandbox.state = "ready";
+        sandbox.lastActiveMs = Date.now();
+        return this.#info(sandbox);
+      });
+    } catch (error) {
+      outcome = isSquashError(error) ? error.code : "internal";
+      if (this.#byId.get(request.id) === sandbox && sandbox.state === "creating") this.#byId.delete(request.id);
+      throw error;
+    } finally {
+      const pooled = draft.cell?.pooled ?? false;
+      this.#emit({ type: "sandbox.create", sandbox: request.id, outcome, durationMs: performance.now() - start, stages: timings, pooled });
+    }
+  }
+
+  async list(): Promise<SandboxInfo[]> {
+    const shown = this.all().filter((sandbox) => sandbox.record !== null);
+    const infos = await Promise.all(shown.map((sandbox) => this.#info(sandbox)));
+    return infos.toSorted((a, b) => (a.created < b.created ? -1 : a.created > b.created ? 1 : a.id < b.id ? -1 : 1));
+  }
+
+  async get(id: string): Promise<SandboxInfo> {
+    return this.#info(this.#find(id));
+  }
+
+  async destroy(id: string): Promise<void> {
+    const sandbox = this.#find(id);
+    const start = performance.now();
+    const timings: Timings = {};
+    let outcome: OperationEvent["outcome"] = "ok";
+    try {
+      await this.#mutex.run(id, () => this.#destroyNow(sandbox, timings));
+    } catch (error) {
+      outcome = isSquashError(error) ? error.code : "internal";
+      throw error;
+    } finally {
+      this.#emit({ type: "sandbox.destroy", sandbox: id, outcome, durationMs: performance.now() - start, stages: timings });
+    }
+  }
+
+  async exec(id: string, request: ExecRequest, signal: AbortSignal): Promise<ExecResult> {
+    const sandbox = this.#find(id);
+    const record = this.#mustBeReady(sandbox);
+    const start = performance.now();
+    const abort = new AbortController();
+    const seq = ++sandbox.lastSeq;
+    const started = new Date();
+    let outcome: OperationEvent["outcome"] = "ok";
+    sandbox.lastActiveMs = started.getTime();
+    sandbox.running.add(abort);
+    const forward = (): void => abort.abort();
+    signal.addEventListener("abort", forward, { once: true });
+    if (signal.aborted) forward();
+    try {
+      const result = await this.#parts.kernel.run(record.cell.index, toCommand(request), abort.signal);
+      if (result.cancelled) throw new SquashError("cancelled", `Cannot finish the command in "${id}": it was cancelled`);
+      const killed = result.exitCode === 137;
+      const usage = killed ? await this.#parts.kernel.usage(record.cell.index) : noUsage;
+      const oomKilled = killed && usage.oomKills > (this.#seenOomKills.get(sandbox) ?? 0);
+      if (oomKilled) this.#seenOomKills.set(sandbox, usage.oomKills);
+      const logged = execResult({ seq, request, started, durationMs: performance.now() - start, result, oomKilled });
+      if (this.#byId.get(id) === sandbox && sandbox.state === "ready") await this.#parts.store.appendLog(id, logged);
+      return logged;
+    } catch (error) {
+      outcome = isSquashError(error) ? error.code : "internal";
+      throw error;
+    } finally {
+      signal.removeEventListener("abort", forward);
+      sandbox.running.delete(abort);
+      sandbox.lastActiveMs = Date.now();
+      this.#emit({ type: "sandbox.exec", sandbox: id, outcome, durationMs: performance.now() - start, stages: {} });
+    }
+  }
+
+  async logs(id: string): Promise<ExecResult[]> {
+    this.#find(id);
+    return this.#parts.store.readLog(id);
+  }
+
+  /** Stops taking requests and kills running commands; the sandboxes stay. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const sandbox of this.all()) for (const running of sandbox.running) running.abort();
+    await Promise.all(this.all().map((sandbox) => this.#mutex.run(sandbox.id, () => this.#saveActivity(sandbox))));
+  }
+
+  readonly #seenOomKills = new WeakMap<Sandbox, number>();
+
+  #emit(event: OperationEvent): void {
+    this.#options.emit(event);
+  }
+
+  #plan(request: CreateSandbox): SandboxPlan {
+    const now = new Date().toISOString();
+    return {
+      version: 1,
+      id: request.id,
+      owner: request.owner ?? "anon",
+      task: request.task ?? "",
+      requestedLayers: Array.isArray(request.layers) ? request.layers : [],
+      created: now,
+      lastActive: now,
+      cpu: request.cpu ?? 2,
+      memoryMb: request.memory_mb ?? 1024,
+      pids: request.pids ?? 1024,
+      maxLifetimeS: request.max_lifetime_s ?? 0,
+      allowNet: request.allow_net ?? null,
+      nestedUserns: request.nested_userns ?? false,
+      upper: { backend: this.#options.upperBackend, limitBytes: this.#options.upperLimitBytes },
+      restarts: 0,
+    };
+  }
+
+  /** Takes the name and a place, at once, so that neither can be taken twice. A lost sandbox's name may be used again. */
+  #reserve(id: string): Sandbox {
+    if (this.#closed) throw new SquashError("shutting_down", `Cannot create sandbox "${id}": squashd is shutting down`);
+    const existing = this.#byId.get(id);
+    if (existing !== undefined && existing.state !== "lost") {
+      throw new SquashError("sandbox_exists", `Cannot create sandbox "${id}": it already exists and is ${existing.state}`);
+    }
+    if (existing === undefined && this.#byId.size >= this.#options.maxSandboxes) {
+      throw new SquashError(
+        "sandbox_limit",
+        `Cannot create sandbox "${id}": sandbox limit reached (${this.#options.maxSandboxes}); destroy one or raise SQUASH_MAX_SANDBOXES`,
+      );
+    }
+    const sandbox = newSandbox(id, "creating");
+    if (existing !== undefined) sandbox.record = existing.record;
+    this.#byId.set(id, sandbox);
+    return sandbox;
+  }
+
+  /** Removes what a lost sandbox of the same name left. */
+  async #clearLost(id: string, sandbox: Sandbox): Promise<void> {
+    if (sandbox.record === null) return;
+    const index = sandbox.record.cell.index;
+    sandbox.record = null;
+    const failures = await takeDown(this.#stages, { id, index });
+    if (failures[0] !== undefined) throw cannotDestroy(id, failures);
+  }
+
+  async #destroyNow(sandbox: Sandbox, timings: Timings): Promise<void> {
+    if (this.#byId.get(sandbox.id) !== sandbox || sandbox.record === null) throw notFound(sandbox.id);
+    const record = sandbox.record;
+    sandbox.state = "destroying";
+    for (const running of sandbox.running) running.abort();
+    const draft: SandboxDraft = { id: sandbox.id, index: record.cell.index, layerKeys: record.layerKeys };
+    const failures = await takeDown(this.#stages, draft, timings);
+    if (failures.length > 0) {
+      // Its record is gone first, so it can only be destroyed again; what is left of it is kept to be taken down then.
+      sandbox.record = { ...record, layerKeys: draft.layerKeys ?? [] };
+      sandbox.state = "failed";
+      sandbox.reason = failures.map((error) => error.message).join("; ");
+      throw cannotDestroy(sandbox.id, failures);
+    }
+    this.#byId.delete(sandbox.id);
+  }
+
+  async #saveActivity(sandbox: Sandbox): Promise<void> {
+    if (sandbox.state !== "ready" || sandbox.record === null) return;
+    const lastActive = new Date(sandbox.lastActiveMs).toISOString();
+    if (sandbox.record.lastActive === lastActive) return;
+    sandbox.record = { ...sandbox.record, lastActive };
+    await this.#parts.store.writeRecord(sandbox.record);
+  }
+
+  #find(id: string): Sandbox {
+    const sandbox = this.#byId.get(id);
+    if (sandbox === undefined) throw notFound(id);
+    return sandbox;
+  }
+
+  #mustBeReady(sandbox: Sandbox): SandboxRecord {
+    if (this.#closed) throw new SquashError("shutting_down", `Cannot use sandbox "${sandbox.id}": squashd is shutting down`);
+    if (sandbox.state === "ready" && sandbox.record !== null) return sandbox.record;
+    const reason = sandbox.reason === null ? "" : ` (${sandbox.reason})`;
+    throw new SquashError("sandbox_not_ready", `Cannot use sandbox "${sandbox.id}": it is ${sandbox.state}${reason}, not ready`);
+  }
+
+  async #info(sandbox: Sandbox): Promise<SandboxInfo> {
+    const { record } = sandbox;
+    if (record === null) {
+      throw new SquashError("sandbox_not_ready", `Cannot show sandbox "${sandbox.id}": it is ${sandbox.state}`);
+    }
+    const { kernel, store } = this.#parts;
+    const alive = sandbox.state === "ready";
+    const [usage, upperBytes] = alive
+      ? await Promise.all([kernel.usage(record.cell.index), store.upperBytes(sandbox.id)])
+      : [noUsage, 0];
+    return sandboxInfo(sandbox, record, { usage, upperBytes, cgroup: kernel.cgroupPath(record.cell.index) });
+  }
+}
+
+function notFound(id: string): SquashError {
+  return new SquashError("sandbox_not_found", `Cannot find sandbox "${id}": not found`);
+}
+
+function cannotDestroy(id: string, failures: readonly Error[]): SquashError {
+  const leftovers = failures.map((error) => error.message);
+  return new SquashError("kernel", `Cannot destroy sandbox "${id}" completely: ${leftovers.join("; ")}; try again`, { details: { leftovers } });
+}

@@ -1,0 +1,36 @@
+import type { CreateSandbox, ExecRequest, ExecResult, Health, ModuleInfo, SandboxInfo } from "@squash/sdk/protocol";
+
+/** What the HTTP routes need of the domain. Every method throws `SquashError` for what a caller can act on. */
+export interface SandboxService {
+  /** Validates, creates and returns when the sandbox is ready; `signal` cancels and undoes. */
+  create(request: CreateSandbox, signal: AbortSignal): Promise<SandboxInfo>;
+  /** All sandboxes, oldest first. */
+  list(): Promise<SandboxInfo[]>;
+  get(id: string): Promise<SandboxInfo>;
+  /** Returns when nothing of it is left. */
+  destroy(id: string): Promise<void>;
+  /** Runs a command to its end; `signal` kills its whole process tree. */
+  exec(id: string, request: ExecRequest, signal: AbortSignal): Promise<ExecResult>;
+  /** Results of all finished commands, by `seq`. */
+  logs(id: string): Promise<ExecResult[]>;
+}
+
+/** What the module routes need. */
+export interface ModuleSource {
+  /** Modules by name. */
+  list(): Promise<ModuleInfo[]>;
+}
+
+/** What the health route needs. */
+export interface HealthSource {
+  health(): Promise<Health>;
+}
+
+/** Gauges that are read when metrics are scraped. */
+export interface Gauges {
+  sandboxesByState(): Readonly<Record<string, number>>;
+  /** pooled cells that wait */
+  poolReady(): number;
+  /** mounted layers, each counted once */
+  layersMounted(): number;
+}

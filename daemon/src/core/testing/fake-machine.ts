@@ -1,0 +1,272 @@
+import { SquashError } from "@squash/sdk/errors";
+import type { ExecResult } from "@squash/sdk/protocol";
+import type {
+  CellProcess,
+  Command,
+  CommandResult,
+  Kernel,
+  ModuleCatalog,
+  ModuleImage,
+  RootPlan,
+  SandboxRecord,
+  SandboxStore,
+  StoredSandbox,
+  UpperPlan,
+} from "../ports.js";
+
+interface FakeCell {
+  readonly process: CellProcess;
+  root: RootPlan | null;
+  limited: boolean;
+}
+
+/**
+ * A machine in memory: kernel, disk and modules. Its whole state is readable text. It refuses what a real one would (a second mount, a
+ * root without an upper, a cell that exists), and fails any one operation on demand.
+ */
+export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
+  readonly bootId: string = "boot-1";
+  readonly cells = new Map<number, FakeCell>();
+  readonly layers = new Set<string>();
+  readonly uppers = new Set<string>();
+  readonly netns = new Set<string>();
+  readonly directories = new Set<string>();
+  readonly images = new Set<string>();
+  readonly records = new Map<string, SandboxRecord>();
+  readonly logs = new Map<string, ExecResult[]>();
+  readonly modules = new Set<string>(["000-base"]);
+  /** operations that fail, with how often they still will */
+  readonly failing = new Map<string, number>();
+  /** operations so far */
+  readonly calls: string[] = [];
+  runCommand: (command: Command, signal: AbortSignal) => Promise<CommandResult> = () => Promise.resolve(success(""));
+  oomKills = 0;
+  #nextPid = 100;
+  #deathListener: (index: number) => void = () => undefined;
+
+  /** Everything that is left on the machine, a line each. */
+  state(): string[] {
+    return [
+      ...[...this.cells.keys()].map((index) => `cell ${index}`),
+      ...[...this.layers].map((key) => `layer ${key}`),
+      ...[...this.uppers].map((path) => `upper ${path}`),
+      ...[...this.netns].map((name) => `netns ${name}`),
+      ...[...this.directories].map((id) => `directory ${id}`),
+      ...[...this.images].map((id) => `image ${id}`),
+      ...[...this.records.keys()].map((id) => `record ${id}`),
+    ].toSorted();
+  }
+
+  /** An init dies by itself. */
+  crashCell(index: number): void {
+    this.#cell(index).root = null;
+    this.#deathListener(index);
+  }
+
+  onCellDeath(listener: (index: number) => void): void {
+    this.#deathListener = listener;
+  }
+
+  async makeCell(index: number): Promise<CellProcess> {
+    await this.#step("makeCell");
+    if (this.cells.has(index)) throw kernelError(`make cell ${index}, which exists`, "EEXIST");
+    const process = { pid: this.#nextPid++, startTime: 1n };
+    this.cells.set(index, { process, root: null, limited: false });
+    return process;
+  }
+
+  async adoptCell(index: number, process: CellProcess): Promise<boolean> {
+    await this.#step("adoptCell");
+    return this.cells.get(index)?.process.pid === process.pid && this.cells.get(index)?.root !== null;
+  }
+
+  async killCell(index: number): Promise<void> {
+    await this.#step("killCell");
+    this.cells.delete(index);
+  }
+
+  async limitCell(index: number): Promise<void> {
+    await this.#step("limitCell");
+    this.#cell(index).limited = true;
+  }
+
+  async freezeCell(index: number): Promise<void> {
+    await this.#step("freezeCell");
+    this.#cell(index);
+  }
+
+  async giveRoot(index: number, plan: RootPlan): Promise<void> {
+    await this.#step("giveRoot");
+    if (!this.uppers.has(plan.upper)) throw kernelError(`find upper ${plan.upper}`, "ENOENT");
+    for (const layer of plan.layers) if (!this.layers.has(layer)) throw kernelError(`find layer ${layer}`, "ENOENT");
+    const cell = this.#cell(index);
+    if (!cell.limited) throw new Error(`cell ${index} got its root before its limits`);
+    cell.root = plan;
+  }
+
+  async mountUpper(plan: UpperPlan): Promise<void> {
+    await this.#step("mountUpper");
+    if (this.uppers.has(plan.path)) throw kernelError(`mount ${plan.path} twice`, "EBUSY");
+    this.uppers.add(plan.path);
+  }
+
+  async unmountUpper(path: string): Promise<void> {
+    await this.#step("unmountUpper");
+    for (const [index, cell] of this.cells) if (cell.root?.upper === path) throw new Error(`upper ${path} is in use by cell ${index}`);
+    this.uppers.delete(path);
+  }
+
+  async publishNetns(index: number, name: string): Promise<void> {
+    await this.#step("publishNetns");
+    this.#cell(index);
+    if (this.netns.has(name)) throw kernelError(`publish ${name}`, "EEXIST");
+    this.netns.add(name);
+  }
+
+  async withdrawNetns(name: string): Promise<void> {
+    await this.#step("withdrawNetns");
+    this.netns.delete(name);
+  }
+
+  async mountLayer(key: string): Promise<void> {
+    await this.#step("mountLayer");
+    if (this.layers.has(key)) throw kernelError(`mount layer ${key} twice`, "EEXIST");
+    this.layers.add(key);
+  }
+
+  async unmountLayer(key: string): Promise<void> {
+    await this.#step("unmountLayer");
+    this.layers.delete(key);
+  }
+
+  async mountedLayers(): Promise<string[]> {
+    await this.#step("mountedLayers");
+    return [...this.layers];
+  }
+
+  run(index: number, command: Command, signal: AbortSignal): Promise<CommandResult> {
+    if (this.#cell(index).root === null) throw new SquashError("sandbox_broken", `Cannot run in cell ${index}`);
+    return this.runCommand(command, signal);
+  }
+
+  usage(): Promise<{ memoryBytes: number; oomKills: number }> {
+    return Promise.resolve({ memoryBytes: 0, oomKills: this.oomKills });
+  }
+
+  cellsInCgroups(): Promise<number[]> {
+    return Promise.resolve([...this.cells.keys()]);
+  }
+
+  cgroupPath(index: number): string {
+    return `/cgroup/c${index}`;
+  }
+
+  upperPath(id: string): string {
+    return `/sandboxes/${id}/upper`;
+  }
+
+  imagePath(id: string): string {
+    return `/sandboxes/${id}/upper.img`;
+  }
+
+  async makeDirectories(id: string): Promise<void> {
+    await this.#step("makeDirectories");
+    if (this.directories.has(id)) throw kernelError(`make directory ${id}`, "EEXIST");
+    this.directories.add(id);
+  }
+
+  async makeImage(id: string): Promise<void> {
+    await this.#step("makeImage");
+    this.images.add(id);
+  }
+
+  async removeDirectories(id: string): Promise<void> {
+    await this.#step("removeDirectories");
+    if (this.uppers.has(this.upperPath(id))) throw kernelError(`remove directory ${id}`, "EBUSY");
+    this.directories.delete(id);
+    this.images.delete(id);
+  }
+
+  async writeRecord(record: SandboxRecord): Promise<void> {
+    await this.#step("writeRecord");
+    this.records.set(record.id, record);
+  }
+
+  async removeRecord(id: string): Promise<void> {
+    await this.#step("removeRecord");
+    this.records.delete(id);
+  }
+
+  async appendLog(id: string, result: ExecResult): Promise<void> {
+    await this.#step("appendLog");
+    this.logs.set(id, [...(this.logs.get(id) ?? []), result]);
+  }
+
+  readLog(id: string): Promise<ExecResult[]> {
+    return Promise.resolve((this.logs.get(id) ?? []).toSorted((a, b) => a.seq - b.seq));
+  }
+
+  list(): Promise<StoredSandbox[]> {
+    return Promise.resolve(
+      [...this.directories].map((id) => ({
+        id,
+        record: this.records.get(id) ?? null,
+        damage: null,
+        lastSeq: Math.max(0, ...(this.logs.get(id) ?? []).map((log) => log.seq)),
+      })),
+    );
+  }
+
+  isUpperMounted(id: string): Promise<boolean> {
+    return Promise.resolve(this.uppers.has(this.upperPath(id)));
+  }
+
+  hasImage(id: string): Promise<boolean> {
+    return Promise.resolve(this.images.has(id));
+  }
+
+  upperBytes(): Promise<number> {
+    return Promise.resolve(0);
+  }
+
+  resolve(name: string): Promise<ModuleImage> {
+    if (!this.modules.has(name)) return Promise.reject(new SquashError("module_not_found", `Cannot find module "${name}"`));
+    return Promise.resolve({ name, image: `modules/${name}.squashfs`, format: "squashfs", identity: "1" });
+  }
+
+  defaultLayers(): Promise<readonly string[]> {
+    return Promise.resolve(["000-base"]);
+  }
+
+  async #step(operation: string): Promise<void> {
+    await Promise.resolve();
+    this.calls.push(operation);
+    const left = this.failing.get(operation) ?? 0;
+    if (left === 0) return;
+    this.failing.set(operation, left - 1);
+    throw kernelError(operation, "EIO");
+  }
+
+  #cell(index: number): FakeCell {
+    const cell = this.cells.get(index);
+    if (cell === undefined) throw kernelError(`find cell ${index}`, "ESRCH");
+    return cell;
+  }
+}
+
+export function success(stdout: string): CommandResult {
+  const nothing = Buffer.alloc(0);
+  return {
+    exitCode: 0,
+    stdout: Buffer.from(stdout),
+    stderr: nothing,
+    stdoutTruncated: false,
+    stderrTruncated: false,
+    timedOut: false,
+    cancelled: false,
+  };
+}
+
+function kernelError(what: string, errno: string): SquashError {
+  return new SquashError("kernel", `Cannot ${what}: ${errno}`, { details: { errno } });
+}

@@ -1,0 +1,32 @@
+import { Cells } from "../cells.js";
+import type { DomainEvent } from "../events.js";
+import { Layers } from "../layers.js";
+import { Recovery } from "../recovery.js";
+import { Sandboxes } from "../sandboxes.js";
+import type { FakeMachine } from "./fake-machine.js";
+
+export interface FakeSquashd {
+  readonly sandboxes: Sandboxes;
+  readonly recovery: Recovery;
+  readonly cells: Cells;
+  readonly layers: Layers;
+  readonly events: readonly DomainEvent[];
+}
+
+/** The domain on a fake machine, as `main` puts it together on a real one. */
+export function fakeSquashd(machine: FakeMachine, options: { poolSize?: number; maxSandboxes?: number; upperBackend?: "tmpfs" | "loop" } = {}): FakeSquashd {
+  const events: DomainEvent[] = [];
+  const emit = (event: DomainEvent): void => void events.push(event);
+  const cells = new Cells(machine, { poolSize: options.poolSize ?? 0, emit });
+  const layers = new Layers(machine);
+  const parts = { kernel: machine, store: machine, catalog: machine, layers, cells };
+  const sandboxes = new Sandboxes(parts, {
+    maxSandboxes: options.maxSandboxes ?? 100,
+    upperLimitBytes: 1024,
+    upperBackend: options.upperBackend ?? "tmpfs",
+    emit,
+  });
+  const recovery = new Recovery(parts, sandboxes, emit);
+  machine.onCellDeath((index) => void recovery.cellDied(index));
+  return { sandboxes, recovery, cells, layers, events };
+}

@@ -1,0 +1,108 @@
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import type { Health } from "@squash/sdk/protocol";
+import type { Config } from "./config.js";
+import { Cells } from "./core/cells.js";
+import type { Emit } from "./core/events.js";
+import { Layers } from "./core/layers.js";
+import type { ModuleCatalog } from "./core/ports.js";
+import { startReaper } from "./core/reaper.js";
+import { Recovery } from "./core/recovery.js";
+import { Sandboxes } from "./core/sandboxes.js";
+import type { Gauges, ModuleSource } from "./core/service.js";
+import { LinuxKernel } from "./kernel/kernel.js";
+import { Ext4Template } from "./store/ext4-template.js";
+import { SandboxFiles } from "./store/sandbox-files.js";
+
+export interface DaemonOptions {
+  readonly config: Config;
+  readonly version: string;
+  /** path of the sq-host binary */
+  readonly hostBinary: string;
+  readonly catalog: ModuleCatalog & ModuleSource;
+  readonly emit: Emit;
+  readonly reapFailed: (id: string, error: unknown) => void;
+}
+
+/** Everything of squashd but its HTTP surface: started, it has recovered what an earlier one left. */
+export class Daemon {
+  readonly sandboxes: Sandboxes;
+  readonly gauges: Gauges;
+  readonly #options: DaemonOptions;
+  readonly #kernel: LinuxKernel;
+  readonly #cells: Cells;
+  readonly #layers: Layers;
+  readonly #stopReaper: () => void;
+  readonly #startedAt = performance.now();
+
+  private constructor(options: DaemonOptions, parts: { kernel: LinuxKernel; sandboxes: Sandboxes; cells: Cells; layers: Layers }) {
+    this.#options = options;
+    this.sandboxes = parts.sandboxes;
+    this.#kernel = parts.kernel;
+    this.#cells = parts.cells;
+    this.#layers = parts.layers;
+    this.#stopReaper = startReaper(parts.sandboxes, options.reapFailed);
+    this.gauges = {
+      sandboxesByState: () => this.sandboxes.byState(),
+      poolReady: () => this.#cells.ready,
+      layersMounted: () => this.#layers.mounted,
+    };
+  }
+
+  /** Starts sq-host, recovers, and begins to fill the pool. Throws `SquashError` that says what this machine lacks. */
+  static async start(options: DaemonOptions): Promise<Daemon> {
+    const { config, emit } = options;
+    await mkdir(join(config.dataDir, "modules"), { recursive: true });
+    await mkdir(config.runDir, { recursive: true, mode: 0o700 });
+    const kernel = await LinuxKernel.start({
+      binary: options.hostBinary,
+      runDir: config.runDir,
+      dataDir: config.dataDir,
+      uidBase: config.uidBase,
+      cgroupRoot: config.cgroupRoot,
+      hostRestarted: (reason) => emit({ type: "host.restarted", reason }),
+    });
+    const template = new Ext4Template(join(config.dataDir, "cache", "upper-template"));
+    const store = new SandboxFiles(config.dataDir, (path, size) => template.make(path, size));
+    const cells = new Cells(kernel, { poolSize: config.poolSize, emit });
+    const layers = new Layers(kernel);
+    const parts = { kernel, store, catalog: options.catalog, layers, cells };
+    const sandboxes = new Sandboxes(parts, {
+      maxSandboxes: config.maxSandboxes,
+      upperLimitBytes: config.upperLimitMb * 1_048_576,
+      upperBackend: config.upperBackend,
+      emit,
+    });
+    const recovery = new Recovery(parts, sandboxes, emit);
+    kernel.onCellDeath((index) => {
+      recovery.cellDied(index).catch((error: unknown) => emit({ type: "cell.failed", error: String(error) }));
+    });
+    await recovery.run();
+    cells.fill();
+    return new Daemon(options, { kernel, sandboxes, cells, layers });
+  }
+
+  async health(): Promise<Health> {
+    const modules = await this.#options.catalog.list();
+    return {
+      status: "ok",
+      backend: "cell",
+      version: this.#options.version,
+      tailscale: { status: "off", ip: null },
+      sandboxes: this.sandboxes.count,
+      modules: modules.length,
+      base_ready: modules.some(({ name }) => name.startsWith("000-")),
+      pool: { ready: this.#cells.ready, size: this.#options.config.poolSize },
+      uptime_s: Math.round((performance.now() - this.#startedAt) / 1000),
+    };
+  }
+
+  /** Stops commands and the pool; sandboxes stay for the next squashd. When there are none, nothing stays on the host. */
+  async close(): Promise<void> {
+    this.#stopReaper();
+    await this.sandboxes.close();
+    await this.#cells.close();
+    await this.#layers.sweep();
+    await this.#kernel.close({ forget: this.sandboxes.count === 0 });
+  }
+}

@@ -1,0 +1,143 @@
+import { mkdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { SquashError } from "@squash/sdk/errors";
+import type { CellLimits, CellProcess, CellUsage, Command, CommandResult, Kernel, RootPlan, UpperPlan } from "../core/ports.js";
+import { cellPath, findCgroups, listCells, prepareCgroups, readUsage, removeCgroups, type CgroupLayout } from "./cgroup.js";
+import { FieldWriter } from "./frame.js";
+import { Host } from "./host.js";
+import { runSession } from "./session.js";
+
+export interface LinuxKernelOptions {
+  readonly binary: string;
+  readonly runDir: string;
+  readonly dataDir: string;
+  readonly uidBase: number;
+  /** name of the group below which all cells' groups are */
+  readonly cgroupRoot: string;
+  readonly hostRestarted: (reason: string) => void;
+}
+
+/** The real kernel, through sq-host and the cells' inits. */
+export class LinuxKernel implements Kernel {
+  readonly bootId: string;
+  readonly #host: Host;
+  readonly #cgroup: CgroupLayout;
+  readonly #runDir: string;
+
+  private constructor(host: Host, cgroup: CgroupLayout, runDir: string, bootId: string) {
+    this.#host = host;
+    this.#cgroup = cgroup;
+    this.#runDir = runDir;
+    this.bootId = bootId;
+  }
+
+  /** Prepares the cgroups and starts sq-host. Throws `SquashError` that says what this machine lacks. */
+  static async start(options: LinuxKernelOptions): Promise<LinuxKernel> {
+    const cgroup = await findCgroups(await readFile("/proc/self/mountinfo", "utf8"), options.cgroupRoot);
+    await prepareCgroups(cgroup);
+    await mkdir(join(options.runDir, "cells"), { recursive: true, mode: 0o700 });
+    const bootId = (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
+    const { binary, runDir, dataDir, uidBase, hostRestarted } = options;
+    const host = await Host.start({ binary, runDir, dataDir, uidBase, cgroup, restarted: hostRestarted });
+    return new LinuxKernel(host, cgroup, runDir, bootId);
+  }
+
+  onCellDeath(listener: (index: number) => void): void {
+    this.#host.onCellDeath(listener);
+  }
+
+  async makeCell(index: number, options: { readonly nestedUserns: boolean }): Promise<CellProcess> {
+    const fields = await this.#host.request("cellMake", new FieldWriter().u32(index).u32(options.nestedUserns ? 1 : 0));
+    const process = { pid: fields.u32(), startTime: fields.u64() };
+    this.#host.remember(index, process);
+    return process;
+  }
+
+  async adoptCell(index: number, process: CellProcess): Promise<boolean> {
+    try {
+      await this.#host.request("cellAdopt", new FieldWriter().u32(index).u32(process.pid).u64(process.startTime));
+    } catch (error) {
+      if (error instanceof SquashError && (error.details["errno"] === "ESRCH" || error.details["errno"] === "ENOENT")) return false;
+      throw error;
+    }
+    this.#host.remember(index, process);
+    return true;
+  }
+
+  async killCell(index: number): Promise<void> {
+    this.#host.forget(index);
+    await this.#host.request("cellKill", new FieldWriter().u32(index));
+  }
+
+  async limitCell(index: number, limits: CellLimits): Promise<void> {
+    const fields = new FieldWriter().u32(index).u64(limits.memoryBytes).u32(limits.cpuQuotaUs).u32(limits.pids);
+    await this.#host.request("cellLimit", fields);
+  }
+
+  async freezeCell(index: number, frozen: boolean): Promise<void> {
+    await this.#host.request("cellFreeze", new FieldWriter().u32(index).u32(frozen ? 1 : 0));
+  }
+
+  async giveRoot(index: number, plan: RootPlan): Promise<void> {
+    const fields = new FieldWriter().u32(index).u32(plan.fresh ? 1 : 0).string(plan.hostname).string(plan.upper).strings(plan.layers);
+    await this.#host.request("rootGive", fields);
+  }
+
+  async mountUpper(plan: UpperPlan): Promise<void> {
+    const fields = new FieldWriter().string(plan.path).string(plan.image ?? "").u64(plan.sizeBytes).u32(plan.index);
+    await this.#host.request("upperMount", fields);
+  }
+
+  async unmountUpper(path: string): Promise<void> {
+    await this.#host.request("upperUnmount", new FieldWriter().string(path));
+  }
+
+  async publishNetns(index: number, name: string): Promise<void> {
+    await this.#host.request("netnsPublish", new FieldWriter().u32(index).string(name));
+  }
+
+  async withdrawNetns(name: string): Promise<void> {
+    await this.#host.request("netnsWithdraw", new FieldWriter().string(name));
+  }
+
+  async mountLayer(key: string, image: string, type: "squashfs" | "erofs"): Promise<void> {
+    await this.#host.request("layerMount", new FieldWriter().string(key).string(image).string(type));
+  }
+
+  async unmountLayer(key: string): Promise<void> {
+    await this.#host.request("layerUnmount", new FieldWriter().string(key));
+  }
+
+  async mountedLayers(): Promise<string[]> {
+    const fields = await this.#host.request("layerList", new FieldWriter());
+    return Array.from({ length: fields.u32() }, () => fields.string());
+  }
+
+  run(index: number, command: Command, signal: AbortSignal): Promise<CommandResult> {
+    return runSession(join(this.#runDir, "cells", `${index}.sock`), command, signal);
+  }
+
+  usage(index: number): Promise<CellUsage> {
+    return readUsage(this.#cgroup, index);
+  }
+
+  cellsInCgroups(): Promise<number[]> {
+    return listCells(this.#cgroup);
+  }
+
+  cgroupPath(index: number): string {
+    return cellPath(this.#cgroup, index);
+  }
+
+  /** Process id of sq-host, for the log and for tests. */
+  hostPid(): Promise<number | undefined> {
+    return this.#host.pid();
+  }
+
+  /** Ends sq-host. With `forget`, which is right only when no sandbox is left, nothing of it stays on the host. */
+  async close(options: { readonly forget: boolean }): Promise<void> {
+    if (options.forget) await this.#host.request("close", new FieldWriter());
+    await this.#host.close();
+    if (options.forget) await removeCgroups(this.#cgroup);
+  }
+}

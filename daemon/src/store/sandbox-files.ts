@@ -1,0 +1,136 @@
+import { mkdir, readFile, readdir, rm, rmdir, stat, statfs, unlink, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { SquashError } from "@squash/sdk/errors";
+import type { ExecResult } from "@squash/sdk/protocol";
+import type { SandboxRecord, SandboxStore, StoredSandbox } from "../core/ports.js";
+import { writeAtomically } from "./atomic-file.js";
+import { parseRecord } from "./record.js";
+
+/** newest results kept of each sandbox */
+const maxLogs = 1000;
+
+/** Sandboxes' directories below `<data dir>/sandboxes`. The daemon alone writes here; what sandboxes write lies in their uppers. */
+export class SandboxFiles implements SandboxStore {
+  readonly #root: string;
+  readonly #makeImage: (path: string, sizeBytes: number) => Promise<void>;
+
+  constructor(dataDir: string, makeImage: (path: string, sizeBytes: number) => Promise<void>) {
+    this.#root = join(dataDir, "sandboxes");
+    this.#makeImage = makeImage;
+  }
+
+  upperPath(id: string): string {
+    return join(this.#root, id, "upper");
+  }
+
+  imagePath(id: string): string {
+    return join(this.#root, id, "upper.img");
+  }
+
+  async makeDirectories(id: string): Promise<void> {
+    const home = join(this.#root, id);
+    await mkdir(home, { mode: 0o700 }); // fails when there is one: what an earlier sandbox left must never be inherited
+    await Promise.all([mkdir(join(home, "upper")), mkdir(join(home, ".meta"), { mode: 0o700 })]);
+    await mkdir(join(home, ".meta", "log"), { mode: 0o700 });
+  }
+
+  async makeImage(id: string, sizeBytes: number): Promise<void> {
+    await this.#makeImage(this.imagePath(id), sizeBytes);
+  }
+
+  async removeDirectories(id: string): Promise<void> {
+    const home = join(this.#root, id);
+    await rmdir(join(home, "upper")).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "ENOENT") throw new SquashError("kernel", `Cannot remove "${home}/upper": ${error.message}`, { cause: error });
+    });
+    await rm(home, { recursive: true, force: true });
+  }
+
+  async writeRecord(record: SandboxRecord): Promise<void> {
+    await writeAtomically(this.#recordPath(record.id), JSON.stringify(record, null, 2), { durable: false });
+  }
+
+  async removeRecord(id: string): Promise<void> {
+    await unlink(this.#recordPath(id)).catch(ignoreMissing);
+  }
+
+  async appendLog(id: string, result: ExecResult): Promise<void> {
+    const folder = join(this.#root, id, ".meta", "log");
+    await writeFile(join(folder, logName(result.seq)), JSON.stringify(result), { mode: 0o600 });
+    if (result.seq > maxLogs) await unlink(join(folder, logName(result.seq - maxLogs))).catch(ignoreMissing);
+  }
+
+  async readLog(id: string): Promise<ExecResult[]> {
+    const folder = join(this.#root, id, ".meta", "log");
+    const results: ExecResult[] = [];
+    for (const name of await logNames(folder)) {
+      const text = await readFile(join(folder, name), "utf8").catch(() => ""); // pruned meanwhile
+      const result = parseJson(text) as ExecResult | undefined;
+      if (typeof result?.seq === "number") results.push(result); // one that a crash cut off is skipped
+    }
+    return results;
+  }
+
+  async list(): Promise<StoredSandbox[]> {
+    await mkdir(this.#root, { recursive: true, mode: 0o700 });
+    const entries = await readdir(this.#root, { withFileTypes: true });
+    return Promise.all(entries.filter((entry) => entry.isDirectory()).map((entry) => this.#stored(entry.name)));
+  }
+
+  async isUpperMounted(id: string): Promise<boolean> {
+    try {
+      const [upper, home] = await Promise.all([stat(this.upperPath(id)), stat(join(this.#root, id))]);
+      return upper.dev !== home.dev;
+    } catch (error) {
+      return ignoreMissing(error as NodeJS.ErrnoException) ?? false;
+    }
+  }
+
+  async hasImage(id: string): Promise<boolean> {
+    return (await stat(this.imagePath(id)).catch(ignoreMissing))?.isFile() ?? false;
+  }
+
+  async upperBytes(id: string): Promise<number> {
+    if (!(await this.isUpperMounted(id))) return 0;
+    const { blocks, bfree, bsize } = await statfs(this.upperPath(id));
+    return (blocks - bfree) * bsize;
+  }
+
+  async #stored(id: string): Promise<StoredSandbox> {
+    const text = await readFile(this.#recordPath(id), "utf8").catch(ignoreMissing);
+    const last = (await logNames(join(this.#root, id, ".meta", "log"))).at(-1);
+    const lastSeq = last === undefined ? 0 : parseInt(last, 10);
+    try {
+      return { id, record: text === undefined ? null : parseRecord(id, text), damage: null, lastSeq };
+    } catch (error) {
+      return { id, record: null, damage: (error as Error).message, lastSeq };
+    }
+  }
+
+  #recordPath(id: string): string {
+    return join(this.#root, id, ".meta", "sandbox.json");
+  }
+}
+
+function logName(seq: number): string {
+  return `${String(seq).padStart(4, "0")}.json`;
+}
+
+/** Names of the results in a log, in the order of their numbers. */
+async function logNames(folder: string): Promise<string[]> {
+  const names = (await readdir(folder).catch(ignoreMissing)) ?? [];
+  return names.filter((name) => /^\d{4,}\.json$/.test(name)).toSorted((a, b) => parseInt(a, 10) - parseInt(b, 10));
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined; // cut off by a crash
+  }
+}
+
+function ignoreMissing(error: NodeJS.ErrnoException): undefined {
+  if (error.code !== "ENOENT") throw error;
+  return undefined;
+}

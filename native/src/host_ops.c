@@ -1,0 +1,169 @@
+#include "kernel_api.h"
+
+#include "host_ops.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+
+#include "io.h"
+#include "host_cells.h"
+#include "layers.h"
+#include "root.h"
+#include "upper.h"
+
+enum { NAME_LIMIT = 255 };
+
+static int bad_request(struct failure *failure) {
+  errno = EBADMSG;
+  return fail(failure, "understand the request");
+}
+
+static int op_hello(struct host *host, struct reader *reader, struct failure *failure) {
+  char *paths[CG_CONTROLLERS] = {0};
+  const char *run_dir = read_string(reader, PATH_MAX - 1), *data_dir = read_string(reader, PATH_MAX - 1);
+  uint32_t uid_base = read_u32(reader), version = read_u32(reader);
+  for (uint32_t i = 0; i < (version == 2 ? 1U : CG_CONTROLLERS); i++) paths[i] = read_string(reader, PATH_MAX - 1);
+  if (!reader_finished(reader) || (version != 1 && version != 2) || host->ready) return bad_request(failure);
+  if (run_dir[0] != '/' || data_dir[0] != '/') return bad_request(failure);
+  (void)format(host->run_dir, sizeof(host->run_dir), "%s", run_dir);
+  host->uid_base = uid_base;
+  if (cgroups_open(&host->cgroups, (int)version, paths, failure) < 0) return -1;
+  if (house_open(&host->house, host->run_dir, data_dir, failure) < 0) return -1;
+  host->ready = true;
+  write_u32(&host->reply, host->house.inherited ? 1 : 0);
+  return 0;
+}
+
+static int op_layer_mount(struct host *host, struct reader *reader, struct failure *failure) {
+  (void)host;
+  const char *name = read_string(reader, NAME_LIMIT), *image = read_string(reader, PATH_MAX - 16), *type = read_string(reader, 16);
+  char path[PATH_MAX];
+  if (!reader_finished(reader)) return bad_request(failure);
+  (void)format(path, sizeof(path), "/data/%s", image);
+  return layer_mount(name, path, type, failure);
+}
+
+static int op_layer_unmount(struct host *host, struct reader *reader, struct failure *failure) {
+  (void)host;
+  const char *name = read_string(reader, NAME_LIMIT);
+  if (!reader_finished(reader)) return bad_request(failure);
+  return layer_unmount(name, failure);
+}
+
+static int op_layer_list(struct host *host, struct reader *reader, struct failure *failure) {
+  if (!reader_finished(reader)) return bad_request(failure);
+  uint32_t count = 0;
+  DIR *directory = opendir("/l");
+  if (directory == NULL) return fail(failure, "list layers");
+  for (const struct dirent *entry; (entry = readdir(directory)) != NULL;)
+    if (entry->d_name[0] != '.') count++;
+  write_u32(&host->reply, count);
+  rewinddir(directory);
+  for (const struct dirent *entry; (entry = readdir(directory)) != NULL;)
+    if (entry->d_name[0] != '.') write_string(&host->reply, entry->d_name);
+  (void)closedir(directory);
+  return 0;
+}
+
+static int op_cell_limit(struct host *host, struct reader *reader, struct failure *failure) {
+  uint32_t index = read_u32(reader);
+  struct cell_limits limits = {.memory_bytes = read_u64(reader)};
+  limits.cpu_quota_us = read_u32(reader);
+  limits.pids = read_u32(reader);
+  if (!reader_finished(reader) || index >= MAX_CELLS) return bad_request(failure);
+  return cgroup_limit(&host->cgroups, index, &limits, failure);
+}
+
+static int op_cell_freeze(struct host *host, struct reader *reader, struct failure *failure) {
+  uint32_t index = read_u32(reader), frozen = read_u32(reader);
+  if (!reader_finished(reader) || index >= MAX_CELLS) return bad_request(failure);
+  return cgroup_freeze(&host->cgroups, index, frozen != 0, failure);
+}
+
+/* The living init of a cell. A pid is only used while its pidfd says that it is still the same process. */
+static int living_cell(const struct host *host, uint32_t index, pid_t *pid, struct failure *failure) {
+  errno = ESRCH;
+  if (index >= MAX_CELLS || host->cells[index].pid == 0) return fail(failure, "find cell %u", index);
+  *pid = host->cells[index].pid;
+  if (sys_pidfd_send_signal(host->cells[index].pidfd, 0) < 0) return fail(failure, "find the init of cell %u", index);
+  return 0;
+}
+
+static int op_root_give(struct host *host, struct reader *reader, struct failure *failure) {
+  static struct root_plan plan;
+  uint32_t index = read_u32(reader);
+  plan.fresh = read_u32(reader);
+  plan.hostname = read_string(reader, 64);
+  plan.upper = read_string(reader, PATH_MAX - 1);
+  plan.layer_count = read_u32(reader);
+  if (plan.layer_count > MAX_LAYERS || plan.layer_count == 0) return bad_request(failure);
+  for (uint32_t i = 0; i < plan.layer_count; i++) plan.layers[i] = read_string(reader, NAME_LIMIT);
+  if (!reader_finished(reader) || index >= MAX_CELLS) return bad_request(failure);
+  plan.uid_base = host->uid_base + index * IDS_PER_CELL;
+  if (living_cell(host, index, &plan.pid, failure) < 0) return -1;
+  return root_give(host->house.own_mounts, host->house.host_mounts, &plan, failure);
+}
+
+static int op_upper_mount(struct host *host, struct reader *reader, struct failure *failure) {
+  struct upper_plan plan = {.path = read_string(reader, PATH_MAX - 1)};
+  plan.image = read_string(reader, PATH_MAX - 1);
+  plan.size = read_u64(reader);
+  uint32_t index = read_u32(reader);
+  if (!reader_finished(reader) || index >= MAX_CELLS || plan.path[0] != '/') return bad_request(failure);
+  plan.uid_base = host->uid_base + index * IDS_PER_CELL;
+  return upper_mount(host->house.own_mounts, host->house.host_mounts, &plan, failure);
+}
+
+static int op_upper_unmount(struct host *host, struct reader *reader, struct failure *failure) {
+  const char *path = read_string(reader, PATH_MAX - 1);
+  if (!reader_finished(reader) || path[0] != '/') return bad_request(failure);
+  return upper_unmount(host->house.own_mounts, host->house.host_mounts, path, failure);
+}
+
+static int op_netns_publish(struct host *host, struct reader *reader, struct failure *failure) {
+  uint32_t index = read_u32(reader);
+  const char *name = read_string(reader, 96);
+  pid_t pid;
+  char path[64];
+  if (!reader_finished(reader) || strchr(name, '/') != NULL || name[0] == '.') return bad_request(failure);
+  if (living_cell(host, index, &pid, failure) < 0) return -1;
+  (void)format(path, sizeof(path), "/proc/%d/ns/net", pid);
+  AUTO_CLOSE int netns = open(path, O_RDONLY | O_CLOEXEC);
+  if (netns < 0) return fail(failure, "open %s", path);
+  return netns_publish(host->house.own_mounts, host->house.host_mounts, netns, name, failure);
+}
+
+static int op_netns_withdraw(struct host *host, struct reader *reader, struct failure *failure) {
+  const char *name = read_string(reader, 96);
+  if (!reader_finished(reader) || strchr(name, '/') != NULL || name[0] == '.') return bad_request(failure);
+  return netns_withdraw(host->house.own_mounts, host->house.host_mounts, name, failure);
+}
+
+static int op_close(struct host *host, struct reader *reader, struct failure *failure) {
+  if (!reader_finished(reader)) return bad_request(failure);
+  return house_close(&host->house, host->run_dir, failure);
+}
+
+enum outcome host_operate(struct host *host, const struct frame_header *header, struct reader *reader, struct failure *failure) {
+  static int (*const operations[OP_COUNT])(struct host *, struct reader *, struct failure *) = {
+      [OP_HELLO] = op_hello,           [OP_LAYER_MOUNT] = op_layer_mount,     [OP_LAYER_UNMOUNT] = op_layer_unmount,
+      [OP_LAYER_LIST] = op_layer_list, [OP_CELL_ADOPT] = op_cell_adopt,       [OP_CELL_LIMIT] = op_cell_limit,
+      [OP_CELL_FREEZE] = op_cell_freeze, [OP_ROOT_GIVE] = op_root_give,       [OP_UPPER_MOUNT] = op_upper_mount,
+      [OP_UPPER_UNMOUNT] = op_upper_unmount, [OP_NETNS_PUBLISH] = op_netns_publish, [OP_NETNS_WITHDRAW] = op_netns_withdraw,
+      [OP_CLOSE] = op_close,
+  };
+  writer_reset(&host->reply);
+  if (header->type == OP_HELLO || host->ready) {
+    if (header->type == OP_CELL_MAKE) return op_cell_make(host, header->id, reader, failure);
+    if (header->type == OP_CELL_KILL) return op_cell_kill(host, header->id, reader, failure);
+    if (header->type < OP_COUNT && operations[header->type] != NULL) {
+      (void)operations[header->type](host, reader, failure);
+      return DONE;
+    }
+  }
+  errno = ENOSYS;
+  (void)fail(failure, "do operation %u", header->type);
+  return DONE;
+}

@@ -1,0 +1,71 @@
+/* What sq-host does for squashd: one request, one answer. The numbers are the wire's; daemon/src/kernel/host-protocol.ts has the same. */
+#ifndef SQ_HOST_OPS_H
+#define SQ_HOST_OPS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cell.h"
+#include "cgroup.h"
+#include "failure.h"
+#include "frame.h"
+#include "house.h"
+
+enum operation {
+  OP_HELLO = 1,      /* run dir, data dir, u32 uid base, u32 cgroup version, paths (1 or 4) → u32 inherited */
+  OP_LAYER_MOUNT,    /* name, image relative to the data dir, type */
+  OP_LAYER_UNMOUNT,  /* name */
+  OP_LAYER_LIST,     /* → u32 count, names */
+  OP_CELL_MAKE,      /* u32 index, u32 nested userns → u32 pid, u64 start time */
+  OP_CELL_ADOPT,     /* u32 index, u32 pid, u64 start time */
+  OP_CELL_KILL,      /* u32 index; answers when nothing of it is left */
+  OP_CELL_LIMIT,     /* u32 index, u64 memory bytes, u32 cpu µs per 100 ms, u32 pids */
+  OP_CELL_FREEZE,    /* u32 index, u32 frozen */
+  OP_ROOT_GIVE,      /* u32 index, u32 fresh, hostname, upper's mount point, u32 count, layer names, topmost first */
+  OP_UPPER_MOUNT,    /* mount point, image or "", u64 size, u32 index */
+  OP_UPPER_UNMOUNT,  /* mount point */
+  OP_NETNS_PUBLISH,  /* u32 index, name */
+  OP_NETNS_WITHDRAW, /* name */
+  OP_CLOSE,          /* unpin the mount namespace; sq-host is of no use afterwards */
+  OP_COUNT,
+  EVENT_CELL_DIED = 0x4001 /* u32 index, u32 pid */
+};
+
+struct cell {
+  pid_t pid; /* 0: none known */
+  int pidfd;
+  bool making, killing;
+  int report; /* pipe of the maker */
+  pid_t maker;
+  uint32_t request; /* that waits for the making or the killing */
+  uint64_t deadline;
+};
+
+struct host {
+  int link, epoll;
+  bool ready;
+  struct house house;
+  struct cgroups cgroups;
+  uint32_t uid_base;
+  char run_dir[4096];
+  uint32_t killing_count;
+  struct cell cells[MAX_CELLS];
+  struct writer reply;
+};
+
+enum outcome { DONE, LATER };
+
+/* Does one request. DONE: answer now, from `reply` or `failure`; LATER: host_answer is called when it is finished. */
+enum outcome host_operate(struct host *host, const struct frame_header *header, struct reader *reader, struct failure *failure);
+
+/* Sends the answer to a request: the collected reply, or the failure. Does not return when squashd is gone. */
+void host_answer(struct host *host, uint32_t request, uint16_t type, const struct failure *failure);
+
+/* A maker has reported, or an init has died: called by the event loop. */
+void host_cell_made(struct host *host, uint32_t index);
+void host_cell_died(struct host *host, uint32_t index);
+
+/* Goes on with cells that are being removed. */
+void host_continue_killing(struct host *host);
+
+#endif

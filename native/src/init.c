@@ -1,0 +1,67 @@
+#include "kernel_api.h"
+
+#include "init.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include "frame.h"
+#include "io.h"
+#include "session.h"
+
+/* Signals as a fresh program expects them: nothing ignored, nothing blocked. */
+static void reset_signals(void) {
+  for (int number = 1; number < 65; number++)
+    if (number != SIGKILL && number != SIGSTOP) (void)signal(number, SIG_DFL);
+  sigset_t none;
+  (void)sigemptyset(&none);
+  (void)sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static void refuse(int connection, int code) {
+  static struct writer writer;
+  writer_reset(&writer);
+  write_string(&writer, "start a session, as the sandbox has no free process or memory left");
+  (void)send_frame(connection, (struct frame_header){.type = SESSION_FAILED, .status = (uint16_t)code}, &writer);
+}
+
+static void accept_sessions(int listener, int proc, int signals) {
+  for (;;) {
+    int connection = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    if (connection < 0) return;
+    pid_t pid = fork();
+    if (pid == 0) {
+      (void)close(listener);
+      (void)close(signals);
+      reset_signals();
+      run_session(connection, proc);
+    }
+    if (pid < 0) refuse(connection, errno);
+    (void)close(connection);
+  }
+}
+
+_Noreturn void run_init(int listener, int proc) {
+  sigset_t child;
+  reset_signals();
+  (void)sigemptyset(&child);
+  (void)sigaddset(&child, SIGCHLD);
+  (void)sigprocmask(SIG_BLOCK, &child, NULL);
+  int signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
+  if (signals < 0) _exit(70);
+  for (;;) {
+    struct pollfd watched[] = {{.fd = listener, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
+    if (poll(watched, ARRAY_LEN(watched), -1) < 0) continue;
+    if ((watched[0].revents & POLLIN) != 0) accept_sessions(listener, proc, signals);
+    if ((watched[1].revents & POLLIN) != 0) {
+      struct signalfd_siginfo info[16];
+      while (read(signals, info, sizeof(info)) > 0) continue;
+      while (waitpid(-1, NULL, WNOHANG) > 0) continue;
+    }
+  }
+}

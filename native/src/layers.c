@@ -1,0 +1,58 @@
+#include "kernel_api.h"
+
+#include "layers.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include "io.h"
+#include "mounts.h"
+
+int layer_path(const char *name, char *path, unsigned long size, struct failure *failure) {
+  errno = EINVAL;
+  if (name[0] == '\0' || name[0] == '.' || strchr(name, '/') != NULL) return fail(failure, "use layer name %s", name);
+  if (format(path, size, "/l/%s", name) < 0) return fail(failure, "use layer name %s", name);
+  return 0;
+}
+
+/* erofs mounts a file by itself where the kernel can (6.12); everything else goes through a loop device. */
+static int mount_image(const char *image, const char *type, struct failure *failure) {
+  uint64_t attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID;
+  if (strcmp(type, "erofs") == 0) {
+    struct failure ignored = {0};
+    const struct mount_option file[] = {{"source", image}, {"ro", NULL}};
+    int mount = mount_new(type, file, ARRAY_LEN(file), attributes, &ignored);
+    if (mount >= 0) return mount;
+  }
+  char device[32];
+  AUTO_CLOSE int loop = loop_attach(image, 0, device, sizeof(device), failure);
+  if (loop < 0) return -1;
+  const struct mount_option options[] = {{"source", device}, {"ro", NULL}};
+  return mount_new(type, options, ARRAY_LEN(options), attributes, failure);
+}
+
+int layer_mount(const char *name, const char *image, const char *type, struct failure *failure) {
+  char path[320];
+  errno = EINVAL;
+  if (strcmp(type, "squashfs") != 0 && strcmp(type, "erofs") != 0) return fail(failure, "mount an image of type %s", type);
+  if (layer_path(name, path, sizeof(path), failure) < 0) return -1;
+  AUTO_CLOSE int mount = mount_image(image, type, failure);
+  if (mount < 0) return -1;
+  if (mkdir(path, 0755) < 0) return fail(failure, "make mount point of layer %s", name);
+  if (mount_attach(mount, path, failure) < 0) {
+    (void)rmdir(path);
+    return -1;
+  }
+  return 0;
+}
+
+int layer_unmount(const char *name, struct failure *failure) {
+  char path[320];
+  if (layer_path(name, path, sizeof(path), failure) < 0) return -1;
+  if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && errno != EINVAL && errno != ENOENT)
+    return fail(failure, "unmount layer %s", name);
+  if (rmdir(path) < 0 && errno != ENOENT) return fail(failure, "remove mount point of layer %s", name);
+  return 0;
+}

@@ -1,0 +1,25 @@
+/* Giving a cell its files: an overlay of layers and an upper becomes the root of all that runs in it. */
+#ifndef SQ_ROOT_H
+#define SQ_ROOT_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "failure.h"
+
+enum { MAX_LAYERS = 128 };
+
+struct root_plan {
+  pid_t pid;            /* the cell's init */
+  uint32_t uid_base;    /* host id of its root */
+  const char *hostname;
+  uint32_t fresh; /* whether the upper is new; only then /etc/hostname and /etc/hosts are written */
+  const char *upper;    /* the upper's mount point on the host */
+  const char *layers[MAX_LAYERS]; /* topmost first */
+  uint32_t layer_count;
+};
+
+/* On failure the cell is to be thrown away. `own_mounts` and `host_mounts` are namespaces; the caller is in the former. */
+int root_give(int own_mounts, int host_mounts, const struct root_plan *plan, struct failure *failure);
+
+#endif

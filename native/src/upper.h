@@ -1,0 +1,29 @@
+/* Writable layers: a filesystem of its own for each sandbox, mounted in the host's mount namespace, with data/ and work/ in it. */
+#ifndef SQ_UPPER_H
+#define SQ_UPPER_H
+
+#include <stdint.h>
+
+#include "failure.h"
+
+struct upper_plan {
+  const char *path;  /* mount point on the host, absolute */
+  const char *image; /* "" for tmpfs, else an ext4 image file on the host, absolute */
+  uint64_t size;     /* bytes; only for tmpfs */
+  uint32_t uid_base; /* owner of data/ */
+};
+
+/* Mounts the filesystem; what it holds already is kept. `namespaces` are sq-host's own and the host's. */
+int upper_mount(int own_mounts, int host_mounts, const struct upper_plan *plan, struct failure *failure);
+
+/* Unmounts it, however often it is mounted there; idempotent. */
+int upper_unmount(int own_mounts, int host_mounts, const char *path, struct failure *failure);
+
+/* A detached copy of the mount at `path` in the host's namespace. */
+int upper_copy(int own_mounts, int host_mounts, const char *path, struct failure *failure);
+
+/* Shows a network namespace to `ip netns` under `name`, and takes that back (idempotent). */
+int netns_publish(int own_mounts, int host_mounts, int netns, const char *name, struct failure *failure);
+int netns_withdraw(int own_mounts, int host_mounts, const char *name, struct failure *failure);
+
+#endif

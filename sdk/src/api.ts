@@ -1,0 +1,103 @@
+import { ConnectionError } from "./connection-error.js";
+import { SquashError } from "./errors.js";
+import { errorStatus, type ErrorCode } from "./protocol.js";
+import type { Transport, TransportReply } from "./transport.js";
+
+/** What every call accepts. */
+export interface CallOptions {
+  /** gives up on the answer and closes the connection; the call throws the signal's reason */
+  signal?: AbortSignal | undefined;
+  /** milliseconds until the answer must be complete, in place of the client's `timeoutMs` */
+  deadlineMs?: number | undefined;
+}
+
+export interface Call extends CallOptions {
+  method: "GET" | "POST" | "DELETE";
+  path: string;
+  /** sent as JSON */
+  body?: unknown;
+}
+
+/** Turns calls into requests, and answers into data or errors. Shared by the client and its handles. */
+export class Api {
+  readonly #transport: Transport;
+  readonly #token: string | undefined;
+
+  constructor(transport: Transport, token: string | undefined) {
+    // such a token cannot be a header, and Node's own error would be met only by the first request
+    if (token !== undefined && !/^[\x21-\x7e]*$/.test(token)) {
+      throw new SquashError("invalid_request", "Cannot use the token: it must be printable ASCII without spaces");
+    }
+    this.#transport = transport;
+    this.#token = token === "" ? undefined : token;
+  }
+
+  /** The answer as an object. Throws `SquashError` for the daemon's refusal, `ConnectionError` for anything that is not its answer. */
+  async object<T extends object>(call: Call): Promise<T> {
+    const { value, reply } = await this.#json(call);
+    if (typeof value !== "object" || value === null || Array.isArray(value))
+      throw this.#stranger(call, reply, "an object");
+    return value as T;
+  }
+
+  /** The answer as a list. Throws as `object` does. */
+  async list<T>(call: Call): Promise<T[]> {
+    const { value, reply } = await this.#json(call);
+    if (!Array.isArray(value)) throw this.#stranger(call, reply, "a list");
+    return value as T[];
+  }
+
+  /** The answer as it is, "" where there is none. Throws as `object` does. */
+  async text(call: Call): Promise<string> {
+    return (await this.#send(call)).text;
+  }
+
+  close(): void {
+    this.#transport.close();
+  }
+
+  async #json(call: Call): Promise<{ value: unknown; reply: TransportReply }> {
+    const reply = await this.#send(call);
+    const value = parseJson(reply);
+    if (value === undefined) throw this.#stranger(call, reply, "JSON");
+    return { value, reply };
+  }
+
+  async #send({ method, path, body, signal, deadlineMs }: Call): Promise<TransportReply> {
+    const headers: Record<string, string> = { accept: "application/json, text/plain;q=0.9" };
+    if (this.#token !== undefined) headers["authorization"] = `Bearer ${this.#token}`;
+    if (body !== undefined) headers["content-type"] = "application/json";
+    const content = body === undefined ? {} : { body: JSON.stringify(body) };
+    const reply = await this.#transport.send({ method, path, headers, signal, deadlineMs, ...content });
+    if (reply.status >= 200 && reply.status < 300) return reply;
+    throw refusalIn(reply) ?? this.#stranger({ method, path }, reply, "an error of squashd");
+  }
+
+  #stranger(call: Call, reply: TransportReply, wanted: string): ConnectionError {
+    const found = `status ${reply.status} with ${reply.contentType || "no content type"}`;
+    const message = `Cannot ${call.method} ${call.path} at "${this.#transport.address}": the answer, ${found}, is not ${wanted}; is this the address of squashd?`;
+    return new ConnectionError(this.#transport.address, message);
+  }
+}
+
+/** The error that the daemon put into an answer; `undefined` where the answer is not the daemon's. */
+function refusalIn(reply: TransportReply): SquashError | undefined {
+  const body = parseJson(reply);
+  if (typeof body !== "object" || body === null) return undefined;
+  const { error, code, details } = body as Record<string, unknown>;
+  if (typeof error !== "string" || typeof code !== "string") return undefined;
+  const facts = typeof details === "object" && details !== null ? (details as Record<string, unknown>) : {};
+  if (Object.hasOwn(errorStatus, code)) return new SquashError(code as ErrorCode, error, { details: facts });
+  // the list of codes only grows: a newer daemon may know one that is not here yet
+  const nearest = reply.status < 500 ? "invalid_request" : "internal";
+  return new SquashError(nearest, error, { details: { ...facts, code } });
+}
+
+function parseJson(reply: TransportReply): unknown {
+  if (reply.contentType !== "application/json") return undefined;
+  try {
+    return JSON.parse(reply.text) as unknown;
+  } catch {
+    return undefined; // the caller reports the answer as not being JSON
+  }
+}

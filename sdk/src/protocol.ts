@@ -1,0 +1,205 @@
+/**
+ * The wire contract: every shape that crosses the HTTP API, as plain data. The daemon's schemas are checked against these
+ * types by the compiler. Times are RFC 3339 UTC strings, sizes are bytes unless a name says otherwise.
+ */
+
+/** Every stable error code, with the HTTP status that carries it. Append only. */
+export const errorStatus = {
+  /** a field is missing, misspelt or out of range */
+  invalid_request: 400,
+  /** the Authorization header is missing or wrong */
+  unauthorized: 401,
+  /** no such route */
+  not_found: 404,
+  /** the route exists, the method does not */
+  method_not_allowed: 405,
+  /** the body is not `application/json` */
+  unsupported_media_type: 415,
+  /** the body is larger than 1 MiB */
+  body_too_large: 413,
+  /** the request did not arrive in time */
+  request_timeout: 408,
+  sandbox_not_found: 404,
+  sandbox_exists: 409,
+  /** the sandbox is in a state that does not allow this, such as `lost` */
+  sandbox_not_ready: 409,
+  /** `SQUASH_MAX_SANDBOXES` is reached */
+  sandbox_limit: 503,
+  module_not_found: 400,
+  /** the image is damaged, truncated or of a kind that this kernel cannot mount */
+  module_invalid: 400,
+  /** a stage of the creation failed; nothing of it is left */
+  create_failed: 500,
+  /** the command could not be started at all */
+  exec_failed: 500,
+  /** the sandbox did not answer as its init must */
+  sandbox_broken: 502,
+  /** the kernel refused an operation */
+  kernel: 500,
+  /** squashd is shutting down */
+  shutting_down: 503,
+  /** a builder failed */
+  build_failed: 500,
+  /** the caller went away */
+  cancelled: 499,
+  /** a bug; the text is only in the daemon's log */
+  internal: 500,
+} as const satisfies Readonly<Record<string, number>>;
+
+/** What happened, in one stable word. */
+export type ErrorCode = keyof typeof errorStatus;
+
+/** Body of every answer that is not a success. */
+export interface ErrorBody {
+  /** what happened, where, and what to do, for a person */
+  error: string;
+  /** the same for a program */
+  code: ErrorCode;
+  /** facts about the failure, such as the stage at which a create failed */
+  details?: Record<string, unknown>;
+}
+
+/**
+ * `creating` → `ready` → `destroying`; `recovering` while a dead one is rebuilt; `lost` when the writable layer did not survive;
+ * `failed` when rebuilding did not work (`reason` says why). Only `ready` accepts commands; all can be destroyed.
+ */
+export type SandboxState = "creating" | "ready" | "recovering" | "lost" | "failed" | "destroying";
+
+/** One sandbox, as every route shows it. */
+export interface SandboxInfo {
+  id: string;
+  state: SandboxState;
+  /** why the state is `lost` or `failed`, or what ended the last life of the sandbox */
+  reason: string | null;
+  owner: string;
+  task: string;
+  /** module names, topmost first */
+  layers: string[];
+  backend: "cell";
+  created: string;
+  last_active: string;
+  /** whether its files are mounted, that is, whether it can run commands */
+  mounted: boolean;
+  exec_count: number;
+  /** commands that run at this moment */
+  running: number;
+  /** bytes used in the writable layer; 0 where unknown */
+  upper_bytes: number;
+  upper_limit_bytes: number;
+  snapshots: SnapshotInfo[];
+  active_snapshot: string | null;
+  /** cores */
+  cpu: number;
+  memory_mb: number;
+  /** processes and threads together */
+  pids: number;
+  /** seconds from `created` after which it is destroyed; 0 = never */
+  max_lifetime_s: number;
+  allow_net: string[] | null;
+  /** processes that the kernel killed for lack of memory */
+  oom_kills: number;
+  /** times it was rebuilt after its processes had died */
+  restarts: number;
+  /** path of its cgroup (v2) or of its memory cgroup (v1) on the host; null while it has none */
+  cgroup: string | null;
+  /** process id of its init on the host; null while it has none */
+  pid: number | null;
+}
+
+export interface SnapshotInfo {
+  label: string;
+  created: string;
+  size: number;
+}
+
+/** Body of `POST /v1/sandboxes`. */
+export interface CreateSandbox {
+  /** 1–64 of A–Z a–z 0–9 `_` `-`, not starting or ending with `-` */
+  id: string;
+  /** @default "anon" */
+  owner?: string;
+  /** module names, as an array or separated by commas; @default `SQUASH_DEFAULT_LAYERS` */
+  layers?: string[] | string;
+  task?: string;
+  /** cores, 0.01–1024; @default 2 */
+  cpu?: number;
+  /** 16–1,048,576; @default 1024 */
+  memory_mb?: number;
+  /** processes and threads together, 8–1,000,000; @default 1024 */
+  pids?: number;
+  /** seconds; 0 = unlimited, the default */
+  max_lifetime_s?: number;
+  /** destinations that may be reached; this version has loopback only, so it must be absent, null, `[]` or `["none"]` */
+  allow_net?: string[] | null;
+  /** whether commands may make user namespaces of their own; @default false */
+  nested_userns?: boolean;
+}
+
+/** Body of `POST /v1/sandboxes/:id/exec`. */
+export interface ExecRequest {
+  /** a shell command with the login environment, or a program with its arguments; at most 64 KiB */
+  cmd: string | string[];
+  /** absolute path; @default "/" */
+  workdir?: string;
+  /** seconds, 1–3600; a numeric string is accepted; @default 300 */
+  timeout?: number | string;
+  /** text for the command's standard input, which is empty otherwise */
+  stdin?: string;
+  /** added to the clean environment */
+  env?: Record<string, string>;
+  /** user name or uid inside the sandbox; @default "root" */
+  user?: string | number;
+}
+
+/** What a command did. A command that fails is still a success of the API. */
+export interface ExecResult {
+  /** number of this command in the life of the sandbox, from 1 */
+  seq: number;
+  cmd: string | string[];
+  workdir: string;
+  /** the command's status; 124 timed out, 125 could not be set up, 126/127 not executable/found, 128+N killed by signal N */
+  exit_code: number;
+  started: string;
+  finished: string;
+  duration_ms: number;
+  /** the first 64 KiB, invalid UTF-8 replaced */
+  stdout: string;
+  stderr: string;
+  stdout_truncated: boolean;
+  stderr_truncated: boolean;
+  timed_out: boolean;
+  /** whether the kernel killed something in the sandbox for lack of memory meanwhile */
+  oom_killed: boolean;
+}
+
+export interface ModuleInfo {
+  name: string;
+  /** bytes of the image; 0 for remote ones */
+  size: number;
+  location: "local" | "remote";
+  format: "squashfs" | "erofs";
+}
+
+export interface Health {
+  status: "ok" | "degraded";
+  backend: "cell";
+  version: string;
+  tailscale: { status: "off"; ip: null };
+  sandboxes: number;
+  modules: number;
+  /** whether any `000-*` module is there */
+  base_ready: boolean;
+  /** cells that wait, and how many are kept */
+  pool: { ready: number; size: number };
+  uptime_s: number;
+}
+
+/** One line of `sq doctor`. */
+export interface DoctorCheck {
+  name: string;
+  ok: boolean;
+  /** whether squashd cannot work without it */
+  required: boolean;
+  /** what was found, and what to do where it is missing */
+  detail: string;
+}

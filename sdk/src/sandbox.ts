@@ -1,0 +1,66 @@
+import type { Api, CallOptions } from "./api.js";
+import { isSquashError, SquashError } from "./errors.js";
+import type { ExecRequest, ExecResult, SandboxInfo } from "./protocol.js";
+
+/** How a command runs; `timeout` bounds the command, `deadlineMs` (none by default) the wait for its result. */
+export type ExecOptions = Omit<ExecRequest, "cmd"> & CallOptions;
+
+/** A handle on one sandbox. Holds no connection; `await using` destroys the sandbox when the block ends. */
+export class Sandbox {
+  readonly id: string;
+  /** what the daemon answered to the creation; absent on handles that `Client.sandbox` made */
+  readonly created: SandboxInfo | undefined;
+  readonly #api: Api;
+  readonly #timeoutMs: number | undefined;
+
+  /** Use `Client.create` or `Client.sandbox`. Throws `SquashError` "invalid_request" for an empty id. */
+  constructor(api: Api, id: string, options: { timeoutMs?: number | undefined; created?: SandboxInfo } = {}) {
+    if (id === "") throw new SquashError("invalid_request", "Cannot address a sandbox: its id is empty");
+    this.#api = api;
+    this.id = id;
+    this.#timeoutMs = options.timeoutMs;
+    this.created = options.created;
+  }
+
+  /**
+   * Runs a command to its end. A string is a shell command with the login environment, an array a program with its arguments.
+   * A command that fails, is killed or times out is a result; throws `SquashError` when it could not be started. Aborting kills it.
+   */
+  exec(cmd: string | readonly string[], options: ExecOptions = {}): Promise<ExecResult> {
+    const { signal, deadlineMs, ...rest } = options;
+    const body: ExecRequest = { cmd: typeof cmd === "string" ? cmd : [...cmd], ...rest };
+    return this.#api.object({ method: "POST", path: `${this.#path}/exec`, body, signal, deadlineMs });
+  }
+
+  /** Its present state. Throws `SquashError` "sandbox_not_found". */
+  info(options: CallOptions = {}): Promise<SandboxInfo> {
+    return this.#api.object({ method: "GET", path: this.#path, ...this.#bounded(options) });
+  }
+
+  /** Results of all finished commands, by `seq`. */
+  logs(options: CallOptions = {}): Promise<ExecResult[]> {
+    return this.#api.list({ method: "GET", path: `${this.#path}/logs`, ...this.#bounded(options) });
+  }
+
+  /** Destroys it; returns when nothing of it is left. Throws `SquashError` "sandbox_not_found". */
+  async destroy(options: CallOptions = {}): Promise<void> {
+    await this.#api.text({ method: "DELETE", path: this.#path, ...this.#bounded(options) });
+  }
+
+  /** As `destroy`, but one that does not exist any more is fine. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      await this.destroy();
+    } catch (error) {
+      if (!isSquashError(error) || error.code !== "sandbox_not_found") throw error;
+    }
+  }
+
+  get #path(): string {
+    return `/v1/sandboxes/${encodeURIComponent(this.id)}`;
+  }
+
+  #bounded(options: CallOptions): CallOptions {
+    return { signal: options.signal, deadlineMs: options.deadlineMs ?? this.#timeoutMs };
+  }
+}

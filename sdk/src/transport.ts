@@ -1,0 +1,32 @@
+/** Carries requests to a daemon. The only part of the client that knows about sockets; tests pass their own. */
+export interface Transport {
+  /** the address for messages */
+  readonly address: string;
+
+  /**
+   * Sends one request and reads the whole answer, whatever its status. Throws `ConnectionError` when no complete answer came
+   * or it is too large, and the signal's reason when `signal` aborts; either closes the connection.
+   */
+  send(request: TransportRequest): Promise<TransportReply>;
+
+  /** Closes idle connections. Requests that run are not disturbed. */
+  close(): void;
+}
+
+export interface TransportRequest {
+  readonly method: "GET" | "POST" | "DELETE";
+  /** the route, from "/" on, escaped */
+  readonly path: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body?: string;
+  readonly signal?: AbortSignal | undefined;
+  /** milliseconds until the answer must be complete; absence means no limit */
+  readonly deadlineMs?: number | undefined;
+}
+
+export interface TransportReply {
+  readonly status: number;
+  /** media type without parameters, in lower case; "" where the header is missing */
+  readonly contentType: string;
+  readonly text: string;
+}

@@ -1,0 +1,86 @@
+import { readFileSync, readdirSync, readlinkSync } from "node:fs";
+
+/** What a test could leave on the machine, as sorted lines. */
+export interface HostState {
+  readonly mounts: readonly string[];
+  readonly loops: readonly string[];
+  readonly netns: readonly string[];
+  readonly cgroups: readonly string[];
+  readonly processes: readonly string[];
+}
+
+/** Reads the machine's state, limited to what carries `marks` (names that only this test uses). Loop devices are all that are in use. */
+export function hostState(marks: readonly string[]): HostState {
+  const marked = (text: string): boolean => marks.some((mark) => text.includes(mark));
+  return {
+    mounts: readFileSync("/proc/self/mountinfo", "utf8")
+      .split("\n")
+      .map((line) => line.split(" ").slice(3).join(" "))
+      .filter(marked)
+      .toSorted(),
+    loops: names("/sys/block")
+      .filter((name) => name.startsWith("loop"))
+      .map((name) => readOrEmpty(`/sys/block/${name}/loop/backing_file`))
+      .filter(marked)
+      .toSorted(),
+    netns: names("/run/netns").toSorted(),
+    cgroups: cgroupRoots().flatMap((root) => [root, ...children(root)]).filter(marked).toSorted(),
+    processes: names("/proc")
+      .filter((name) => /^\d+$/.test(name))
+      .map((pid) => `${readOrEmpty(`/proc/${pid}/comm`).trim()} ${linkOrEmpty(`/proc/${pid}/exe`)}`)
+      .filter((text) => text.includes("/sq-host") || marked(text))
+      .toSorted(),
+  };
+}
+
+/** Waits until the state is `before` again, since the kernel takes namespaces and loop devices down a moment later, and returns it. */
+export async function settledState(before: HostState, marks: readonly string[], timeoutMs = 5_000): Promise<HostState> {
+  const wanted = JSON.stringify(before);
+  const deadline = Date.now() + timeoutMs;
+  for (;;) {
+    const state = hostState(marks);
+    if (JSON.stringify(state) === wanted || Date.now() > deadline) return state;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+function cgroupRoots(): string[] {
+  return names("/sys/fs/cgroup").flatMap((name) => {
+    const path = `/sys/fs/cgroup/${name}`;
+    return children(path).concat(name.startsWith("sq") ? [path] : []);
+  });
+}
+
+function children(path: string): string[] {
+  try {
+    return readdirSync(path, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .map((entry) => `${path}/${entry.name}`);
+  } catch {
+    return []; // gone meanwhile, or not a directory
+  }
+}
+
+function names(path: string): string[] {
+  try {
+    return readdirSync(path);
+  } catch {
+    return []; // not there at all
+  }
+}
+
+function readOrEmpty(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return ""; // gone meanwhile
+  }
+}
+
+function linkOrEmpty(path: string): string {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return ""; // a kernel thread, or gone meanwhile
+  }
+}

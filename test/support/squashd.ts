@@ -1,0 +1,102 @@
+import { spawn, type ChildProcess } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { Client } from "@squash/sdk";
+import { ensureTestModules } from "./modules.js";
+
+const root = resolve(import.meta.dirname, "../..");
+const startTimeoutMs = 60_000;
+let counter = 0;
+
+export interface SquashdOptions {
+  /** further settings */
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+/** A squashd with directories, cgroups and a socket of its own, which a test may start, kill and start again. */
+export class TestSquashd {
+  /** occurs in the name of everything that it makes on the host */
+  readonly mark: string;
+  readonly home: string;
+  readonly dataDir: string;
+  readonly runDir: string;
+  readonly client: Client;
+  readonly #env: Record<string, string>;
+  #process: ChildProcess | null = null;
+  #output = "";
+
+  constructor(options: SquashdOptions = {}) {
+    this.mark = `sqt-${process.pid}-${++counter}`;
+    this.home = mkdtempSync(join(tmpdir(), `${this.mark}-`));
+    this.dataDir = join(this.home, "data");
+    this.runDir = join(this.home, "run");
+    mkdirSync(this.dataDir, { recursive: true });
+    mkdirSync(this.runDir, { recursive: true });
+    const socket = join(this.home, "api.sock");
+    this.client = new Client({ url: `unix:${socket}` });
+    this.#env = {
+      PATH: process.env["PATH"] ?? "/usr/sbin:/usr/bin:/sbin:/bin",
+      SQUASH_DATA_DIR: this.dataDir,
+      SQUASH_RUN_DIR: this.runDir,
+      SQUASH_LISTEN: `unix:${socket}`,
+      SQUASH_CGROUP_ROOT: this.mark,
+      SQUASH_POOL_SIZE: "2",
+      SQUASH_LOG_LEVEL: "warn",
+      ...options.env,
+    };
+  }
+
+  /** Process id of the daemon. */
+  get pid(): number {
+    const pid = this.#process?.pid;
+    if (pid === undefined) throw new Error("squashd is not running");
+    return pid;
+  }
+
+  /** What it has printed so far. */
+  get output(): string {
+    return this.#output;
+  }
+
+  /** Starts it and waits until it answers. `env` replaces settings from now on. */
+  async start(env: Readonly<Record<string, string>> = {}): Promise<this> {
+    Object.assign(this.#env, env);
+    ensureTestModules(join(this.dataDir, "modules"));
+    const child = spawn(process.execPath, [join(root, "daemon/dist/main.js")], { env: this.#env, stdio: ["ignore", "pipe", "pipe"] });
+    this.#process = child;
+    for (const stream of [child.stdout, child.stderr]) stream.on("data", (text: Buffer) => (this.#output += text.toString()));
+    const deadline = Date.now() + startTimeoutMs;
+    for (;;) {
+      if (child.exitCode !== null) throw new Error(`squashd ended with status ${child.exitCode}:\n${this.#output}`);
+      try {
+        await this.client.health();
+        return this;
+      } catch (error) {
+        if (Date.now() > deadline) throw new Error(`squashd does not answer:\n${this.#output}`, { cause: error });
+        await new Promise((done) => setTimeout(done, 10));
+      }
+    }
+  }
+
+  /** Ends it with a signal and waits until it is gone. */
+  async end(signal: NodeJS.Signals = "SIGTERM"): Promise<void> {
+    const child = this.#process;
+    this.#process = null;
+    this.client.close();
+    if (child === null || child.exitCode !== null || child.signalCode !== null) return;
+    const gone = new Promise((done) => child.once("exit", done));
+    child.kill(signal);
+    await gone;
+  }
+
+  /** Destroys all sandboxes, ends it, and removes its directories. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#process === null) await this.start();
+    for (const { id } of await this.client.list()) await this.client.sandbox(id).destroy();
+    await this.end();
+    const mounted = readFileSync("/proc/self/mountinfo", "utf8").includes(this.home);
+    if (mounted) throw new Error(`something is still mounted below ${this.home}; it is left for inspection`);
+    rmSync(this.home, { recursive: true, force: true });
+  }
+}
