@@ -54,6 +54,11 @@ static int adopt(struct host *host, uint32_t index, pid_t pid, uint64_t start_ti
     close_fd(&pidfd);
     return refuse(failure, ESRCH, "find the init of cell %u: its process id is another process now", index);
   }
+  struct pollfd ended = {.fd = pidfd, .events = POLLIN};
+  if (poll(&ended, 1, 0) != 0) { /* it is dead, and only waits for its parent to notice */
+    close_fd(&pidfd);
+    return refuse(failure, ESRCH, "find the init of cell %u alive", index);
+  }
   *cell = (struct cell){.pid = pid, .pidfd = pidfd, .report = -1};
   if (watch(host, pidfd, index, false) < 0) _exit(70);
   return 0;

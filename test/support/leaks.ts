@@ -1,4 +1,4 @@
-import { readFileSync, readdirSync, readlinkSync } from "node:fs";
+import { readFileSync, readdirSync } from "node:fs";
 
 /** What a test could leave on the machine, as sorted lines. */
 export interface HostState {
@@ -25,10 +25,9 @@ export function hostState(marks: readonly string[]): HostState {
       .toSorted(),
     netns: names("/run/netns").toSorted(),
     cgroups: cgroupRoots().flatMap((root) => [root, ...children(root)]).filter(marked).toSorted(),
-    processes: names("/proc")
-      .filter((name) => /^\d+$/.test(name))
-      .map((pid) => `${readOrEmpty(`/proc/${pid}/comm`).trim()} ${linkOrEmpty(`/proc/${pid}/exe`)}`)
-      .filter((text) => text.includes("/sq-host") || marked(text))
+    processes: processIds()
+      .filter((pid) => marked(readOrEmpty(`/proc/${pid}/cgroup`)) || (commandName(pid) === "sq-host" && marked(readOrEmpty(`/proc/${pid}/mountinfo`))))
+      .map(commandName)
       .toSorted(),
   };
 }
@@ -77,10 +76,22 @@ function readOrEmpty(path: string): string {
   }
 }
 
-function linkOrEmpty(path: string): string {
-  try {
-    return readlinkSync(path);
-  } catch {
-    return ""; // a kernel thread, or gone meanwhile
+/** Kills every process in a cgroup whose path has one of the marks. */
+export function killMarked(marks: readonly string[]): void {
+  for (const pid of processIds()) {
+    if (!marks.some((mark) => readOrEmpty(`/proc/${pid}/cgroup`).includes(mark))) continue;
+    try {
+      process.kill(Number(pid), "SIGKILL");
+    } catch {
+      // it went together with its pid namespace
+    }
   }
+}
+
+function processIds(): string[] {
+  return names("/proc").filter((name) => /^\d+$/.test(name));
+}
+
+function commandName(pid: string): string {
+  return readOrEmpty(`/proc/${pid}/comm`).trim();
 }

@@ -1,8 +1,9 @@
 import { execFileSync } from "node:child_process";
 import { chmodSync, copyFileSync, existsSync, linkSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
+import { repositoryRoot } from "./root.js";
 
-const cache = resolve(import.meta.dirname, "../../build/test-modules");
+const cache = join(repositoryRoot, "build/test-modules");
 const busybox = "/bin/busybox";
 
 /** Puts the tests' modules into a folder: `000-base-test`, a small BusyBox root, and `100-extra`, a layer with a few files. */

@@ -1,11 +1,12 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { Client } from "@squash/sdk";
 import { ensureTestModules } from "./modules.js";
+import { repositoryRoot } from "./root.js";
 
-const root = resolve(import.meta.dirname, "../..");
+
 const startTimeoutMs = 60_000;
 let counter = 0;
 
@@ -63,7 +64,7 @@ export class TestSquashd {
   async start(env: Readonly<Record<string, string>> = {}): Promise<this> {
     Object.assign(this.#env, env);
     ensureTestModules(join(this.dataDir, "modules"));
-    const child = spawn(process.execPath, [join(root, "daemon/dist/main.js")], { env: this.#env, stdio: ["ignore", "pipe", "pipe"] });
+    const child = spawn(process.execPath, [join(repositoryRoot, "daemon/dist/main.js")], { env: this.#env, stdio: ["ignore", "pipe", "pipe"] });
     this.#process = child;
     for (const stream of [child.stdout, child.stderr]) stream.on("data", (text: Buffer) => (this.#output += text.toString()));
     const deadline = Date.now() + startTimeoutMs;
