@@ -74,8 +74,8 @@ export class Daemon {
       emit,
     });
     const recovery = new Recovery(parts, sandboxes, emit);
-    kernel.onCellDeath((index) => {
-      recovery.cellDied(index).catch((error: unknown) => emit({ type: "cell.failed", error: String(error) }));
+    kernel.onCellDeath((index, pid) => {
+      recovery.cellDied(index, pid).catch((error: unknown) => emit({ type: "cell.failed", error: String(error) }));
     });
     await recovery.run();
     cells.fill();

@@ -91,8 +91,8 @@ export interface Kernel {
   cgroupPath(index: number): string;
   /** An identifier of this boot of the machine. */
   readonly bootId: string;
-  /** Called with the index of a cell whose init has died without being asked to. */
-  onCellDeath(listener: (index: number) => void): void;
+  /** Called with the index of a cell, and the process id of its init, when that has died without being asked to. */
+  onCellDeath(listener: (index: number, pid: number) => void): void;
 }
 
 /** What is kept of a sandbox on disk. */

@@ -11,6 +11,10 @@ async function machineWith(ids: readonly string[], upperBackend: "tmpfs" | "loop
   return machine;
 }
 
+function pidOf(machine: FakeMachine, index: number): number {
+  return machine.cells.get(index)?.process.pid ?? -1;
+}
+
 describe("Recovery.run()", () => {
   it("adopts what lives, and goes on counting", async () => {
     const machine = await machineWith(["a", "b"]);
@@ -37,6 +41,14 @@ describe("Recovery.run()", () => {
     await sandboxes.destroy("b");
     await sandboxes.destroy("a");
     expect(machine.state()).toEqual([]);
+  });
+
+  it("rebuilds the only one, whose layers are mounted still", async () => {
+    const machine = await machineWith(["a"]);
+    machine.cells.clear();
+    const { sandboxes, recovery } = fakeSquashd(machine);
+    await recovery.run();
+    expect(await sandboxes.get("a")).toMatchObject({ state: "ready", restarts: 1, reason: null });
   });
 
   it("lists as lost what had its files in memory, and lets the name be used again", async () => {
@@ -94,13 +106,42 @@ describe("Recovery.cellDied()", () => {
     const { sandboxes, recovery } = fakeSquashd(machine);
     await sandboxes.create({ id: "a" }, never);
     for (let i = 0; i < 2; i++) {
-      await recovery.cellDied(0);
-      expect((await sandboxes.get("a")).state).toBe("ready");
+      await recovery.cellDied(0, pidOf(machine, 0));
+      expect(await sandboxes.get("a")).toMatchObject({ state: "ready", restarts: i + 1 });
     }
-    await recovery.cellDied(0);
+    await recovery.cellDied(0, pidOf(machine, 0));
     expect((await sandboxes.get("a")).state).toBe("failed");
     await sandboxes.destroy("a");
     expect(machine.state()).toEqual([]);
+  });
+
+  it("ignores the death of an init that was replaced meanwhile", async () => {
+    const machine = new FakeMachine();
+    const { sandboxes, recovery } = fakeSquashd(machine);
+    await sandboxes.create({ id: "a" }, never);
+    const pid = pidOf(machine, 0);
+    await Promise.all([recovery.cellDied(0, pid), recovery.cellDied(0, pid)]);
+    expect((await sandboxes.get("a")).restarts).toBe(1);
+  });
+
+  it("rebuilds a sandbox whose init died while it was being created or adopted", async () => {
+    const machine = new FakeMachine();
+    const first = fakeSquashd(machine);
+    machine.afterStep = (operation) => {
+      if (operation !== "writeRecord") return;
+      machine.afterStep = () => undefined;
+      machine.crashCell(0);
+    };
+    await first.sandboxes.create({ id: "a" }, never);
+    await expect.poll(async () => (await first.sandboxes.get("a")).restarts).toBe(1);
+    const second = fakeSquashd(machine);
+    machine.afterStep = (operation) => {
+      if (operation !== "adoptCell") return;
+      machine.afterStep = () => undefined;
+      setTimeout(() => machine.crashCell(0));
+    };
+    await second.recovery.run();
+    await expect.poll(async () => (await second.sandboxes.get("a")).restarts).toBe(2);
   });
 
   it("never hands out a pooled cell that died", async () => {
@@ -108,7 +149,7 @@ describe("Recovery.cellDied()", () => {
     const { sandboxes, recovery, cells } = fakeSquashd(machine, { poolSize: 2 });
     cells.fill();
     await cells.settled();
-    await recovery.cellDied(0);
+    await recovery.cellDied(0, 100);
     await cells.settled();
     await sandboxes.create({ id: "a" }, never);
     expect((await sandboxes.get("a")).pid).not.toBe(100);

@@ -33,20 +33,23 @@ export class Recovery {
         continue;
       }
       const sandbox = this.#restore(found, found.record);
-      if (!(await this.#adopt(sandbox, found.record))) dead.push(sandbox);
+      const { record } = found;
+      const adopted = await this.#sandboxes.exclusively(sandbox.id, () => this.#adopt(sandbox, record));
+      if (!adopted) dead.push(sandbox);
     }
     await this.#sweep(stored);
-    for (const sandbox of dead) await this.#sandboxes.exclusively(sandbox.id, () => this.#revive(sandbox, []));
     for (const key of await this.#parts.layers.sweep()) this.#emit({ type: "swept", what: "layer", name: key });
+    for (const sandbox of dead) await this.#sandboxes.exclusively(sandbox.id, () => this.#revive(sandbox, []));
   }
 
-  /** An init has died without being asked to. */
-  async cellDied(index: number): Promise<void> {
+  /** An init has died without being asked to. What is being done with its sandbox (a creation, an adoption) comes to its end first. */
+  async cellDied(index: number, pid: number): Promise<void> {
     if (await this.#parts.cells.discard(index)) return;
-    const sandbox = this.#sandboxes.all().find((one) => one.record?.cell.index === index);
-    if (sandbox === undefined || sandbox.state !== "ready") return;
+    const sandbox = this.#sandboxes.all().find((one) => (one.draft?.cell ?? one.record?.cell)?.index === index);
+    if (sandbox === undefined) return;
     await this.#sandboxes.exclusively(sandbox.id, async () => {
-      if (sandbox.state !== "ready") return;
+      // Another init may have taken its place by now.
+      if (sandbox.state !== "ready" || sandbox.record?.cell.index !== index || sandbox.record.cell.pid !== pid) return;
       sandbox.reason = await this.#reasonOfDeath(sandbox, index);
       this.#emit({ type: "sandbox.died", sandbox: sandbox.id, reason: sandbox.reason });
       await this.#revive(sandbox, sandbox.record?.layerKeys ?? []);

@@ -7,6 +7,8 @@ export interface Sandbox {
   state: SandboxState;
   reason: string | null;
   record: SandboxRecord | null;
+  /** what is being brought up, while it is */
+  draft: { readonly cell?: { readonly index: number } } | null;
   /** highest `seq` given out */
   lastSeq: number;
   /** commands that run now; aborted when the sandbox goes */
@@ -24,6 +26,7 @@ export function newSandbox(id: string, state: SandboxState): Sandbox {
     state,
     reason: null,
     record: null,
+    draft: null,
     lastSeq: 0,
     running: new Set(),
     lastActiveMs: Date.now(),

@@ -67,8 +67,10 @@ export class Sandboxes implements SandboxService {
     try {
       return await this.#mutex.run(request.id, async () => {
         await this.#clearLost(request.id, sandbox);
+        sandbox.draft = draft;
         await bringUp(this.#stages, draft, { signal, timings });
         sandbox.record = draft.record ?? null;
+        sandbox.draft = null;
         sandbox.state = "ready";
         sandbox.lastActiveMs = Date.now();
         return this.#info(sandbox);

@@ -16,7 +16,7 @@ interface Waiting {
 
 export interface HostLinkEvents {
   /** An init died without being asked to. */
-  cellDied(index: number): void;
+  cellDied(index: number, pid: number): void;
   /** sq-host is gone, and every request that waited for it has failed. */
   closed(reason: string): void;
 }
@@ -77,7 +77,7 @@ export class HostLink {
   #dispatch(frame: Frame): void {
     const fields = new FieldReader(frame.payload);
     if (frame.type === cellDiedEvent) {
-      this.#events.cellDied(fields.u32());
+      this.#events.cellDied(fields.u32(), fields.u32());
       return;
     }
     const waiting = this.#waiting.get(frame.id);

@@ -26,7 +26,7 @@ export class Host {
   readonly #cells = new Map<number, CellProcess>();
   readonly #restarts: number[] = [];
   #link: Promise<HostLink>;
-  #deathListener: (index: number) => void = () => undefined;
+  #deathListener: (index: number, pid: number) => void = () => undefined;
   #closing = false;
 
   private constructor(options: HostOptions) {
@@ -42,7 +42,7 @@ export class Host {
     return host;
   }
 
-  onCellDeath(listener: (index: number) => void): void {
+  onCellDeath(listener: (index: number, pid: number) => void): void {
     this.#deathListener = listener;
   }
 
@@ -75,9 +75,9 @@ export class Host {
   async #start(): Promise<HostLink> {
     const { binary, runDir, dataDir, uidBase, cgroup } = this.#options;
     const link = new HostLink(binary, {
-      cellDied: (index) => {
+      cellDied: (index, pid) => {
         this.forget(index);
-        this.#deathListener(index);
+        this.#deathListener(index, pid);
       },
       closed: (reason) => this.#restart(reason),
     });
@@ -94,7 +94,7 @@ export class Host {
     } catch {
       // It died while nobody watched, which is told as if somebody had.
       this.forget(index);
-      setImmediate(() => this.#deathListener(index));
+      setImmediate(() => this.#deathListener(index, process.pid));
     }
   }
 

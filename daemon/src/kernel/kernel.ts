@@ -42,7 +42,7 @@ export class LinuxKernel implements Kernel {
     return new LinuxKernel(host, cgroup, runDir, bootId);
   }
 
-  onCellDeath(listener: (index: number) => void): void {
+  onCellDeath(listener: (index: number, pid: number) => void): void {
     this.#host.onCellDeath(listener);
   }
 

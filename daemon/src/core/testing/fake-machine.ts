@@ -41,8 +41,10 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
   readonly calls: string[] = [];
   runCommand: (command: Command, signal: AbortSignal) => Promise<CommandResult> = () => Promise.resolve(success(""));
   oomKills = 0;
+  /** called after each operation that has succeeded */
+  afterStep: (operation: string) => void = () => undefined;
   #nextPid = 100;
-  #deathListener: (index: number) => void = () => undefined;
+  #deathListener: (index: number, pid: number) => void = () => undefined;
 
   /** Everything that is left on the machine, a line each. */
   state(): string[] {
@@ -59,11 +61,12 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
 
   /** An init dies by itself. */
   crashCell(index: number): void {
-    this.#cell(index).root = null;
-    this.#deathListener(index);
+    const { process } = this.#cell(index);
+    this.cells.set(index, { process, root: null, limited: false });
+    this.#deathListener(index, process.pid);
   }
 
-  onCellDeath(listener: (index: number) => void): void {
+  onCellDeath(listener: (index: number, pid: number) => void): void {
     this.#deathListener = listener;
   }
 
@@ -242,7 +245,10 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
     await Promise.resolve();
     this.calls.push(operation);
     const left = this.failing.get(operation) ?? 0;
-    if (left === 0) return;
+    if (left === 0) {
+      this.afterStep(operation);
+      return;
+    }
     this.failing.set(operation, left - 1);
     throw kernelError(operation, "EIO");
   }

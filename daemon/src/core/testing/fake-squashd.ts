@@ -27,6 +27,6 @@ export function fakeSquashd(machine: FakeMachine, options: { poolSize?: number; 
     emit,
   });
   const recovery = new Recovery(parts, sandboxes, emit);
-  machine.onCellDeath((index) => void recovery.cellDied(index));
+  machine.onCellDeath((index, pid) => void recovery.cellDied(index, pid));
   return { sandboxes, recovery, cells, layers, events };
 }
