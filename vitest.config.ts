@@ -6,8 +6,24 @@ export default defineConfig({
   test: {
     projects: [
       { test: { name: "unit", include: ["{sdk,daemon,cli}/src/**/*.test.ts"] } },
-      { test: { name: "kernel", include: ["daemon/test/kernel/**/*.test.ts"], ...serial, testTimeout: 60_000, hookTimeout: 60_000 } },
-      { test: { name: "system", include: ["test/system/**/*.test.ts"], ...serial, testTimeout: 60_000, hookTimeout: 60_000 } },
+      {
+        test: {
+          name: "kernel",
+          include: ["daemon/test/kernel/**/*.test.ts"],
+          ...serial,
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+        },
+      },
+      {
+        test: {
+          name: "system",
+          include: ["test/system/**/*.test.ts"],
+          ...serial,
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+        },
+      },
     ],
   },
 });

@@ -1,9 +1,7 @@
 const whitespace = /[\t\n\v\f\r\u0085\u2028\u2029]+/g;
 
 /** C0 and C1 control characters and DEL, which can command a terminal, and marks that reorder or hide the text around them. */
-const unprintable =
-  // eslint-disable-next-line no-control-regex -- control characters are what this is about
-  /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]/g;
+const unprintable = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]/g;
 
 /** Text that others chose, as one harmless line: line breaks and tabs become a space, other control characters go. */
 export function printableLine(text: string): string {

@@ -1,5 +1,208 @@
-export interface Config { readonly dataDir: string; readonly runDir: string; readonly listen: string; readonly port: number; readonly authToken: string; readonly maxSandboxes: number; readonly upperLimitMb: number; readonly upperBackend: "tmpfs"|"loop"; readonly poolSize: number; readonly defaultLayers: readonly string[]; readonly uidBase: number; readonly cgroupRoot: string; readonly logLevel: string; readonly hostBin: string }
-export function loadConfig(e: Readonly<Record<string,string|undefined>>): Config {
-  const n=(k:string,d:number)=>Number(e[k]??d);
-  return { dataDir: e["SQUASH_DATA_DIR"]??"/data", runDir: e["SQUASH_RUN_DIR"]??"/run/squash", listen: e["SQUASH_LISTEN"]??"127.0.0.1", port:n("SQUASH_PORT",8080), authToken:"", maxSandboxes:n("SQUASH_MAX_SANDBOXES",100), upperLimitMb:n("SQUASH_UPPER_LIMIT_MB",512), upperBackend:(e["SQUASH_UPPER_BACKEND"]??"tmpfs") as "tmpfs", poolSize:n("SQUASH_POOL_SIZE",8), defaultLayers:[], uidBase:1342177280, cgroupRoot:e["SQUASH_CGROUP_ROOT"]??"squash", logLevel:"info", hostBin:"" };
+import { isIP } from "node:net";
+import { fileURLToPath } from "node:url";
+import { parseListen, type ListenAddress } from "./listen.js";
+
+/** One setting: where it comes from, what it is without, how its text is read. `parse` throws an Error that says what is wanted. */
+export interface Setting<T> {
+  readonly env: string;
+  /** older or other names; the first one that is set wins */
+  readonly aliases?: readonly string[];
+  /** as if the environment said so */
+  readonly fallback: string;
+  readonly parse: (text: string) => T;
+  readonly doc: string;
+}
+
+const builtHost = fileURLToPath(new URL("../../native/build/sq-host", import.meta.url));
+
+/** Every setting. The one place that gives names, defaults, checks and the documentation's table. */
+export const settings = {
+  dataDir: {
+    env: "SQUASH_DATA_DIR",
+    aliases: ["SQUASH_DATA"],
+    fallback: "/data",
+    parse: absolutePath,
+    doc: "where modules and sandboxes are kept",
+  },
+  runDir: {
+    env: "SQUASH_RUN_DIR",
+    fallback: "/run/squash",
+    parse: absolutePath,
+    doc: "sockets and mount points that a restart of the machine may lose",
+  },
+  listen: {
+    env: "SQUASH_LISTEN",
+    fallback: "127.0.0.1",
+    parse: parseListen,
+    doc: "`address`, `address:port`, `[ipv6]:port` or `unix:/path`; other than loopback only with a token",
+  },
+  port: {
+    env: "SQUASH_PORT",
+    fallback: "8080",
+    parse: integer(1, 65535),
+    doc: "TCP port where SQUASH_LISTEN names none",
+  },
+  authToken: {
+    env: "SQUASH_AUTH_TOKEN",
+    fallback: "",
+    parse: token,
+    doc: "bearer token that every request but health and the page's files must carry; empty for none",
+  },
+  backend: { env: "SQUASH_BACKEND", fallback: "cell", parse: backend, doc: "`cell`, or its older name `chroot`" },
+  maxSandboxes: {
+    env: "SQUASH_MAX_SANDBOXES",
+    fallback: "100",
+    parse: integer(1, 10_000),
+    doc: "sandboxes that may exist at once",
+  },
+  upperLimitMb: {
+    env: "SQUASH_UPPER_LIMIT_MB",
+    fallback: "512",
+    parse: integer(16, 32_768),
+    doc: "size of a sandbox's writable layer in MiB",
+  },
+  upperBackend: {
+    env: "SQUASH_UPPER_BACKEND",
+    fallback: "tmpfs",
+    parse: upperBackend,
+    doc: "`tmpfs` (in memory, lost at a reboot) or `loop` (an ext4 image file, survives it)",
+  },
+  poolSize: {
+    env: "SQUASH_POOL_SIZE",
+    fallback: "8",
+    parse: integer(0, 256),
+    doc: "cells made ahead; 0 makes each when it is needed",
+  },
+  defaultLayers: {
+    env: "SQUASH_DEFAULT_LAYERS",
+    fallback: "",
+    parse: names,
+    doc: "modules of a sandbox that names none, separated by commas; empty for `000-base-alpine`, else the first `000-*`",
+  },
+  uidBase: {
+    env: "SQUASH_UID_BASE",
+    fallback: "1342177280",
+    parse: uidBase,
+    doc: "first user id on the host that sandboxes get; each takes 65,536",
+  },
+  cgroupRoot: {
+    env: "SQUASH_CGROUP_ROOT",
+    fallback: "squash",
+    parse: cgroupName,
+    doc: "name of the cgroup below which all sandboxes' groups lie",
+  },
+  logLevel: {
+    env: "SQUASH_LOG_LEVEL",
+    fallback: "info",
+    parse: oneOf("debug", "info", "warn", "error", "silent"),
+    doc: "least severe log lines that are written: debug, info, warn, error or silent",
+  },
+  hostBinary: { env: "SQUASH_HOST_BIN", fallback: builtHost, parse: absolutePath, doc: "the sq-host program" },
+} as const satisfies Readonly<Record<string, Setting<unknown>>>;
+
+/** Names that belong to the client and may be in the same environment. */
+const clientNames = ["SQUASH_API"];
+
+type Parsed = { readonly [Key in keyof typeof settings]: ReturnType<(typeof settings)[Key]["parse"]> };
+
+/** How this squashd is to work. */
+export type Config = Omit<Parsed, "listen" | "port" | "backend"> & { readonly listen: ListenAddress };
+
+/** Reads an environment; all errors at once. Throws an Error whose text is for the operator. */
+export function loadConfig(env: Readonly<Record<string, string | undefined>>): Config {
+  const problems = strayNames(env).map((name) => `${name}: there is no such setting`);
+  const values = Object.entries(settings).map(([key, setting]) => {
+    try {
+      return [key, read(setting, env)] as const;
+    } catch (error) {
+      problems.push((error as Error).message);
+      return [key, undefined] as const;
+    }
+  });
+  if (problems.length > 0) throw new Error(`Cannot load the configuration:\n  ${problems.join("\n  ")}`);
+  const { port, backend: _, listen, ...rest } = Object.fromEntries(values) as Parsed;
+  const address = listen.kind === "tcp" ? { ...listen, port: listen.port ?? port } : listen;
+  if (address.kind === "tcp" && !isLoopback(address.host) && rest.authToken === "") {
+    throw new Error(
+      `Cannot load the configuration:\n  SQUASH_LISTEN: "${address.host}" can be reached from other machines; set SQUASH_AUTH_TOKEN as well, or listen on 127.0.0.1`,
+    );
+  }
+  return Object.freeze({ ...rest, listen: address });
+}
+
+/** Whether only this machine can reach the address. */
+export function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || (isIP(host) === 4 && host.startsWith("127."));
+}
+
+function strayNames(env: Readonly<Record<string, string | undefined>>): string[] {
+  const table: readonly Setting<unknown>[] = Object.values(settings);
+  const known = new Set([...clientNames, ...table.flatMap(({ env: name, aliases }) => [name, ...(aliases ?? [])])]);
+  return Object.keys(env).filter((name) => name.startsWith("SQUASH_") && !known.has(name));
+}
+
+function read(setting: Setting<unknown>, env: Readonly<Record<string, string | undefined>>): unknown {
+  const name = [setting.env, ...(setting.aliases ?? [])].find((each) => (env[each] ?? "") !== "");
+  const text = name === undefined ? setting.fallback : (env[name] ?? "");
+  try {
+    return setting.parse(text);
+  } catch (error) {
+    const shown = setting.env === "SQUASH_AUTH_TOKEN" ? "" : ` "${text}"`;
+    throw new Error(`${name ?? setting.env}:${shown} ${(error as Error).message}`, { cause: error });
+  }
+}
+
+function integer(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
+    if (!(value >= min && value <= max)) throw new Error(`must be a whole number from ${min} to ${max}`);
+    return value;
+  };
+}
+
+function oneOf<const T extends string>(...choices: readonly T[]): (text: string) => T {
+  return (text) => {
+    const found = choices.find((choice) => choice === text);
+    if (found === undefined) throw new Error(`must be one of ${choices.join(", ")}`);
+    return found;
+  };
+}
+
+function absolutePath(text: string): string {
+  if (!text.startsWith("/") || text.split("/").includes("..")) throw new Error('must be an absolute path without ".."');
+  return text === "/" ? text : text.replace(/\/+$/, "");
+}
+
+function token(text: string): string {
+  if (!/^[\x21-\x7e]*$/.test(text))
+    throw new Error("must be printable ASCII without spaces, as it is sent in a header");
+  return text;
+}
+
+function backend(text: string): "cell" {
+  if (text !== "cell" && text !== "chroot") throw new Error("must be cell");
+  return "cell";
+}
+
+function upperBackend(text: string): "tmpfs" | "loop" {
+  if (text === "btrfs") throw new Error("is not supported; use loop, whose sandboxes survive a reboot as well");
+  return oneOf("tmpfs", "loop")(text);
+}
+
+function names(text: string): readonly string[] {
+  return text
+    .split(",")
+    .map((name) => name.trim())
+    .filter((name) => name !== "");
+}
+
+function uidBase(text: string): number {
+  const value = integer(65_536, 3_000_000_000)(text);
+  if (value % 65_536 !== 0) throw new Error("must be a multiple of 65536");
+  return value;
+}
+
+function cgroupName(text: string): string {
+  if (!/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$/.test(text)) throw new Error("must be one name of letters, digits, _ . -");
+  return text;
 }

@@ -35,7 +35,10 @@ export class Daemon {
   readonly #stopReaper: () => void;
   readonly #startedAt = performance.now();
 
-  private constructor(options: DaemonOptions, parts: { kernel: LinuxKernel; sandboxes: Sandboxes; cells: Cells; layers: Layers }) {
+  private constructor(
+    options: DaemonOptions,
+    parts: { kernel: LinuxKernel; sandboxes: Sandboxes; cells: Cells; layers: Layers },
+  ) {
     this.#options = options;
     this.sandboxes = parts.sandboxes;
     this.#kernel = parts.kernel;

@@ -24,9 +24,16 @@ export function hostState(marks: readonly string[]): HostState {
       .filter(marked)
       .toSorted(),
     netns: names("/run/netns").toSorted(),
-    cgroups: cgroupRoots().flatMap((root) => [root, ...children(root)]).filter(marked).toSorted(),
+    cgroups: cgroupRoots()
+      .flatMap((root) => [root, ...children(root)])
+      .filter(marked)
+      .toSorted(),
     processes: processIds()
-      .filter((pid) => marked(readOrEmpty(`/proc/${pid}/cgroup`)) || (commandName(pid) === "sq-host" && marked(readOrEmpty(`/proc/${pid}/mountinfo`))))
+      .filter(
+        (pid) =>
+          marked(readOrEmpty(`/proc/${pid}/cgroup`)) ||
+          (commandName(pid) === "sq-host" && marked(readOrEmpty(`/proc/${pid}/mountinfo`))),
+      )
       .map(commandName)
       .toSorted(),
   };

@@ -1,5 +1,16 @@
 import { execFileSync } from "node:child_process";
-import { chmodSync, copyFileSync, existsSync, linkSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { repositoryRoot } from "./root.js";
 
@@ -36,7 +47,20 @@ function buildOnce(name: string, fill: (root: string) => void): void {
 }
 
 function fillBase(root: string): void {
-  for (const name of ["bin", "etc/profile.d", "root", "tmp", "proc", "sys", "dev", "run", "usr/bin", "usr/sbin", "var/tmp", "home/user"]) {
+  for (const name of [
+    "bin",
+    "etc/profile.d",
+    "root",
+    "tmp",
+    "proc",
+    "sys",
+    "dev",
+    "run",
+    "usr/bin",
+    "usr/sbin",
+    "var/tmp",
+    "home/user",
+  ]) {
     mkdirSync(join(root, name), { recursive: true });
   }
   chmodSync(join(root, "tmp"), 0o1777);
@@ -53,7 +77,10 @@ function fillExtra(root: string): void {
   mkdirSync(join(root, "opt/extra"), { recursive: true });
   mkdirSync(join(root, "etc/profile.d"), { recursive: true });
   writeFileSync(join(root, "opt/extra/file"), "from the extra layer\n");
-  writeFileSync(join(root, "etc/profile.d/extra.sh"), 'export EXTRA="from profile.d"\nexport PATH="$PATH:/opt/extra/bin"\n');
+  writeFileSync(
+    join(root, "etc/profile.d/extra.sh"),
+    'export EXTRA="from profile.d"\nexport PATH="$PATH:/opt/extra/bin"\n',
+  );
   mkdirSync(join(root, "opt/extra/bin"));
-  writeFileSync(join(root, "opt/extra/bin/extra-tool"), "#!/bin/sh\necho tool \"$@\"\n", { mode: 0o755 });
+  writeFileSync(join(root, "opt/extra/bin/extra-tool"), '#!/bin/sh\necho tool "$@"\n', { mode: 0o755 });
 }

@@ -6,7 +6,6 @@ import { Client } from "@squash/sdk";
 import { ensureTestModules } from "./modules.js";
 import { repositoryRoot } from "./root.js";
 
-
 const startTimeoutMs = 60_000;
 let counter = 0;
 
@@ -64,9 +63,13 @@ export class TestSquashd {
   async start(env: Readonly<Record<string, string>> = {}): Promise<this> {
     Object.assign(this.#env, env);
     ensureTestModules(join(this.dataDir, "modules"));
-    const child = spawn(process.execPath, [join(repositoryRoot, "daemon/dist/main.js")], { env: this.#env, stdio: ["ignore", "pipe", "pipe"] });
+    const child = spawn(process.execPath, [join(repositoryRoot, "daemon/dist/main.js")], {
+      env: this.#env,
+      stdio: ["ignore", "pipe", "pipe"],
+    });
     this.#process = child;
-    for (const stream of [child.stdout, child.stderr]) stream.on("data", (text: Buffer) => (this.#output += text.toString()));
+    for (const stream of [child.stdout, child.stderr])
+      stream.on("data", (text: Buffer) => (this.#output += text.toString()));
     const deadline = Date.now() + startTimeoutMs;
     for (;;) {
       if (child.exitCode !== null) throw new Error(`squashd ended with status ${child.exitCode}:\n${this.#output}`);
@@ -85,7 +88,7 @@ export class TestSquashd {
     const child = this.#process;
     this.#process = null;
     this.client.close();
-    if (child === null || child.exitCode !== null || child.signalCode !== null) return;
+    if (child?.exitCode !== null || child.signalCode !== null) return;
     const gone = new Promise((done) => child.once("exit", done));
     child.kill(signal);
     await gone;

@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { TestSquashd } from "../support/squashd.js";
 import { hostState, settledState, type HostState } from "../support/leaks.js";
+import { lacks } from "../support/needs.js";
 
 const squashd = new TestSquashd();
 const marks = [squashd.mark];
@@ -18,7 +19,7 @@ afterAll(async () => {
   expect(await settledState(before, marks)).toEqual(before);
 });
 
-describe("a sandbox", () => {
+describe.skipIf(lacks("root"))("a sandbox", () => {
   it("runs commands and tells stdout, stderr and status apart", async () => {
     const sandbox = await squashd.client.create({ id: "a" });
     expect(await sandbox.exec("echo out; echo err >&2; exit 3")).toMatchObject({
@@ -57,14 +58,22 @@ describe("a sandbox", () => {
     expect((await sandbox.exec("cat", { stdin: "x".repeat(300_000) + "end" })).stdout.length).toBe(65_536);
     expect((await sandbox.exec("wc -c", { stdin: "x".repeat(1_000_000) })).stdout.trim()).toBe("1000000");
     expect((await sandbox.exec("echo $A; pwd", { env: { A: "1 $x" }, workdir: "/tmp" })).stdout).toBe("1 $x\n/tmp\n");
-    expect((await sandbox.exec("id -u; id -g; id -G; echo $HOME $USER", { user: "user" })).stdout).toBe("1000\n1000\n1000 2000\n/home/user user\n");
+    expect((await sandbox.exec("id -u; id -g; id -G; echo $HOME $USER", { user: "user" })).stdout).toBe(
+      "1000\n1000\n1000 2000\n/home/user user\n",
+    );
     expect((await sandbox.exec("id -u", { user: 4242 })).stdout).toBe("4242\n");
   });
 
   it("says what could not be set up: 125 for user and directory, 126 not executable, 127 not found", async () => {
     const sandbox = await squashd.client.create();
-    expect(await sandbox.exec("true", { user: "nobody-here" })).toMatchObject({ exit_code: 125, stderr: /find user "nobody-here"/ });
-    expect(await sandbox.exec("true", { workdir: "/missing" })).toMatchObject({ exit_code: 125, stderr: /enter directory "\/missing"/ });
+    expect(await sandbox.exec("true", { user: "nobody-here" })).toMatchObject({
+      exit_code: 125,
+      stderr: /find user "nobody-here"/,
+    });
+    expect(await sandbox.exec("true", { workdir: "/missing" })).toMatchObject({
+      exit_code: 125,
+      stderr: /enter directory "\/missing"/,
+    });
     expect(await sandbox.exec(["/etc/passwd"])).toMatchObject({ exit_code: 126 });
     expect(await sandbox.exec(["no-such-program"])).toMatchObject({ exit_code: 127, stderr: /run "no-such-program"/ });
     expect(await sandbox.exec("kill -9 $$")).toMatchObject({ exit_code: 137, oom_killed: false });
@@ -80,7 +89,9 @@ describe("a sandbox", () => {
 
   it("keeps 64 KiB of each output and drains the rest", async () => {
     const sandbox = await squashd.client.create();
-    const result = await sandbox.exec("head -c 300000 /dev/zero | tr '\\0' a; head -c 70000 /dev/zero | tr '\\0' b >&2; echo done > /tmp/done");
+    const result = await sandbox.exec(
+      "head -c 300000 /dev/zero | tr '\\0' a; head -c 70000 /dev/zero | tr '\\0' b >&2; echo done > /tmp/done",
+    );
     expect(result).toMatchObject({ exit_code: 0, stdout_truncated: true, stderr_truncated: true });
     expect(result.stdout).toBe("a".repeat(65_536));
     expect(result.stderr).toBe("b".repeat(65_536));
@@ -89,7 +100,8 @@ describe("a sandbox", () => {
 
   it("kills the whole tree of a command that takes too long", async () => {
     const sandbox = await squashd.client.create();
-    const detached = "(setsid sh -c 'trap \"\" TERM HUP INT; exec >/dev/null 2>&1; while :; do sleep 0.01; done' &) ; sleep 100";
+    const detached =
+      "(setsid sh -c 'trap \"\" TERM HUP INT; exec >/dev/null 2>&1; while :; do sleep 0.01; done' &) ; sleep 100";
     const result = await sandbox.exec(detached, { timeout: 1 });
     expect(result).toMatchObject({ exit_code: 124, timed_out: true });
     expect((await sandbox.exec("ps -o comm | grep -c sleep")).stdout.trim()).toBe("0");
@@ -108,7 +120,9 @@ describe("a sandbox", () => {
   it("does not wait for a background process that keeps the output open, and lets it live", async () => {
     const sandbox = await squashd.client.create();
     const start = Date.now();
-    expect(await sandbox.exec("(while :; do echo tick; sleep 0.05; done) & echo started")).toMatchObject({ exit_code: 0 });
+    expect(await sandbox.exec("(while :; do echo tick; sleep 0.05; done) & echo started")).toMatchObject({
+      exit_code: 0,
+    });
     expect(Date.now() - start).toBeLessThan(2_000);
     await new Promise((resolve) => setTimeout(resolve, 300));
     expect((await sandbox.exec("ps -o comm | grep -c '^sleep'")).stdout.trim()).toBe("1");
@@ -150,7 +164,7 @@ describe("a sandbox", () => {
   });
 });
 
-describe("many at once", () => {
+describe.skipIf(lacks("root"))("many at once", () => {
   it("runs 100 commands in one sandbox", async () => {
     const sandbox = await squashd.client.create();
     const results = await Promise.all(Array.from({ length: 100 }, (_, i) => sandbox.exec(`sleep 0.05; echo ${i}`)));
@@ -160,14 +174,16 @@ describe("many at once", () => {
 
   it("creates 100 sandboxes at once and runs a command in each", async () => {
     const ids = Array.from({ length: 100 }, (_, i) => `many-${i}`);
-    const outputs = await Promise.all(ids.map(async (id) => (await (await squashd.client.create({ id })).exec("hostname")).stdout));
+    const outputs = await Promise.all(
+      ids.map(async (id) => (await (await squashd.client.create({ id })).exec("hostname")).stdout),
+    );
     expect(outputs).toEqual(ids.map((id) => `${id}\n`));
     await Promise.all(ids.map((id) => squashd.client.sandbox(id).destroy()));
     expect(await squashd.client.list()).toEqual([]);
   });
 });
 
-describe("create()", () => {
+describe.skipIf(lacks("root"))("create()", () => {
   it("refuses a damaged and a truncated image with a clear error", async () => {
     const { truncateSync, copyFileSync, writeFileSync, rmSync } = await import("node:fs");
     const folder = `${squashd.dataDir}/modules`;
@@ -177,7 +193,9 @@ describe("create()", () => {
     writeFileSync(`${folder}/300-empty.squashfs`, "");
     try {
       for (const name of ["300-cut", "300-junk", "300-empty"]) {
-        await expect(squashd.client.create({ layers: ["000-base-test", name] })).rejects.toMatchObject({ code: "module_invalid" });
+        await expect(squashd.client.create({ layers: ["000-base-test", name] })).rejects.toMatchObject({
+          code: "module_invalid",
+        });
       }
       expect(await squashd.client.list()).toEqual([]);
     } finally {
@@ -200,7 +218,9 @@ describe("create()", () => {
     await squashd.end();
     await squashd.start({ SQUASH_UPPER_BACKEND: "loop", SQUASH_UPPER_LIMIT_MB: "32" });
     const sandbox = await squashd.client.create();
-    expect((await sandbox.exec("dd if=/dev/zero of=/big bs=1M count=64; ls -la / >/dev/null")).stderr).toContain("No space left");
+    expect((await sandbox.exec("dd if=/dev/zero of=/big bs=1M count=64; ls -la / >/dev/null")).stderr).toContain(
+      "No space left",
+    );
     await sandbox.destroy();
     await squashd.end();
     await squashd.start({ SQUASH_UPPER_BACKEND: "tmpfs" });

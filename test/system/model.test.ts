@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { isSquashError } from "@squash/sdk";
 import { hostState, settledState, type HostState } from "../support/leaks.js";
 import { TestSquashd } from "../support/squashd.js";
+import { lacks } from "../support/needs.js";
 
 /** What must be true of a sandbox, whatever happened before. */
 interface Expected {
@@ -123,11 +124,15 @@ async function compare(model: Model, { client }: TestSquashd): Promise<void> {
     const expected = model.get(info.id);
     if (expected === undefined) continue;
     expect(info).toMatchObject({ state: "ready", exec_count: expected.execs });
-    const { stdout } = await client.sandbox(info.id).exec("cd /root; for f in *; do [ -f \"$f\" ] && echo \"$f=$(cat $f)\"; done; hostname");
+    const { stdout } = await client
+      .sandbox(info.id)
+      .exec('cd /root; for f in *; do [ -f "$f" ] && echo "$f=$(cat $f)"; done; hostname');
     expected.execs++;
     const lines = [...expected.files].map(([name, text]) => `${name}=${text}`).toSorted();
     expect(stdout.trim().split("\n").toSorted()).toEqual([...lines, info.id].toSorted());
-    expect((await client.sandbox(info.id).logs()).map(({ seq }) => seq)).toEqual(Array.from({ length: expected.execs }, (_, i) => i + 1));
+    expect((await client.sandbox(info.id).logs()).map(({ seq }) => seq)).toEqual(
+      Array.from({ length: expected.execs }, (_, i) => i + 1),
+    );
   }
 }
 
@@ -135,26 +140,34 @@ const commands = fc.commands(
   [
     anyId.map((id) => new Create(id)),
     anyId.map((id) => new Destroy(id)),
-    fc.tuple(anyId, fc.constantFrom("f", "g"), fc.stringMatching(/^[a-z0-9]{1,20}$/)).map(([id, name, text]) => new Write(id, name, text)),
-    fc.tuple(anyId, fc.constantFrom("f", "g"), fc.stringMatching(/^[a-z0-9]{1,20}$/)).map(([id, name, text]) => new Write(id, name, text)),
+    fc
+      .tuple(anyId, fc.constantFrom("f", "g"), fc.stringMatching(/^[a-z0-9]{1,20}$/))
+      .map(([id, name, text]) => new Write(id, name, text)),
+    fc
+      .tuple(anyId, fc.constantFrom("f", "g"), fc.stringMatching(/^[a-z0-9]{1,20}$/))
+      .map(([id, name, text]) => new Write(id, name, text)),
     fc.constantFrom("SIGKILL" as const, "SIGTERM" as const).map((signal) => new Restart(signal)),
     anyId.map((id) => new KillInit(id)),
   ],
   { maxCommands: 30 },
 );
 
-describe("squashd", () => {
-  it("keeps to the model through any sequence of creations, commands, destructions and deaths", { timeout: 300_000 }, async () => {
-    const seed = Number(process.env["TEST_SEED"] ?? Date.now() % 2 ** 31);
-    console.log(`seed ${seed} (set TEST_SEED to repeat)`);
-    await fc.assert(
-      fc.asyncProperty(commands, async (sequence) => {
-        const model: Model = new Map();
-        for (const { id } of await squashd.client.list()) await squashd.client.sandbox(id).destroy();
-        await fc.asyncModelRun(() => ({ model, real: squashd }), sequence);
-        await compare(model, squashd);
-      }),
-      { seed, numRuns: Number(process.env["TEST_RUNS"] ?? 80), endOnFailure: true },
-    );
-  });
+describe.skipIf(lacks("root"))("squashd", () => {
+  it(
+    "keeps to the model through any sequence of creations, commands, destructions and deaths",
+    { timeout: 300_000 },
+    async () => {
+      const seed = Number(process.env["TEST_SEED"] ?? Date.now() % 2 ** 31);
+      console.log(`seed ${seed} (set TEST_SEED to repeat)`);
+      await fc.assert(
+        fc.asyncProperty(commands, async (sequence) => {
+          const model: Model = new Map();
+          for (const { id } of await squashd.client.list()) await squashd.client.sandbox(id).destroy();
+          await fc.asyncModelRun(() => ({ model, real: squashd }), sequence);
+          await compare(model, squashd);
+        }),
+        { seed, numRuns: Number(process.env["TEST_RUNS"] ?? 80), endOnFailure: true },
+      );
+    },
+  );
 });

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Sandbox } from "@squash/sdk";
 import { hostState, killMarked, settledState, type HostState } from "../support/leaks.js";
 import { TestSquashd } from "../support/squashd.js";
+import { lacks } from "../support/needs.js";
 
 const squashd = new TestSquashd();
 const marks = [squashd.mark];
@@ -32,8 +33,11 @@ async function simulateReboot(): Promise<void> {
       return hostState(marks).processes;
     })
     .toEqual([]);
-  const mounts = readFileSync("/proc/self/mountinfo", "utf8").split("\n").map((line) => line.split(" ")[4] ?? "");
-  for (const path of mounts.filter((mount) => mount.startsWith(squashd.home)).toReversed()) execFileSync("umount", ["-l", path]);
+  const mounts = readFileSync("/proc/self/mountinfo", "utf8")
+    .split("\n")
+    .map((line) => line.split(" ")[4] ?? "");
+  for (const path of mounts.filter((mount) => mount.startsWith(squashd.home)).toReversed())
+    execFileSync("umount", ["-l", path]);
   for (const { id } of infos) {
     execFileSync("umount", ["-l", `/run/netns/squash-${id}`]);
     rmSync(`/run/netns/squash-${id}`);
@@ -43,10 +47,12 @@ async function simulateReboot(): Promise<void> {
   for (const group of hostState(marks).cgroups.toReversed()) execFileSync("rmdir", [group]);
 }
 
-describe("kill -9 of squashd", () => {
+describe.skipIf(lacks("root"))("kill -9 of squashd", () => {
   it("leaves processes running; the next squashd adopts them and goes on counting", async () => {
     const sandbox = await squashd.client.create({ id: "adopted" });
-    await sandbox.exec("(i=0; while :; do i=$((i+1)); echo $i > /tmp/n; mv /tmp/n /tmp/alive; sleep 0.02; done) >/dev/null 2>&1 &");
+    await sandbox.exec(
+      "(i=0; while :; do i=$((i+1)); echo $i > /tmp/n; mv /tmp/n /tmp/alive; sleep 0.02; done) >/dev/null 2>&1 &",
+    );
     await sandbox.exec("echo two");
     const { pid } = await sandbox.info();
     await squashd.end("SIGKILL");
@@ -74,7 +80,9 @@ describe("kill -9 of squashd", () => {
 
   it("at any moment of a creation leaves nothing half-made", async () => {
     for (let delay = 0; delay < 12; delay++) {
-      const creating = Promise.allSettled(Array.from({ length: 4 }, (_, i) => squashd.client.create({ id: `half-${delay}-${i}` })));
+      const creating = Promise.allSettled(
+        Array.from({ length: 4 }, (_, i) => squashd.client.create({ id: `half-${delay}-${i}` })),
+      );
       await new Promise((resolve) => setTimeout(resolve, delay));
       await squashd.end("SIGKILL");
       await creating;
@@ -107,7 +115,7 @@ describe("kill -9 of squashd", () => {
   });
 });
 
-describe("a death", () => {
+describe.skipIf(lacks("root"))("a death", () => {
   it("of sq-host is survived by squashd and by the sandboxes", async () => {
     const sandbox = await squashd.client.create({ id: "kept" });
     const hostPid = Number(execFileSync("pgrep", ["-P", String(squashd.pid), "sq-host"], { encoding: "utf8" }));
@@ -130,7 +138,7 @@ describe("a death", () => {
   });
 });
 
-describe("SIGTERM", () => {
+describe.skipIf(lacks("root"))("SIGTERM", () => {
   it("keeps the sandboxes for the next squashd", async () => {
     const sandbox = await squashd.client.create({ id: "stays" });
     await sandbox.exec("echo 1 > /tmp/x; (sleep 1000 >/dev/null 2>&1 &)");
@@ -148,7 +156,7 @@ describe("SIGTERM", () => {
   });
 });
 
-describe("a restart of the machine", () => {
+describe.skipIf(lacks("root"))("a restart of the machine", () => {
   it("loses sandboxes whose files were in memory, and says so", async () => {
     await squashd.client.create({ id: "gone", owner: "me", task: "test" });
     await simulateReboot();

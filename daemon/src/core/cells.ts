@@ -29,7 +29,10 @@ export class Cells {
   #failures = 0;
   #retry: NodeJS.Timeout | undefined;
 
-  constructor(kernel: Pick<Kernel, "makeCell" | "killCell">, options: { readonly poolSize: number; readonly emit: Emit }) {
+  constructor(
+    kernel: Pick<Kernel, "makeCell" | "killCell">,
+    options: { readonly poolSize: number; readonly emit: Emit },
+  ) {
     this.#kernel = kernel;
     this.#poolSize = options.poolSize;
     this.#emit = options.emit;

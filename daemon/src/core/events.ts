@@ -6,7 +6,11 @@ export type DomainEvent =
   | { readonly type: "cell.made"; readonly durationMs: number }
   | { readonly type: "cell.failed"; readonly error: string }
   | { readonly type: "sandbox.died"; readonly sandbox: string; readonly reason: string }
-  | { readonly type: "sandbox.recovered"; readonly sandbox: string; readonly how: "adopted" | "rebuilt" | "lost" | "failed" }
+  | {
+      readonly type: "sandbox.recovered";
+      readonly sandbox: string;
+      readonly how: "adopted" | "rebuilt" | "lost" | "failed";
+    }
   | { readonly type: "record.damaged"; readonly sandbox: string; readonly error: string }
   | { readonly type: "swept"; readonly what: string; readonly name: string }
   | { readonly type: "host.restarted"; readonly reason: string };

@@ -87,7 +87,18 @@ export class Layers {
 }
 
 /** What the kernel answers to images that are not what they should be. */
-const damageErrors = new Set(["EINVAL", "EIO", "EUCLEAN", "EFSCORRUPTED", "ENOTBLK", "EBADMSG", "EOVERFLOW", "ENODEV", "EOPNOTSUPP", "ENOTSUP"]);
+const damageErrors = new Set([
+  "EINVAL",
+  "EIO",
+  "EUCLEAN",
+  "EFSCORRUPTED",
+  "ENOTBLK",
+  "EBADMSG",
+  "EOVERFLOW",
+  "ENODEV",
+  "EOPNOTSUPP",
+  "ENOTSUP",
+]);
 
 function layerKey(image: ModuleImage): string {
   return `${image.name}@${image.identity}.${image.format}`;

@@ -52,7 +52,7 @@ export class Recovery {
       if (sandbox.state !== "ready" || sandbox.record?.cell.index !== index || sandbox.record.cell.pid !== pid) return;
       sandbox.reason = await this.#reasonOfDeath(sandbox, index);
       this.#emit({ type: "sandbox.died", sandbox: sandbox.id, reason: sandbox.reason });
-      await this.#revive(sandbox, sandbox.record?.layerKeys ?? []);
+      await this.#revive(sandbox, sandbox.record.layerKeys);
     });
   }
 
@@ -77,7 +77,9 @@ export class Recovery {
 
   /** Removes cells that no sandbox has, then half-made sandboxes, whose files those may have used. */
   async #sweep(stored: readonly StoredSandbox[]): Promise<void> {
-    const owned = new Set(this.#sandboxes.all().map((sandbox) => (sandbox.state === "ready" ? sandbox.record?.cell.index : undefined)));
+    const owned = new Set(
+      this.#sandboxes.all().map((sandbox) => (sandbox.state === "ready" ? sandbox.record?.cell.index : undefined)),
+    );
     for (const index of await this.#parts.kernel.cellsInCgroups()) {
       if (owned.has(index)) continue;
       await this.#parts.kernel.killCell(index);
@@ -106,7 +108,11 @@ export class Recovery {
       return;
     }
     if (this.#diesTooOften(sandbox)) {
-      this.#give(sandbox, "failed", `its init died ${maxDeaths} times within a minute (${sandbox.reason ?? "unknown"})`);
+      this.#give(
+        sandbox,
+        "failed",
+        `its init died ${maxDeaths} times within a minute (${sandbox.reason ?? "unknown"})`,
+      );
       return;
     }
     const draft: SandboxDraft = { id: sandbox.id, plan, index: cell.index };
@@ -142,6 +148,8 @@ export class Recovery {
     sandbox.deaths.push(Date.now());
     const { oomKills } = await this.#parts.kernel.usage(index);
     sandbox.earlierOomKills += oomKills;
-    return oomKills > 0 ? "its init died, after the kernel had killed processes for lack of memory" : "its init was killed";
+    return oomKills > 0
+      ? "its init died, after the kernel had killed processes for lack of memory"
+      : "its init was killed";
   }
 }

@@ -134,7 +134,12 @@ function upper({ kernel, store }: StageParts): Stage<SandboxDraft> {
       const { backend, limitBytes } = planOf(draft).upper;
       const image = backend === "loop" ? store.imagePath(draft.id) : null;
       if (image !== null) await store.makeImage(draft.id, limitBytes);
-      await kernel.mountUpper({ path: store.upperPath(draft.id), image, sizeBytes: limitBytes, index: cellOf(draft).index });
+      await kernel.mountUpper({
+        path: store.upperPath(draft.id),
+        image,
+        sizeBytes: limitBytes,
+        index: cellOf(draft).index,
+      });
     },
     async down(draft) {
       await kernel.unmountUpper(store.upperPath(draft.id));

@@ -4,7 +4,16 @@ import { FakeMachine, success } from "./testing/fake-machine.js";
 import { fakeSquashd } from "./testing/fake-squashd.js";
 
 const never = new AbortController().signal;
-const operations = ["makeDirectories", "mountLayer", "makeCell", "mountUpper", "limitCell", "giveRoot", "publishNetns", "writeRecord"];
+const operations = [
+  "makeDirectories",
+  "mountLayer",
+  "makeCell",
+  "mountUpper",
+  "limitCell",
+  "giveRoot",
+  "publishNetns",
+  "writeRecord",
+];
 
 async function codeOf(promise: Promise<unknown>): Promise<string> {
   try {
@@ -20,7 +29,15 @@ describe("create()", () => {
     const machine = new FakeMachine();
     const { sandboxes, layers } = fakeSquashd(machine);
     const info = await sandboxes.create({ id: "a" }, never);
-    expect(info).toMatchObject({ id: "a", state: "ready", layers: ["000-base"], mounted: true, cpu: 2, memory_mb: 1024, pids: 1024 });
+    expect(info).toMatchObject({
+      id: "a",
+      state: "ready",
+      layers: ["000-base"],
+      mounted: true,
+      cpu: 2,
+      memory_mb: 1024,
+      pids: 1024,
+    });
     expect(machine.state()).toEqual([
       "cell 0",
       "directory a",

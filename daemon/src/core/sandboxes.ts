@@ -81,7 +81,14 @@ export class Sandboxes implements SandboxService {
       throw error;
     } finally {
       const pooled = draft.cell?.pooled ?? false;
-      this.#emit({ type: "sandbox.create", sandbox: request.id, outcome, durationMs: performance.now() - start, stages: timings, pooled });
+      this.#emit({
+        type: "sandbox.create",
+        sandbox: request.id,
+        outcome,
+        durationMs: performance.now() - start,
+        stages: timings,
+        pooled,
+      });
     }
   }
 
@@ -106,7 +113,13 @@ export class Sandboxes implements SandboxService {
       outcome = isSquashError(error) ? error.code : "internal";
       throw error;
     } finally {
-      this.#emit({ type: "sandbox.destroy", sandbox: id, outcome, durationMs: performance.now() - start, stages: timings });
+      this.#emit({
+        type: "sandbox.destroy",
+        sandbox: id,
+        outcome,
+        durationMs: performance.now() - start,
+        stages: timings,
+      });
     }
   }
 
@@ -125,7 +138,8 @@ export class Sandboxes implements SandboxService {
     if (signal.aborted) forward();
     try {
       const result = await this.#parts.kernel.run(record.cell.index, toCommand(request), abort.signal);
-      if (result.cancelled) throw new SquashError("cancelled", `Cannot finish the command in "${id}": it was cancelled`);
+      if (result.cancelled)
+        throw new SquashError("cancelled", `Cannot finish the command in "${id}": it was cancelled`);
       const killed = result.exitCode === 137;
       const usage = killed ? await this.#parts.kernel.usage(record.cell.index) : noUsage;
       const oomKilled = killed && usage.oomKills > (this.#seenOomKills.get(sandbox) ?? 0);
@@ -188,7 +202,10 @@ export class Sandboxes implements SandboxService {
     if (this.#closed) throw new SquashError("shutting_down", `Cannot create sandbox "${id}": squashd is shutting down`);
     const existing = this.#byId.get(id);
     if (existing !== undefined && existing.state !== "lost") {
-      throw new SquashError("sandbox_exists", `Cannot create sandbox "${id}": it already exists and is ${existing.state}`);
+      throw new SquashError(
+        "sandbox_exists",
+        `Cannot create sandbox "${id}": it already exists and is ${existing.state}`,
+      );
     }
     if (existing === undefined && this.#byId.size >= this.#options.maxSandboxes) {
       throw new SquashError(
@@ -243,10 +260,14 @@ export class Sandboxes implements SandboxService {
   }
 
   #mustBeReady(sandbox: Sandbox): SandboxRecord {
-    if (this.#closed) throw new SquashError("shutting_down", `Cannot use sandbox "${sandbox.id}": squashd is shutting down`);
+    if (this.#closed)
+      throw new SquashError("shutting_down", `Cannot use sandbox "${sandbox.id}": squashd is shutting down`);
     if (sandbox.state === "ready" && sandbox.record !== null) return sandbox.record;
     const reason = sandbox.reason === null ? "" : ` (${sandbox.reason})`;
-    throw new SquashError("sandbox_not_ready", `Cannot use sandbox "${sandbox.id}": it is ${sandbox.state}${reason}, not ready`);
+    throw new SquashError(
+      "sandbox_not_ready",
+      `Cannot use sandbox "${sandbox.id}": it is ${sandbox.state}${reason}, not ready`,
+    );
   }
 
   async #info(sandbox: Sandbox): Promise<SandboxInfo> {
@@ -269,5 +290,7 @@ function notFound(id: string): SquashError {
 
 function cannotDestroy(id: string, failures: readonly Error[]): SquashError {
   const leftovers = failures.map((error) => error.message);
-  return new SquashError("kernel", `Cannot destroy sandbox "${id}" completely: ${leftovers.join("; ")}; try again`, { details: { leftovers } });
+  return new SquashError("kernel", `Cannot destroy sandbox "${id}" completely: ${leftovers.join("; ")}; try again`, {
+    details: { leftovers },
+  });
 }

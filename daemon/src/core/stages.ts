@@ -41,7 +41,9 @@ export async function takeDown<D extends { readonly id: string }>(
     try {
       await stage.down(draft);
     } catch (cause) {
-      failures.push(new Error(`stage "${stage.name}": ${cause instanceof Error ? cause.message : String(cause)}`, { cause }));
+      failures.push(
+        new Error(`stage "${stage.name}": ${cause instanceof Error ? cause.message : String(cause)}`, { cause }),
+      );
     }
     if (timings !== undefined) timings[stage.name] = performance.now() - start;
   }
@@ -59,7 +61,8 @@ function stageError(
     ...(isSquashError(cause) ? cause.details : {}),
     ...(leftovers.length > 0 ? { leftovers: leftovers.map((error) => error.message) } : {}),
   };
-  if (aborted) return new SquashError("cancelled", `Cannot create sandbox "${id}": the caller went away`, { cause, details });
+  if (aborted)
+    return new SquashError("cancelled", `Cannot create sandbox "${id}": the caller went away`, { cause, details });
   const reason = cause instanceof Error ? cause.message : String(cause);
   // What the caller got wrong (a module that is missing or damaged) keeps its own code.
   const code = isSquashError(cause) && cause.code !== "kernel" ? cause.code : "create_failed";

@@ -25,7 +25,9 @@ export function parseCgroupMounts(mountinfo: string): CgroupMount[] {
   for (const line of mountinfo.split("\n")) {
     const [left, right] = line.split(" - ");
     const [type, , options] = (right ?? "").split(" ");
-    const path = left?.split(" ")[4]?.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(parseInt(octal, 8)));
+    const path = left
+      ?.split(" ")[4]
+      ?.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(parseInt(octal, 8)));
     if (path === undefined) continue;
     if (type === "cgroup2") mounts.push({ path, version: 2, controllers: [] });
     if (type === "cgroup") mounts.push({ path, version: 1, controllers: (options ?? "").split(",") });
@@ -65,7 +67,10 @@ export async function prepareCgroups(layout: CgroupLayout): Promise<void> {
 
 async function enableControllers(path: string): Promise<void> {
   try {
-    await writeFile(join(path, "cgroup.subtree_control"), v2Controllers.map((controller) => `+${controller}`).join(" "));
+    await writeFile(
+      join(path, "cgroup.subtree_control"),
+      v2Controllers.map((controller) => `+${controller}`).join(" "),
+    );
   } catch (cause) {
     throw new SquashError(
       "kernel",
@@ -103,7 +108,10 @@ export async function readUsage(layout: CgroupLayout, index: number): Promise<Ce
   const path = cellPath(layout, index);
   const [memoryFile, eventsFile] =
     layout.version === 2 ? ["memory.current", "memory.events"] : ["memory.usage_in_bytes", "memory.oom_control"];
-  const [memory, events] = await Promise.all([readOrEmpty(join(path, memoryFile)), readOrEmpty(join(path, eventsFile))]);
+  const [memory, events] = await Promise.all([
+    readOrEmpty(join(path, memoryFile)),
+    readOrEmpty(join(path, eventsFile)),
+  ]);
   return { memoryBytes: Number(memory) || 0, oomKills: Number(/^oom_kill (\d+)$/m.exec(events)?.[1] ?? 0) };
 }
 
@@ -111,7 +119,8 @@ async function readOrEmpty(path: string): Promise<string> {
   try {
     return await readFile(path, "utf8");
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT" || (error as NodeJS.ErrnoException).code === "ENODEV") return "";
+    if ((error as NodeJS.ErrnoException).code === "ENOENT" || (error as NodeJS.ErrnoException).code === "ENODEV")
+      return "";
     throw error;
   }
 }

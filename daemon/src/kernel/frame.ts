@@ -48,7 +48,8 @@ export class FieldWriter {
 }
 
 export function encodeFrame(type: number, payload: Buffer, id = 0): Buffer {
-  if (payload.length > maxPayload) throw new RangeError(`a frame of ${payload.length} bytes is larger than ${maxPayload}`);
+  if (payload.length > maxPayload)
+    throw new RangeError(`a frame of ${payload.length} bytes is larger than ${maxPayload}`);
   const frame = Buffer.allocUnsafe(headerSize + payload.length);
   frame.writeUInt32LE(payload.length, 0);
   frame.writeUInt32LE(id, 4);

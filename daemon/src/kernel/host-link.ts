@@ -34,10 +34,17 @@ export class HostLink {
 
   constructor(binary: string, events: HostLinkEvents) {
     this.#events = events;
-    this.#process = spawn(binary, [], { argv0: "sq-host", stdio: ["ignore", "ignore", "pipe", "pipe"], env: {}, cwd: "/" });
+    this.#process = spawn(binary, [], {
+      argv0: "sq-host",
+      stdio: ["ignore", "ignore", "pipe", "pipe"],
+      env: {},
+      cwd: "/",
+    });
     this.#link = this.#process.stdio[3] as Duplex;
     this.#process.on("error", (error) => this.#close(`cannot start "${binary}": ${error.message}`));
-    this.#process.on("exit", (code, signal) => this.#close(`sq-host ended with ${signal ?? `status ${code}`} ${this.#stderr}`));
+    this.#process.on("exit", (code, signal) =>
+      this.#close(`sq-host ended with ${signal ?? `status ${code}`} ${this.#stderr}`),
+    );
     this.#process.stderr?.on("data", (text: Buffer) => (this.#stderr = (this.#stderr + text.toString()).slice(-500)));
     this.#link.on("data", (chunk: Buffer) => this.#receive(chunk));
     this.#link.on("error", (error) => this.#close(`the link to sq-host broke: ${error.message}`));
@@ -55,7 +62,10 @@ export class HostLink {
     this.#nextId = id === 0xffffffff ? 1 : id + 1;
     return new Promise((resolve, reject) => {
       /* An sq-host that does not answer is stuck in the kernel; the next one takes over what it left. */
-      const timer = setTimeout(() => this.#abandon(`sq-host did not answer ${op} within ${requestTimeoutMs} ms`), requestTimeoutMs);
+      const timer = setTimeout(
+        () => this.#abandon(`sq-host did not answer ${op} within ${requestTimeoutMs} ms`),
+        requestTimeoutMs,
+      );
       this.#waiting.set(id, { op, resolve, reject, timer });
       this.#link.write(fields.frame(operation[op], id));
     });

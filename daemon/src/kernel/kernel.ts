@@ -1,8 +1,25 @@
 import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
-import type { CellLimits, CellProcess, CellUsage, Command, CommandResult, Kernel, RootPlan, UpperPlan } from "../core/ports.js";
-import { cellPath, findCgroups, listCells, prepareCgroups, readUsage, removeCgroups, type CgroupLayout } from "./cgroup.js";
+import type {
+  CellLimits,
+  CellProcess,
+  CellUsage,
+  Command,
+  CommandResult,
+  Kernel,
+  RootPlan,
+  UpperPlan,
+} from "../core/ports.js";
+import {
+  cellPath,
+  findCgroups,
+  listCells,
+  prepareCgroups,
+  readUsage,
+  removeCgroups,
+  type CgroupLayout,
+} from "./cgroup.js";
 import { FieldWriter } from "./frame.js";
 import { Host } from "./host.js";
 import { runSession } from "./session.js";
@@ -57,7 +74,8 @@ export class LinuxKernel implements Kernel {
     try {
       await this.#host.request("cellAdopt", new FieldWriter().u32(index).u32(process.pid).u64(process.startTime));
     } catch (error) {
-      if (error instanceof SquashError && (error.details["errno"] === "ESRCH" || error.details["errno"] === "ENOENT")) return false;
+      if (error instanceof SquashError && (error.details["errno"] === "ESRCH" || error.details["errno"] === "ENOENT"))
+        return false;
       throw error;
     }
     this.#host.remember(index, process);
@@ -79,12 +97,21 @@ export class LinuxKernel implements Kernel {
   }
 
   async giveRoot(index: number, plan: RootPlan): Promise<void> {
-    const fields = new FieldWriter().u32(index).u32(plan.fresh ? 1 : 0).string(plan.hostname).string(plan.upper).strings(plan.layers);
+    const fields = new FieldWriter()
+      .u32(index)
+      .u32(plan.fresh ? 1 : 0)
+      .string(plan.hostname)
+      .string(plan.upper)
+      .strings(plan.layers);
     await this.#host.request("rootGive", fields);
   }
 
   async mountUpper(plan: UpperPlan): Promise<void> {
-    const fields = new FieldWriter().string(plan.path).string(plan.image ?? "").u64(plan.sizeBytes).u32(plan.index);
+    const fields = new FieldWriter()
+      .string(plan.path)
+      .string(plan.image ?? "")
+      .u64(plan.sizeBytes)
+      .u32(plan.index);
     await this.#host.request("upperMount", fields);
   }
 

@@ -55,12 +55,17 @@ class Session {
 
   #send(): void {
     const { argv, shell, workdir, user, env, stdin, timeoutMs, outputLimit } = this.#command;
-    const request = new FieldWriter().u32(shell ? shellFlag : 0).u32(timeoutMs).u32(outputLimit).u32(outputLimit);
+    const request = new FieldWriter()
+      .u32(shell ? shellFlag : 0)
+      .u32(timeoutMs)
+      .u32(outputLimit)
+      .u32(outputLimit);
     request.string(user).string(workdir).strings(argv);
     request.strings(Object.entries(env).map(([name, value]) => `${name}=${value}`));
     const frames = [request.frame(session.exec)];
     const input = Buffer.from(stdin);
-    for (let at = 0; at < input.length; at += stdinChunk) frames.push(encodeFrame(session.stdin, input.subarray(at, at + stdinChunk)));
+    for (let at = 0; at < input.length; at += stdinChunk)
+      frames.push(encodeFrame(session.stdin, input.subarray(at, at + stdinChunk)));
     frames.push(encodeFrame(session.stdinEnd, Buffer.alloc(0)));
     this.#socket.write(Buffer.concat(frames));
   }
@@ -97,7 +102,9 @@ class Session {
         return;
       case session.failed: {
         const what = new FieldReader(frame.payload).string().slice(0, 300);
-        this.#settle(() => this.#reject(new SquashError("exec_failed", `Cannot ${what}`, { details: { errno: frame.status } })));
+        this.#settle(() =>
+          this.#reject(new SquashError("exec_failed", `Cannot ${what}`, { details: { errno: frame.status } })),
+        );
         return;
       }
       default:
@@ -125,7 +132,9 @@ class Session {
   }
 
   #fail(what: string): void {
-    this.#settle(() => this.#reject(new SquashError("sandbox_broken", `Cannot run the command: the sandbox's init ${what}`)));
+    this.#settle(() =>
+      this.#reject(new SquashError("sandbox_broken", `Cannot run the command: the sandbox's init ${what}`)),
+    );
   }
 
   #settle(action: () => void): void {

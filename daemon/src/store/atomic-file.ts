@@ -5,7 +5,11 @@ import { open, rename, rm } from "node:fs/promises";
  * Replaces a file in one step: whoever reads it, also after a crash of squashd, finds the old or the new content. `durable` waits until it
  * would survive a power failure as well; without it the kernel writes it out within seconds.
  */
-export async function writeAtomically(path: string, content: string, options: { readonly durable: boolean; readonly mode?: number }): Promise<void> {
+export async function writeAtomically(
+  path: string,
+  content: string,
+  options: { readonly durable: boolean; readonly mode?: number },
+): Promise<void> {
   const temporary = `${path}.tmp-${randomBytes(6).toString("hex")}`;
   try {
     const file = await open(temporary, "wx", options.mode ?? 0o600);

@@ -62,10 +62,17 @@ export class Ext4Template {
       await using file = await open(path, "w+", 0o600);
       await file.truncate(sizeBytes);
       const lazily = "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0";
-      await run("mkfs.ext4", ["-q", "-F", "-m", "0", "-E", lazily, path], { timeout: deadlineMs, env: { PATH: "/usr/sbin:/sbin:/usr/bin:/bin", LC_ALL: "C" } });
+      await run("mkfs.ext4", ["-q", "-F", "-m", "0", "-E", lazily, path], {
+        timeout: deadlineMs,
+        env: { PATH: "/usr/sbin:/sbin:/usr/bin:/bin", LC_ALL: "C" },
+      });
       return await usedBlocks(file, sizeBytes);
     } catch (cause) {
-      throw new SquashError("kernel", `Cannot format an ext4 image: ${(cause as Error).message}; is e2fsprogs installed?`, { cause });
+      throw new SquashError(
+        "kernel",
+        `Cannot format an ext4 image: ${(cause as Error).message}; is e2fsprogs installed?`,
+        { cause },
+      );
     } finally {
       await rm(path, { force: true });
     }

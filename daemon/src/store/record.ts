@@ -15,7 +15,8 @@ export function parseRecord(id: string, text: string): SandboxRecord {
   if (record.id !== id) throw damaged(id, `is of sandbox "${String(record.id)}"`);
   const { cell, upper } = record;
   if (!Array.isArray(record.layers) || !Array.isArray(record.layerKeys)) throw damaged(id, "has no layers");
-  if (!Number.isInteger(cell?.index) || !Number.isInteger(cell?.pid) || !/^\d+$/.test(cell?.startTime ?? "")) throw damaged(id, "has no cell");
+  if (!Number.isInteger(cell?.index) || !Number.isInteger(cell?.pid) || !/^\d+$/.test(cell?.startTime ?? ""))
+    throw damaged(id, "has no cell");
   if (upper?.backend !== "tmpfs" && upper?.backend !== "loop") throw damaged(id, "has no upper");
   return record as SandboxRecord;
 }

@@ -41,7 +41,8 @@ export class SandboxFiles implements SandboxStore {
   async removeDirectories(id: string): Promise<void> {
     const home = join(this.#root, id);
     await rmdir(join(home, "upper")).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== "ENOENT") throw new SquashError("kernel", `Cannot remove "${home}/upper": ${error.message}`, { cause: error });
+      if (error.code !== "ENOENT")
+        throw new SquashError("kernel", `Cannot remove "${home}/upper": ${error.message}`, { cause: error });
     });
     await rm(home, { recursive: true, force: true });
   }
@@ -82,7 +83,8 @@ export class SandboxFiles implements SandboxStore {
       const [upper, home] = await Promise.all([stat(this.upperPath(id)), stat(join(this.#root, id))]);
       return upper.dev !== home.dev;
     } catch (error) {
-      return ignoreMissing(error as NodeJS.ErrnoException) ?? false;
+      ignoreMissing(error as NodeJS.ErrnoException);
+      return false;
     }
   }
 

@@ -115,7 +115,8 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
 
   async unmountUpper(path: string): Promise<void> {
     await this.#step("unmountUpper");
-    for (const [index, cell] of this.cells) if (cell.root?.upper === path) throw new Error(`upper ${path} is in use by cell ${index}`);
+    for (const [index, cell] of this.cells)
+      if (cell.root?.upper === path) throw new Error(`upper ${path} is in use by cell ${index}`);
     this.uppers.delete(path);
   }
 
@@ -233,7 +234,8 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
   }
 
   resolve(name: string): Promise<ModuleImage> {
-    if (!this.modules.has(name)) return Promise.reject(new SquashError("module_not_found", `Cannot find module "${name}"`));
+    if (!this.modules.has(name))
+      return Promise.reject(new SquashError("module_not_found", `Cannot find module "${name}"`));
     return Promise.resolve({ name, image: `modules/${name}.squashfs`, format: "squashfs", identity: "1" });
   }
 

@@ -14,7 +14,10 @@ export interface FakeSquashd {
 }
 
 /** The domain on a fake machine, as `main` puts it together on a real one. */
-export function fakeSquashd(machine: FakeMachine, options: { poolSize?: number; maxSandboxes?: number; upperBackend?: "tmpfs" | "loop" } = {}): FakeSquashd {
+export function fakeSquashd(
+  machine: FakeMachine,
+  options: { poolSize?: number; maxSandboxes?: number; upperBackend?: "tmpfs" | "loop" } = {},
+): FakeSquashd {
   const events: DomainEvent[] = [];
   const emit = (event: DomainEvent): void => void events.push(event);
   const cells = new Cells(machine, { poolSize: options.poolSize ?? 0, emit });

@@ -1,0 +1,34 @@
+import type { Logger } from "pino";
+import type { DomainEvent, Emit } from "./core/events.js";
+
+/** Writes each fact once: lifecycle as info, what we coped with as warn, what somebody must look at as error, commands as debug. */
+export function logEvents(log: Logger): Emit {
+  const commandsShown = log.isLevelEnabled("debug");
+  return (event: DomainEvent) => {
+    const { type, ...facts } = event;
+    switch (type) {
+      case "sandbox.create":
+      case "sandbox.destroy":
+        log.info(facts, type);
+        break;
+      case "sandbox.exec":
+        if (commandsShown) log.debug(facts, type);
+        break;
+      case "cell.made":
+        log.debug(facts, type);
+        break;
+      case "swept":
+      case "sandbox.recovered":
+        log.info(facts, type);
+        break;
+      case "sandbox.died":
+      case "cell.failed":
+      case "host.restarted":
+        log.warn(facts, type);
+        break;
+      case "record.damaged":
+        log.error(facts, type);
+        break;
+    }
+  };
+}

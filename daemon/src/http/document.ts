@@ -1,0 +1,26 @@
+import { fileURLToPath } from "node:url";
+import { makeApp } from "./app.js";
+import { renderOpenapi } from "./openapi.js";
+
+/** The OpenAPI document as text, made from the routes; nothing of a daemon is needed for it. */
+export async function makeDocument(version: string): Promise<string> {
+  const never = (): never => {
+    throw new Error("only the description of this route is used");
+  };
+  const app = await makeApp({
+    version,
+    sandboxes: { create: never, list: never, get: never, destroy: never, exec: never, logs: never },
+    modules: { list: never },
+    health: { health: never },
+    metrics: { contentType: "text/plain", render: never },
+    webDir: fileURLToPath(new URL("../../../web", import.meta.url)),
+    authToken: "",
+    checkOrigin: false,
+    reportBug: never,
+  });
+  try {
+    return renderOpenapi(app);
+  } finally {
+    await app.close();
+  }
+}

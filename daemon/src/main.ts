@@ -1,0 +1,57 @@
+#!/usr/bin/env node
+import { loadConfig, type Config } from "./config.js";
+import { doctorCommand } from "./doctor.js";
+import { mkbaseCommand } from "./modules/mkbase-command.js";
+import { serve } from "./serve.js";
+import { readVersion } from "./version.js";
+
+const usage = `Usage: squashd                     serve the API until SIGTERM or SIGINT
+       squashd mkbase <kind> ...   build a base module
+       squashd doctor [--json]     check whether squashd can work on this machine
+       squashd --version
+Settings come from the environment: see docs/operations.md.
+`;
+
+const io = {
+  out: (text: string): void => void process.stdout.write(text),
+  err: (text: string): void => void process.stderr.write(text),
+};
+
+async function run([verb, ...rest]: readonly string[], config: () => Config): Promise<number> {
+  const stop = new AbortController();
+  const stopped = new Promise<NodeJS.Signals>((resolve) => {
+    for (const signal of ["SIGTERM", "SIGINT"] as const) {
+      process.on(signal, () => {
+        stop.abort();
+        resolve(signal);
+      });
+    }
+  });
+  switch (verb) {
+    case undefined:
+      return serve(config(), stopped);
+    case "mkbase":
+      return mkbaseCommand(rest, io, config(), stop.signal);
+    case "doctor":
+      return doctorCommand(rest, io, config());
+    case "--version":
+      io.out(`${readVersion()}\n`);
+      return 0;
+    case "--help":
+      io.out(usage);
+      return 0;
+    default:
+      io.err(`squashd: there is no "${verb}"\n${usage}`);
+      return 2;
+  }
+}
+
+try {
+  process.exitCode = await run(process.argv.slice(2), () => loadConfig(process.env));
+} catch (error) {
+  io.err(`squashd: ${error instanceof Error ? error.message : String(error)}\n`);
+  if (process.env["SQUASH_LOG_LEVEL"] === "debug" && error instanceof Error) io.err(`${error.stack ?? ""}\n`);
+  process.exitCode = 1;
+}
+// a handle that somebody forgot must not keep a daemon that was told to end
+process.exit();

@@ -1,0 +1,116 @@
+import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from "prom-client";
+import type { DomainEvent, Emit, OperationEvent } from "./core/events.js";
+import type { Gauges } from "./core/service.js";
+
+const buckets = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 120, 600];
+
+/** Figures for Prometheus, kept from the domain's events; gauges are read when they are scraped. */
+export class Metrics {
+  readonly #registry = new Registry();
+  readonly #operations = new Histogram({
+    name: "squash_operation_seconds",
+    help: "Duration of creates, execs and destroys",
+    labelNames: ["operation", "outcome"],
+    buckets,
+    registers: [this.#registry],
+  });
+  readonly #stages = new Histogram({
+    name: "squash_stage_seconds",
+    help: "Duration of each stage of creates and destroys",
+    labelNames: ["operation", "stage"],
+    buckets,
+    registers: [this.#registry],
+  });
+  readonly #pool = this.#counter("squash_pool_claims_total", "Creates by whether a cell waited for them", "result");
+  readonly #errors = this.#counter("squash_errors_total", "Failed operations by error code", "code");
+  readonly #recovered = this.#counter(
+    "squash_recovered_total",
+    "Sandboxes found at a start or after a death, by what became of them",
+    "how",
+  );
+  readonly #swept = this.#counter("squash_swept_total", "Leftovers that were removed", "what");
+  readonly #hostRestarts = this.#counter("squash_host_restarts_total", "Times sq-host had to be started again");
+  readonly #cellFailures = this.#counter("squash_cell_failures_total", "Cells that could not be made for the pool");
+
+  constructor() {
+    collectDefaultMetrics({ register: this.#registry });
+  }
+
+  /** Adds the gauges, which are read at every scrape. */
+  watch(gauges: Gauges): void {
+    const registers = [this.#registry];
+    new Gauge({
+      name: "squash_sandboxes",
+      help: "Sandboxes by state",
+      labelNames: ["state"],
+      registers,
+      collect() {
+        for (const [state, count] of Object.entries(gauges.sandboxesByState())) this.set({ state }, count);
+      },
+    });
+    new Gauge({
+      name: "squash_pool_ready",
+      help: "Cells that wait",
+      registers,
+      collect: atScrape(() => gauges.poolReady()),
+    });
+    new Gauge({
+      name: "squash_layers_mounted",
+      help: "Mounted layers",
+      registers,
+      collect: atScrape(() => gauges.layersMounted()),
+    });
+  }
+
+  get contentType(): string {
+    return this.#registry.contentType;
+  }
+
+  render(): Promise<string> {
+    return this.#registry.metrics();
+  }
+
+  readonly observe: Emit = (event: DomainEvent) => {
+    switch (event.type) {
+      case "sandbox.create":
+      case "sandbox.exec":
+      case "sandbox.destroy":
+        this.#observeOperation(event);
+        break;
+      case "sandbox.recovered":
+        this.#recovered.inc({ how: event.how });
+        break;
+      case "swept":
+        this.#swept.inc({ what: event.what });
+        break;
+      case "host.restarted":
+        this.#hostRestarts.inc();
+        break;
+      case "cell.failed":
+        this.#cellFailures.inc();
+        break;
+      case "cell.made":
+      case "sandbox.died":
+      case "record.damaged":
+        break;
+    }
+  };
+
+  #observeOperation(event: OperationEvent): void {
+    const operation = event.type.slice("sandbox.".length);
+    this.#operations.observe({ operation, outcome: event.outcome === "ok" ? "ok" : "error" }, event.durationMs / 1000);
+    for (const stage in event.stages) this.#stages.observe({ operation, stage }, (event.stages[stage] ?? 0) / 1000);
+    if (event.outcome !== "ok") this.#errors.inc({ code: event.outcome });
+    else if (event.pooled !== undefined) this.#pool.inc({ result: event.pooled ? "hit" : "miss" });
+  }
+
+  #counter<const Label extends string>(name: string, help: string, ...labelNames: Label[]): Counter<Label> {
+    return new Counter({ name, help, labelNames, registers: [this.#registry] });
+  }
+}
+
+function atScrape(read: () => number): (this: Gauge) => void {
+  return function () {
+    this.set(read());
+  };
+}

@@ -1,0 +1,87 @@
+import { open, type FileHandle } from "node:fs/promises";
+import { join } from "node:path";
+import { Writable } from "node:stream";
+import { Cleanup } from "../cleanup.js";
+import { packTar, type ModuleManifest } from "../pack.js";
+import { runTool, type RunTool } from "../run-tool.js";
+import { scratchDirectory, type BaseOptions } from "./base.js";
+import { download, type DownloadOptions } from "./download.js";
+import { checkTar } from "./tar-check.js";
+
+const unpackDeadlineMs = 10 * 60_000;
+const maxTarBytes = 16 * 1024 ** 3;
+
+const compressions = [
+  { magic: "1f8b", argv: ["gzip", "-dc"] },
+  { magic: "fd377a585a00", argv: ["xz", "-dc"] },
+  { magic: "28b52ffd", argv: ["zstd", "-dcq"] },
+] as const;
+
+export interface TarballOptions extends BaseOptions {
+  readonly url: string;
+  readonly sha256: string;
+  readonly limits?: Omit<DownloadOptions, "sha256" | "signal">;
+  /** bytes of the tar file when it is not compressed; @default 16 GiB */
+  readonly maxTarBytes?: number;
+}
+
+/** Builds a base from a distribution's own root file system: a tar file, plain or packed by gzip, xz or zstd. Throws like `download`. */
+export async function buildFromTarball(options: TarballOptions): Promise<ModuleManifest> {
+  const { signal, run = runTool } = options;
+  await using cleanup = new Cleanup();
+  const scratch = await scratchDirectory(options.dataDir, cleanup);
+  const archive = join(scratch, "archive");
+  options.progress("downloading the root file system");
+  await download(options.url, archive, {
+    ...options.limits,
+    sha256: options.sha256,
+    ...(signal === undefined ? {} : { signal }),
+  });
+  options.progress("checking its entries");
+  const path = await decompress(run, archive, options);
+  const excluded = await checkTar(path, signal);
+  options.progress("packing it");
+  return await packTar({ path, excluded }, scratch, options);
+}
+
+async function decompress(run: RunTool, archive: string, options: TarballOptions): Promise<string> {
+  const start = await firstBytes(archive);
+  const compression = compressions.find(({ magic }) => start.startsWith(magic));
+  if (compression === undefined) return archive;
+  const tar = `${archive}.tar`;
+  await using file = await open(archive, "r");
+  await using plain = await open(tar, "wx", 0o600);
+  await run(compression.argv, {
+    op: "decompress",
+    target: options.name,
+    stdin: file.fd,
+    stdout: new BoundedFile(plain, options.maxTarBytes ?? maxTarBytes),
+    deadlineMs: unpackDeadlineMs,
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
+  });
+  return tar;
+}
+
+/** A new file that fails, before the disk is full, when it would become too large. */
+class BoundedFile extends Writable {
+  readonly #file: FileHandle;
+  #left: number;
+
+  constructor(file: FileHandle, limit: number) {
+    super();
+    this.#file = file;
+    this.#left = limit;
+  }
+
+  override _write(chunk: Buffer, _: BufferEncoding, done: (error?: Error) => void): void {
+    this.#left -= chunk.length;
+    if (this.#left < 0) done(new Error("it is too large"));
+    else this.#file.writeFile(chunk).then(() => done(), done);
+  }
+}
+
+async function firstBytes(path: string): Promise<string> {
+  await using file = await open(path, "r");
+  const { bytesRead, buffer } = await file.read(Buffer.alloc(8), 0, 8, 0);
+  return buffer.toString("hex", 0, bytesRead);
+}

@@ -1,0 +1,119 @@
+import { lstatSync, type Stats } from "node:fs";
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { SquashError } from "@squash/sdk/errors";
+import type { ModuleInfo } from "@squash/sdk/protocol";
+import type { ModuleCatalog, ModuleImage } from "../core/ports.js";
+import type { ModuleSource } from "../core/service.js";
+import { checkModuleName, isModuleName, moduleFormats, nearNames, type ModuleFormat } from "./module-name.js";
+
+const customaryBase = "000-base-alpine";
+const settledMs = 1_000;
+
+interface FoundImage {
+  readonly format: ModuleFormat;
+  readonly stat: Stats;
+}
+
+/** The modules of a data directory: `modules/<name>.squashfs` and, quicker to read, `modules/<name>.erofs`. */
+export class DirectoryCatalog implements ModuleCatalog, ModuleSource {
+  readonly #directory: string;
+  readonly #defaultLayers: readonly string[];
+  #firstBase: { readonly name: string; readonly directoryMtimeMs: number } | null = null;
+
+  constructor(dataDir: string, options: { readonly defaultLayers: readonly string[] }) {
+    this.#directory = join(dataDir, "modules");
+    this.#defaultLayers = options.defaultLayers;
+  }
+
+  /** Modules by name; each once, in the format that would be used. Files that cannot be used are left out. */
+  async list(): Promise<ModuleInfo[]> {
+    const modules: ModuleInfo[] = [];
+    for (const name of await this.#names()) {
+      const found = newest(this.#candidates(name).filter(({ stat }) => stat.isFile()));
+      if (found !== null) modules.push({ name, size: found.stat.size, location: "local", format: found.format });
+    }
+    return modules;
+  }
+
+  /** Throws `invalid_request`, `module_not_found` or, where the file is not a regular one, `module_invalid`. */
+  async resolve(name: string): Promise<ModuleImage> {
+    checkModuleName(name);
+    const found = newest(this.#candidates(name));
+    if (found === null) throw await this.#notFound(name);
+    const { format, stat } = found;
+    const image = `modules/${name}.${format}`;
+    if (!stat.isFile()) {
+      const kind = stat.isSymbolicLink() ? "a symbolic link" : stat.isDirectory() ? "a directory" : "a special file";
+      throw new SquashError(
+        "module_invalid",
+        `Cannot use module "${name}": "${image}" is ${kind}, needed is a regular file`,
+      );
+    }
+    return { name, image, format, identity: `${stat.ino}-${stat.size}-${Math.floor(stat.mtimeMs)}` };
+  }
+
+  /** The configured names, else the customary base, else the first base there is. Throws `module_not_found`. */
+  async defaultLayers(): Promise<readonly string[]> {
+    if (this.#defaultLayers.length > 0) return this.#defaultLayers;
+    if (newest(this.#candidates(customaryBase)) !== null) return [customaryBase];
+    const base = await this.#findFirstBase();
+    if (base !== null) return [base];
+    throw new SquashError(
+      "module_not_found",
+      `Cannot choose a base module: "${this.#directory}" has none; make one with "sq mkbase debian"`,
+    );
+  }
+
+  async #findFirstBase(): Promise<string | null> {
+    const directoryMtimeMs = lstatSync(this.#directory, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+    if (this.#firstBase?.directoryMtimeMs === directoryMtimeMs) return this.#firstBase.name;
+    const base = (await this.list()).find(({ name }) => name.startsWith("000-"));
+    if (base === undefined) return null;
+    // a change within the clock tick of the one before does not show, hence only a settled directory is remembered
+    if (Date.now() - directoryMtimeMs > settledMs) this.#firstBase = { name: base.name, directoryMtimeMs };
+    return base.name;
+  }
+
+  /** Waits for the disk only when the kernel does not know the files, and then for microseconds; awaiting would take ten times as long. */
+  #candidates(name: string): FoundImage[] {
+    const found: FoundImage[] = [];
+    for (const format of moduleFormats) {
+      const stat = lstatSync(join(this.#directory, `${name}.${format}`), { throwIfNoEntry: false });
+      if (stat !== undefined) found.push({ format, stat });
+    }
+    return found;
+  }
+
+  async #names(): Promise<string[]> {
+    const names = new Set<string>();
+    for (const file of await filesOf(this.#directory)) {
+      const match = /^(.+)\.(?:squashfs|erofs)$/.exec(file);
+      if (match?.[1] !== undefined && isModuleName(match[1])) names.add(match[1]);
+    }
+    return [...names].toSorted();
+  }
+
+  async #notFound(name: string): Promise<SquashError> {
+    const near = nearNames(name, await this.#names());
+    const hint = near.length === 0 ? "no name is near it" : `near names: ${near.join(", ")}`;
+    const message = `Cannot find module "${name}": ${hint}; run "sq modules" to see all or "sq mkbase" to make a base`;
+    return new SquashError("module_not_found", message, { details: { module: name, near } });
+  }
+}
+
+/** The erofs image unless the squashfs one was made after it. */
+function newest(candidates: readonly FoundImage[]): FoundImage | null {
+  const [first, second] = candidates;
+  if (first === undefined) return null;
+  return second !== undefined && second.stat.mtimeMs >= first.stat.mtimeMs ? second : first;
+}
+
+async function filesOf(directory: string): Promise<string[]> {
+  try {
+    return await readdir(directory);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+    throw error;
+  }
+}

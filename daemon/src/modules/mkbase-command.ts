@@ -1,0 +1,113 @@
+import { isSquashError } from "@squash/sdk/errors";
+import type { BaseOptions } from "./bases/base.js";
+import { buildBusybox } from "./bases/busybox.js";
+import { buildDebian } from "./bases/debian.js";
+import { baseName, buildFromDirectory } from "./bases/from-dir.js";
+import { buildFromTarball } from "./bases/tarball.js";
+import { DirectoryCatalog } from "./catalog.js";
+import { mkbaseUsage, parseMkbase, UsageError, type BaseKind, type MkbaseRequest } from "./mkbase-options.js";
+import { refuseExisting, type ModuleManifest } from "./pack.js";
+
+export interface CommandOutput {
+  out(text: string): void;
+  err(text: string): void;
+}
+
+/** `squashd mkbase`: builds a base module. Returns the exit status: 0 done, 1 failed, 2 wrong usage. */
+export async function mkbaseCommand(
+  args: readonly string[],
+  io: CommandOutput,
+  settings: { readonly dataDir: string },
+  signal: AbortSignal,
+): Promise<number> {
+  if (args.includes("--help") || args.includes("-h")) {
+    io.out(mkbaseUsage);
+    return 0;
+  }
+  try {
+    const request = parseMkbase(args);
+    if (isBaseRequest(request)) await buildBase(request, io, { dataDir: settings.dataDir, signal });
+    else await listBases(io, settings.dataDir);
+    return 0;
+  } catch (error) {
+    if (error instanceof UsageError) {
+      io.err(`squashd mkbase: ${error.message}\n\n${mkbaseUsage}`);
+      return 2;
+    }
+    if (!signal.aborted && !isSquashError(error) && !isSystemError(error)) throw error;
+    io.err(`squashd mkbase: ${signal.aborted ? "interrupted, nothing was made" : (error as Error).message}\n`);
+    return 1;
+  }
+}
+
+type BaseRequest = MkbaseRequest & { readonly kind: Exclude<BaseKind, "list"> };
+
+function isBaseRequest(request: MkbaseRequest): request is BaseRequest {
+  return request.kind !== "list";
+}
+
+async function buildBase(
+  request: BaseRequest,
+  io: CommandOutput,
+  settings: { readonly dataDir: string; readonly signal: AbortSignal },
+): Promise<void> {
+  const started = performance.now();
+  const name = nameOf(request);
+  if (!request.force) await refuseExisting(settings.dataDir, name); // before minutes of work
+  const progress = (line: string): void => io.err(`${line} …\n`);
+  const { formats, force } = request;
+  const manifest = await build(request, {
+    ...settings,
+    name,
+    formats,
+    force,
+    builder: `mkbase ${request.kind}`,
+    progress,
+  });
+  const seconds = ((performance.now() - started) / 1000).toFixed(1);
+  const sizes = Object.entries(manifest.files).map(
+    ([file, { size }]) => `${file.slice(name.length + 1)} ${mebibytes(size)}`,
+  );
+  io.out(`${name}  ${sizes.join(", ")}  in ${seconds} s\n`);
+}
+
+function build(request: BaseRequest, options: BaseOptions): Promise<ModuleManifest> {
+  const [operand] = request.operands;
+  switch (request.kind) {
+    case "busybox":
+      return buildBusybox(options);
+    case "debian":
+      return buildDebian({
+        ...options,
+        ...(operand === undefined ? {} : { release: operand }),
+        ...(request.packages === null ? {} : { packages: request.packages }),
+      });
+    case "from-dir":
+      return buildFromDirectory(operand ?? "", options);
+    case "alpine":
+    case "ubuntu":
+    case "void":
+      return buildFromTarball({ ...options, url: request.url ?? "", sha256: request.sha256 ?? "" });
+  }
+}
+
+function nameOf({ kind, name, operands }: MkbaseRequest): string {
+  if (kind === "from-dir") return baseName(name ?? operands[1] ?? "");
+  return name === null ? `000-base-${kind}` : baseName(name);
+}
+
+async function listBases(io: CommandOutput, dataDir: string): Promise<void> {
+  const modules = await new DirectoryCatalog(dataDir, { defaultLayers: [] }).list();
+  const bases = modules.filter(({ name }) => name.startsWith("000-"));
+  if (bases.length === 0) io.err('There is no base module yet; make one with "sq mkbase debian"\n');
+  for (const { name, format, size } of bases) io.out(`${name}  ${format} ${mebibytes(size)}\n`);
+}
+
+function mebibytes(bytes: number): string {
+  return `${(bytes / 1_048_576).toFixed(1)} MiB`;
+}
+
+/** An error of the operating system, such as a full disk, in distinction to a bug. */
+function isSystemError(error: unknown): error is NodeJS.ErrnoException {
+  return error instanceof Error && "errno" in error;
+}

@@ -1,0 +1,169 @@
+import { createHash, randomBytes } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { copyFile, lstat, mkdir, open, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { pipeline } from "node:stream/promises";
+import { SquashError } from "@squash/sdk/errors";
+import { writeAtomically } from "../store/atomic-file.js";
+import { checkModuleName, moduleFormats, type ModuleFormat } from "./module-name.js";
+import { Cleanup } from "./cleanup.js";
+import { makeErofs, surveyTree } from "./erofs-image.js";
+import { runTool, type RunTool } from "./run-tool.js";
+
+const deadlineMs = 30 * 60_000;
+const compression = ["-comp", "zstd", "-Xcompression-level", "15", "-b", "128K"];
+const squashfsOptions = [
+  ...compression,
+  "-reproducible",
+  "-mkfs-time",
+  "0",
+  "-quiet",
+  "-no-progress",
+  "-exit-on-error",
+];
+
+export interface PackOptions {
+  readonly dataDir: string;
+  readonly name: string;
+  /** who made it, for the manifest, such as `mkbase busybox` */
+  readonly builder: string;
+  readonly formats: readonly ModuleFormat[];
+  /** whether a module of that name may be replaced; @default false */
+  readonly force?: boolean;
+  readonly signal?: AbortSignal;
+  readonly run?: RunTool;
+}
+
+export interface ImageFile {
+  readonly size: number;
+  readonly sha256: string;
+}
+
+/** `modules/<name>.manifest.json`: what was built; absent for images that were put there by hand. */
+export interface ModuleManifest {
+  readonly schema: 1;
+  readonly name: string;
+  readonly built_at: string;
+  readonly builder: string;
+  /** by file name */
+  readonly files: Readonly<Record<string, ImageFile>>;
+}
+
+/** Throws `build_failed` when there is a module of that name, `invalid_request` when there cannot be. */
+export async function refuseExisting(dataDir: string, name: string): Promise<void> {
+  checkModuleName(name);
+  for (const format of moduleFormats) {
+    const path = join(dataDir, "modules", `${name}.${format}`);
+    const exists = await lstat(path).then(
+      () => true,
+      (error: NodeJS.ErrnoException) => (error.code === "ENOENT" ? false : Promise.reject(error)),
+    );
+    if (exists)
+      throw new SquashError("build_failed", `Cannot make module "${name}": "${path}" exists, --force replaces it`);
+  }
+}
+
+/**
+ * Packs a directory as a module. Its images appear whole or not at all, the manifest last; the same tree gives the same bytes. Devices and
+ * sockets are left out. Throws `build_failed`, `cancelled`, `invalid_request`.
+ */
+export async function packDirectory(directory: string, options: PackOptions): Promise<ModuleManifest> {
+  const { name, signal, run = runTool } = options;
+  return publish(options, async (format, draft) => {
+    if (format === "erofs") {
+      const tree = { directory, name, facts: await surveyTree(directory, signal) };
+      return makeErofs(run, tree, draft, { deadlineMs, ...withSignal(signal) });
+    }
+    const noDevices = "exclude@type(b)||type(c)||type(s)";
+    const argv = [directory, draft, "-noappend", "-no-exports", ...squashfsOptions, "-action", noDevices];
+    await run(["mksquashfs", ...argv], {
+      op: "pack squashfs image of",
+      target: name,
+      deadlineMs,
+      ...withSignal(signal),
+    });
+  });
+}
+
+/**
+ * Packs an uncompressed tar file as a module, without the paths in `excluded`. Never unpacks the tar file: the tree for the erofs image is
+ * taken from the squashfs one, in `scratch`, which must be a directory that nobody else can enter. Throws like `packDirectory`.
+ */
+export async function packTar(
+  tar: { readonly path: string; readonly excluded: readonly string[] },
+  scratch: string,
+  options: PackOptions,
+): Promise<ModuleManifest> {
+  const { name, signal, run = runTool } = options;
+  const limits = { target: name, deadlineMs, ...withSignal(signal) };
+  const image = join(scratch, "image.squashfs");
+  await using file = await open(tar.path, "r");
+  await run(["sqfstar", ...squashfsOptions, image, ...tar.excluded], {
+    op: "pack tar file as",
+    stdin: file.fd,
+    ...limits,
+  });
+  return await publish(options, async (format, draft) => {
+    if (format === "squashfs") return copyFile(image, draft);
+    const directory = join(scratch, "tree");
+    const argv = ["-quiet", "-no-progress", "-strict-errors", "-dest", directory, image];
+    await run(["unsquashfs", ...argv], { op: "unpack squashfs image of", ...limits });
+    return makeErofs(run, { directory, name, facts: await surveyTree(directory, signal) }, draft, limits);
+  });
+}
+
+/** Squashfs comes first: the catalog takes the erofs image only when it is not older. */
+async function publish(
+  options: PackOptions,
+  make: (format: ModuleFormat, draft: string) => Promise<void>,
+): Promise<ModuleManifest> {
+  const { dataDir, name, formats } = options;
+  const directory = join(dataDir, "modules");
+  await mkdir(directory, { recursive: true });
+  if (options.force !== true) await refuseExisting(dataDir, name);
+  await using cleanup = new Cleanup();
+  const drafts: { readonly draft: string; readonly file: string }[] = [];
+  const files: Record<string, ImageFile> = {};
+  for (const format of moduleFormats.filter((each) => formats.includes(each))) {
+    const file = `${name}.${format}`;
+    const draft = join(directory, `.${file}.${randomBytes(6).toString("hex")}`);
+    cleanup.defer(() => rm(draft, { force: true }));
+    await make(format, draft);
+    files[file] = await finish(draft);
+    drafts.push({ draft, file });
+  }
+  options.signal?.throwIfAborted();
+  if (options.force !== true) await refuseExisting(dataDir, name);
+  for (const { draft, file } of drafts) await rename(draft, join(directory, file));
+  for (const format of moduleFormats) {
+    if (!formats.includes(format)) await rm(join(directory, `${name}.${format}`), { force: true });
+  }
+  const manifest: ModuleManifest = {
+    schema: 1,
+    name,
+    built_at: new Date().toISOString(),
+    builder: options.builder,
+    files,
+  };
+  await writeAtomically(join(directory, `${name}.manifest.json`), `${JSON.stringify(manifest, null, 2)}\n`, {
+    durable: true,
+    mode: 0o644,
+  });
+  await using opened = await open(directory, "r");
+  await opened.sync();
+  return manifest;
+}
+
+/** Makes a draft durable and readable, and measures it. */
+async function finish(draft: string): Promise<ImageFile> {
+  await using file = await open(draft, "r+");
+  await file.chmod(0o644);
+  await file.sync();
+  const hash = createHash("sha256");
+  await pipeline(createReadStream(draft), hash);
+  return { size: (await file.stat()).size, sha256: hash.digest("hex") };
+}
+
+function withSignal(signal: AbortSignal | undefined): { readonly signal?: AbortSignal } {
+  return signal === undefined ? {} : { signal };
+}

@@ -1,0 +1,119 @@
+import { fileURLToPath } from "node:url";
+import type { FastifyInstance } from "fastify";
+import { pino, type Logger } from "pino";
+import { isLoopback, type Config } from "./config.js";
+import { Daemon } from "./daemon.js";
+import { logEvents } from "./event-log.js";
+import { makeApp } from "./http/app.js";
+import { urlOf } from "./listen.js";
+import { Metrics } from "./metrics.js";
+import { DirectoryCatalog } from "./modules/catalog.js";
+import { clearSocketFile } from "./socket-file.js";
+import { readVersion } from "./version.js";
+
+/** requests that are being answered may take this long once the end was asked for */
+const drainMs = 8_000;
+const webDir = fileURLToPath(new URL("../../web", import.meta.url));
+
+/** Runs squashd until it is told to end. Returns the exit status; throws what the operator must read when it cannot start. */
+export async function serve(config: Config, stop: Promise<NodeJS.Signals>): Promise<number> {
+  // a reader of the log that stands still must not make squashd do so: lines beyond the limit are lost
+  const output = pino.destination({ dest: 2, sync: false, maxLength: 4 * 1_048_576 });
+  const log = pino({ level: config.logLevel, base: null, timestamp: pino.stdTimeFunctions.isoTime }, output);
+  try {
+    return await serveWith(config, stop, log);
+  } finally {
+    output.flushSync();
+  }
+}
+
+async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Logger): Promise<number> {
+  const version = readVersion();
+  const catalog = new DirectoryCatalog(config.dataDir, { defaultLayers: config.defaultLayers });
+  const metrics = new Metrics();
+  const writeEvent = logEvents(log);
+  const daemon = await Daemon.start({
+    config,
+    version,
+    hostBinary: config.hostBinary,
+    catalog,
+    emit: (event) => {
+      writeEvent(event);
+      metrics.observe(event);
+    },
+    reapFailed: (sandbox, error) => log.error({ sandbox, err: error }, "cannot destroy an expired sandbox"),
+  });
+  metrics.watch(daemon.gauges);
+  let app: FastifyInstance | null = null;
+  try {
+    app = await makeApp({
+      version,
+      sandboxes: daemon.sandboxes,
+      modules: catalog,
+      health: daemon,
+      metrics,
+      webDir,
+      authToken: config.authToken,
+      checkOrigin: config.listen.kind === "tcp" && isLoopback(config.listen.host),
+      reportBug: (error, route) => log.error({ err: error, route }, "bug"),
+    });
+    await listen(app, config);
+    process.stdout.write(await greeting(config, version, catalog));
+    const signal = await stop;
+    log.info({ signal }, "shutting down");
+  } finally {
+    await shutDown(app, daemon, log);
+  }
+  return 0;
+}
+
+async function listen(app: FastifyInstance, { listen: address }: Config): Promise<void> {
+  try {
+    if (address.kind === "tcp") {
+      await app.listen({ host: address.host, port: address.port });
+      return;
+    }
+    await clearSocketFile(address.path);
+    // whoever can open it is root to sandboxes; there is no moment at which others could
+    const before = process.umask(0o177);
+    try {
+      await app.listen({ path: address.path });
+    } finally {
+      process.umask(before);
+    }
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException;
+    if (code === undefined) throw cause;
+    const hint = code === "EADDRINUSE" ? "another process listens there; set SQUASH_LISTEN or SQUASH_PORT" : message;
+    throw new Error(`Cannot listen on ${urlOf(address)}: ${hint}`, { cause });
+  }
+}
+
+async function greeting(config: Config, version: string, catalog: DirectoryCatalog): Promise<string> {
+  const url = urlOf(config.listen);
+  const names = (await catalog.list()).map(({ name }) => name);
+  const target = config.listen.kind === "unix" ? `--unix-socket ${config.listen.path} http://localhost` : url;
+  const auth = config.authToken === "" ? "" : ' -H "Authorization: Bearer $SQUASH_AUTH_TOKEN"';
+  const lines = [
+    `squashd ${version} is ready`,
+    `  listens on  ${url}`,
+    `  data        ${config.dataDir}`,
+    `  modules     ${names.length === 0 ? "none: make one with sq mkbase busybox" : names.join(", ")}`,
+    `  try         curl -s${auth} ${target}/v1/sandboxes -H 'Content-Type: application/json' -d '{"id":"hello"}'`,
+  ];
+  return `${lines.join("\n")}\n`;
+}
+
+/** Lets answers out, then stops; sandboxes stay as they are for the next squashd. */
+async function shutDown(app: FastifyInstance | null, daemon: Daemon, log: Logger): Promise<void> {
+  const late = setTimeout(() => {
+    log.error("could not shut down in time; the next start will clean up");
+    process.exit(1);
+  }, drainMs);
+  late.unref();
+  // the domain first: it ends running commands, whose callers then get their answers
+  await daemon.sandboxes.close();
+  await app?.close();
+  await daemon.close();
+  clearTimeout(late);
+}
