@@ -43,7 +43,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     bodyLimit: limits.bodyBytes,
     requestTimeout: limits.requestMs,
     keepAliveTimeout: limits.idleMs,
-    routerOptions: { maxParamLength: 128 },
+    routerOptions: { maxParamLength: limits.headerBytes }, // an id that is too long is one that does not exist
     exposeHeadRoutes: true,
     forceCloseConnections: true,
     http: { maxHeaderSize: limits.headerBytes, headersTimeout: limits.headersMs },

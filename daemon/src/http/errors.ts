@@ -11,7 +11,6 @@ const ofFastify: Readonly<Record<string, ErrorCode>> = {
   FST_ERR_CTP_INVALID_CONTENT_LENGTH: "invalid_request",
   FST_ERR_CTP_INVALID_JSON_BODY: "invalid_request",
   FST_ERR_BAD_URL: "invalid_request",
-  FST_ERR_MAX_PARAM_LENGTH: "not_found",
 };
 
 const texts: Partial<Record<ErrorCode, string>> = {
