@@ -16,6 +16,8 @@ is_root() { [ "$(id -u)" = 0 ]; }
 build_packages=(gcc libc6-dev make musl-tools libseccomp-dev linux-libc-dev)
 run_packages=(squashfs-tools erofs-utils e2fsprogs busybox-static mmdebstrap)
 test_packages=(clang llvm)
+# what the measurements compare with
+peer_packages=(bubblewrap runc podman)
 
 # Prints those of the named packages that are not installed.
 missing_packages() {

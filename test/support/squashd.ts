@@ -12,6 +12,8 @@ let counter = 0;
 export interface SquashdOptions {
   /** further settings */
   readonly env?: Readonly<Record<string, string>>;
+  /** where it listens, when `env` says so */
+  readonly url?: string;
 }
 
 /** A squashd with directories, cgroups and a socket of its own, which a test may start, kill and start again. */
@@ -34,7 +36,7 @@ export class TestSquashd {
     mkdirSync(this.dataDir, { recursive: true });
     mkdirSync(this.runDir, { recursive: true });
     const socket = join(this.home, "api.sock");
-    this.client = new Client({ url: `unix:${socket}` });
+    this.client = new Client({ url: options.url ?? `unix:${socket}` });
     this.#env = {
       PATH: process.env["PATH"] ?? "/usr/sbin:/usr/bin:/sbin:/bin",
       SQUASH_DATA_DIR: this.dataDir,

@@ -5,6 +5,8 @@ import type { CellProcess, Kernel } from "./ports.js";
 const maxCells = 16_384;
 const maxFailuresInARow = 5;
 const retryDelayMs = 1_000;
+/** a cell that is made at once takes the processor from the sandbox that the last one was taken for */
+const refillDelayMs = 5;
 
 export interface Cell {
   readonly index: number;
@@ -28,6 +30,7 @@ export class Cells {
   #closed = false;
   #failures = 0;
   #retry: NodeJS.Timeout | undefined;
+  #refill: NodeJS.Timeout | null = null;
 
   constructor(
     kernel: Pick<Kernel, "makeCell" | "killCell">,
@@ -51,7 +54,7 @@ export class Cells {
   async take(options: { readonly nestedUserns: boolean }): Promise<Cell> {
     const pooled = options.nestedUserns ? undefined : this.#ready.shift();
     if (pooled !== undefined) {
-      this.fill();
+      this.#fillSoon();
       return pooled;
     }
     const cell = await this.#make(this.#freeIndex(), options);
@@ -98,8 +101,9 @@ export class Cells {
     });
   }
 
-  /** Resolves when nothing is being made. */
+  /** Resolves when nothing is being made, and nothing is about to be. */
   async settled(): Promise<void> {
+    if (this.#refill !== null) this.#fillNow();
     await this.#filling;
   }
 
@@ -107,8 +111,20 @@ export class Cells {
   async close(): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#retry);
+    if (this.#refill !== null) clearTimeout(this.#refill);
     await this.#filling;
     await Promise.all(this.#ready.splice(0).map((cell) => this.destroy(cell.index)));
+  }
+
+  #fillSoon(): void {
+    if (this.#ready.length < this.#poolSize / 2) this.#fillNow();
+    else this.#refill ??= setTimeout(() => this.#fillNow(), refillDelayMs);
+  }
+
+  #fillNow(): void {
+    if (this.#refill !== null) clearTimeout(this.#refill);
+    this.#refill = null;
+    this.fill();
   }
 
   async #fillUp(): Promise<void> {

@@ -199,8 +199,11 @@ function network({ kernel }: StageParts): Stage<SandboxDraft> {
   return {
     name: "network",
     async up(draft) {
-      await kernel.withdrawNetns(netnsName(draft.id));
-      await kernel.publishNetns(cellOf(draft).index, netnsName(draft.id));
+      // sq-host works in order: one trip for both
+      await Promise.all([
+        kernel.withdrawNetns(netnsName(draft.id)),
+        kernel.publishNetns(cellOf(draft).index, netnsName(draft.id)),
+      ]);
     },
     async down(draft) {
       await kernel.withdrawNetns(netnsName(draft.id));

@@ -1,17 +1,23 @@
-import { mkdir, readFile, readdir, rm, rmdir, stat, statfs, unlink, writeFile } from "node:fs/promises";
+import { mkdir, readFile, readdir, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
 import type { ExecResult } from "@squash/sdk/protocol";
 import type { SandboxRecord, SandboxStore, StoredSandbox } from "../core/ports.js";
-import { writeAtomically } from "./atomic-file.js";
+import { Disk } from "./disk.js";
 import { parseRecord } from "./record.js";
 
 /** newest results kept of each sandbox */
 const maxLogs = 1000;
+const folders = [
+  { name: "upper", mode: 0o755 },
+  { name: ".meta", mode: 0o700 },
+  { name: ".meta/log", mode: 0o700 },
+];
 
 /** Sandboxes' directories below `<data dir>/sandboxes`. The daemon alone writes here; what sandboxes write lies in their uppers. */
 export class SandboxFiles implements SandboxStore {
   readonly #root: string;
+  readonly #disk = new Disk();
   readonly #makeImage: (path: string, sizeBytes: number) => Promise<void>;
 
   constructor(dataDir: string, makeImage: (path: string, sizeBytes: number) => Promise<void>) {
@@ -27,11 +33,9 @@ export class SandboxFiles implements SandboxStore {
     return join(this.#root, id, "upper.img");
   }
 
+  /** Fails when there is one: what an earlier sandbox left must never be inherited. */
   async makeDirectories(id: string): Promise<void> {
-    const home = join(this.#root, id);
-    await mkdir(home, { mode: 0o700 }); // fails when there is one: what an earlier sandbox left must never be inherited
-    await Promise.all([mkdir(join(home, "upper")), mkdir(join(home, ".meta"), { mode: 0o700 })]);
-    await mkdir(join(home, ".meta", "log"), { mode: 0o700 });
+    await this.#disk.run({ kind: "makeTree", path: join(this.#root, id), mode: 0o700, folders });
   }
 
   async makeImage(id: string, sizeBytes: number): Promise<void> {
@@ -39,26 +43,29 @@ export class SandboxFiles implements SandboxStore {
   }
 
   async removeDirectories(id: string): Promise<void> {
-    const home = join(this.#root, id);
-    await rmdir(join(home, "upper")).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== "ENOENT")
-        throw new SquashError("kernel", `Cannot remove "${home}/upper": ${error.message}`, { cause: error });
-    });
-    await rm(home, { recursive: true, force: true });
+    const path = join(this.#root, id);
+    try {
+      await this.#disk.run({ kind: "removeTree", path, emptyFirst: ["upper"] });
+    } catch (cause) {
+      throw new SquashError("kernel", `Cannot remove "${path}": ${(cause as Error).message}`, { cause });
+    }
   }
 
+  /** Safe from a crash of squashd at once, from one of the machine within seconds. */
   async writeRecord(record: SandboxRecord): Promise<void> {
-    await writeAtomically(this.#recordPath(record.id), JSON.stringify(record, null, 2), { durable: false });
+    const content = JSON.stringify(record, null, 2);
+    await this.#disk.run({ kind: "replace", path: this.#recordPath(record.id), content, mode: 0o600 });
   }
 
   async removeRecord(id: string): Promise<void> {
-    await unlink(this.#recordPath(id)).catch(ignoreMissing);
+    await this.#disk.run({ kind: "unlink", path: this.#recordPath(id) });
   }
 
   async appendLog(id: string, result: ExecResult): Promise<void> {
     const folder = join(this.#root, id, ".meta", "log");
-    await writeFile(join(folder, logName(result.seq)), JSON.stringify(result), { mode: 0o600 });
-    if (result.seq > maxLogs) await unlink(join(folder, logName(result.seq - maxLogs))).catch(ignoreMissing);
+    const path = join(folder, logName(result.seq));
+    const outdated = result.seq > maxLogs ? { unlink: join(folder, logName(result.seq - maxLogs)) } : {};
+    await this.#disk.run({ kind: "write", path, content: JSON.stringify(result), mode: 0o600, ...outdated });
   }
 
   async readLog(id: string): Promise<ExecResult[]> {

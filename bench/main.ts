@@ -1,0 +1,94 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { cpus, release, tmpdir } from "node:os";
+import { join } from "node:path";
+import { repositoryRoot } from "../test/support/root.js";
+import { makeBenchBase } from "./base.js";
+import { measurePeers } from "./peers.js";
+import { startSquashd } from "./squash.js";
+import type { Summary } from "./stats.js";
+import { ms, renderTable, type Row } from "./table.js";
+
+const count = Number(process.env["BENCH_COUNT"] ?? 300);
+const crowdSize = Number(process.env["BENCH_CROWD"] ?? 1_000);
+const scratch = mkdtempSync(join(tmpdir(), "squash-bench-"));
+const root = join(scratch, "root");
+const rows: Row[] = [];
+
+function say(text: string): void {
+  process.stderr.write(`${text} …\n`);
+}
+
+function timed(what: string, { p50, p99 }: Summary, most: { p50: number; p99: number }): void {
+  const target = `≤ ${most.p50} / ≤ ${most.p99} ms`;
+  rows.push({ what, p50: ms(p50), p99: ms(p99), target, ok: p50 <= most.p50 && p99 <= most.p99 });
+}
+
+function atLeast(what: string, perSecond: number, least: number): void {
+  rows.push({ what, p50: `${perSecond.toFixed(0)} /s`, target: `≥ ${least} /s`, ok: perSecond >= least });
+}
+
+function atMost(what: string, value: number, most: number, show: (value: number) => string): void {
+  rows.push({ what, p50: show(value), target: `≤ ${show(most)}`, ok: value <= most });
+}
+
+/** Everything that is asked of the same daemon: with the pool full, commands, and rates. */
+async function measureWarm(): Promise<Summary> {
+  await using squashd = await startSquashd((modules) => makeBenchBase(root, modules), { SQUASH_POOL_SIZE: "8", SQUASH_MAX_SANDBOXES: "2000" });
+  say("create and first command");
+  await squashd.timeToInteractive(50); // the compiler of JavaScript needs some rounds
+  const interactive = await squashd.timeToInteractive(count);
+  timed("create + first exec of true, pool warm", interactive, { p50: 3, p99: 12 });
+  say("commands");
+  timed("exec of a static true", await squashd.exec(count, ["/bin/true-static"]), { p50: 0.6, p99: 4 });
+  timed("exec of sh -c 'echo hi'", await squashd.exec(count, ["/bin/sh", "-c", "echo hi"]), { p50: 1.5, p99: 4 });
+  timed('exec of "echo hi" through the login shell', await squashd.exec(count, "echo hi"), { p50: 1.5, p99: 4 });
+  say("destroy");
+  timed("destroy, until everything is gone", await squashd.destroy(count), { p50: 2.5, p99: 12 });
+  say("burst");
+  const burst = await squashd.burst(100, 5);
+  atMost("burst: 100 creates + execs at once", burst.p50, 450, ms);
+  say("rates");
+  atLeast("create + exec + destroy, 4 clients", await squashd.lifecycles(4, 5), 250);
+  atLeast("execs of /bin/true, 50 sandboxes, 16 clients", await squashd.execs(50, 16, 5), 1500);
+  return interactive;
+}
+
+async function measureCold(): Promise<void> {
+  await using squashd = await startSquashd((modules) => makeBenchBase(join(scratch, "root-cold"), modules), {
+    SQUASH_POOL_SIZE: "0",
+    SQUASH_MAX_SANDBOXES: String(crowdSize + 10),
+  });
+  say("create and first command, no pool");
+  await squashd.timeToInteractive(50);
+  timed("create + first exec of true, no pool", await squashd.timeToInteractive(count), { p50: 5, p99: 20 });
+  say(`${crowdSize} sandboxes`);
+  const { few, many, mibEach } = await squashd.crowd(crowdSize);
+  rows.push({ what: "create at 10 living sandboxes", p50: ms(few.p50), p99: ms(few.p99) });
+  rows.push({ what: `create at ${crowdSize} living sandboxes`, p50: ms(many.p50), p99: ms(many.p99) });
+  atMost(`create at ${crowdSize} / at 10`, many.p50 / few.p50, 1.5, (value) => value.toFixed(2));
+  atMost(`memory for an idle sandbox at ${crowdSize}`, mibEach, 0.8, (value) => `${value.toFixed(2)} MB`);
+}
+
+try {
+  const interactive = await measureWarm();
+  await measureCold();
+  say("peers");
+  mkdirSync(root, { recursive: true });
+  for (const { name, summary, reason } of await measurePeers(root, scratch, count)) {
+    const ratio =
+      summary === null
+        ? `does not run here: ${reason}`
+        : `${(summary.p50 / interactive.p50).toFixed(1)} × create + first exec`;
+    rows.push({
+      what: name,
+      p50: summary === null ? "-" : ms(summary.p50),
+      p99: summary === null ? "" : ms(summary.p99),
+      ratio,
+    });
+  }
+} finally {
+  rmSync(scratch, { recursive: true, force: true });
+}
+const report = `${cpus().length} × ${cpus()[0]?.model ?? "?"}, Linux ${release()}, Node ${process.version}, medians and 99th percentiles of ${count}\n\n${renderTable(rows)}`;
+writeFileSync(join(repositoryRoot, "build/bench.md"), report);
+process.stdout.write(`\n${report}`);
