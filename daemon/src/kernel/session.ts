@@ -40,6 +40,7 @@ class Session {
     this.#signal = signal;
     this.#resolve = resolve;
     this.#reject = reject;
+    const request = encodeRequest(command); // throws for what fits into no frame, hence first
     this.#timer = setTimeout(() => this.#fail("did not answer in time"), command.timeoutMs + graceMs);
     this.#socket = connect(socketPath);
     this.#socket.on("data", (chunk: Buffer) => this.#receive(chunk));
@@ -50,24 +51,7 @@ class Session {
       return;
     }
     signal.addEventListener("abort", this.#abort, { once: true });
-    this.#send();
-  }
-
-  #send(): void {
-    const { argv, shell, workdir, user, env, stdin, timeoutMs, outputLimit } = this.#command;
-    const request = new FieldWriter()
-      .u32(shell ? shellFlag : 0)
-      .u32(timeoutMs)
-      .u32(outputLimit)
-      .u32(outputLimit);
-    request.string(user).string(workdir).strings(argv);
-    request.strings(Object.entries(env).map(([name, value]) => `${name}=${value}`));
-    const frames = [request.frame(session.exec)];
-    const input = Buffer.from(stdin);
-    for (let at = 0; at < input.length; at += stdinChunk)
-      frames.push(encodeFrame(session.stdin, input.subarray(at, at + stdinChunk)));
-    frames.push(encodeFrame(session.stdinEnd, Buffer.alloc(0)));
-    this.#socket.write(Buffer.concat(frames));
+    this.#socket.write(request);
   }
 
   /** Tells init to kill the tree; its answer, or the grace period, ends the session. */
@@ -147,9 +131,30 @@ class Session {
   }
 }
 
-/** One output as it comes in. Init keeps to the limit; a hostile one would not. */
+/** What a command and its whole input are on the wire. Throws `RangeError` when the command alone is larger than a frame. */
+function encodeRequest(command: Command): Buffer {
+  const { argv, shell, workdir, user, env, stdin, timeoutMs, outputLimit } = command;
+  const request = new FieldWriter()
+    .u32(shell ? shellFlag : 0)
+    .u32(timeoutMs)
+    .u32(outputLimit)
+    .u32(outputLimit);
+  request.string(user).string(workdir).strings(argv);
+  request.strings(Object.entries(env).map(([name, value]) => `${name}=${value}`));
+  const frames = [request.frame(session.exec)];
+  const input = Buffer.from(stdin);
+  for (let at = 0; at < input.length; at += stdinChunk)
+    frames.push(encodeFrame(session.stdin, input.subarray(at, at + stdinChunk)));
+  frames.push(encodeFrame(session.stdinEnd, Buffer.alloc(0)));
+  return Buffer.concat(frames);
+}
+
+/**
+ * One output as it comes in. Init keeps to the limit; a hostile one would not. Bytes are copied out of what was read: a byte of output
+ * between frames that hold nothing would otherwise keep all of them in memory.
+ */
 class Output {
-  readonly #chunks: Buffer[] = [];
+  #bytes: Buffer = Buffer.alloc(0);
   #size = 0;
   truncated = false;
 
@@ -159,11 +164,19 @@ class Output {
       if (this.truncated) throw new RangeError("more output than was asked for");
       this.truncated = true;
     }
+    this.#makeRoom(this.#size + kept.length, limit);
+    kept.copy(this.#bytes, this.#size);
     this.#size += kept.length;
-    if (kept.length > 0) this.#chunks.push(kept);
   }
 
   bytes(): Buffer {
-    return this.#chunks.length === 1 && this.#chunks[0] !== undefined ? this.#chunks[0] : Buffer.concat(this.#chunks);
+    return this.#bytes.subarray(0, this.#size);
+  }
+
+  #makeRoom(size: number, limit: number): void {
+    if (size <= this.#bytes.length) return;
+    const larger = Buffer.alloc(Math.min(limit, Math.max(size, 2 * this.#bytes.length)));
+    this.#bytes.copy(larger, 0, 0, this.#size);
+    this.#bytes = larger;
   }
 }
