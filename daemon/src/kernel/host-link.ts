@@ -1,4 +1,5 @@
 import { spawn, type ChildProcess } from "node:child_process";
+import { constants } from "node:os";
 import type { Duplex } from "node:stream";
 import { getSystemErrorName } from "node:util";
 import { SquashError } from "@squash/sdk/errors";
@@ -92,10 +93,12 @@ export class HostLink {
     }
     const waiting = this.#waiting.get(frame.id);
     if (waiting === undefined) return;
+    // made first: an answer that makes no sense throws, and whoever waits for it must be told like the others
+    const error = frame.status === 0 ? null : kernelError(fields.string(), frame.status);
     this.#waiting.delete(frame.id);
     clearTimeout(waiting.timer);
-    if (frame.status === 0) waiting.resolve(fields);
-    else waiting.reject(kernelError(fields.string(), frame.status));
+    if (error === null) waiting.resolve(fields);
+    else waiting.reject(error);
   }
 
   #abandon(reason: string): void {
@@ -121,10 +124,12 @@ function kernelError(what: string, status: number): SquashError {
   return new SquashError("kernel", `Cannot ${what}: ${errno}`, { details: { errno, step: what } });
 }
 
+/** What Node has no name for: damaged file systems give the last. Source: asm-generic/errno.h */
+const furtherErrnos: Readonly<Record<number, string>> = { 15: "ENOTBLK", 117: "EUCLEAN" };
+const posixErrnos = new Map(Object.entries(constants.errno).map(([name, number]) => [number, name]));
+
 function errnoName(status: number): string {
-  try {
-    return getSystemErrorName(-status);
-  } catch {
-    return `errno ${status}`; // a number that libuv has no name for
-  }
+  const name = getSystemErrorName(-status); // "Unknown system error …" for what libuv does not use itself
+  if (/^E[A-Z0-9]+$/.test(name)) return name;
+  return posixErrnos.get(status) ?? furtherErrnos[status] ?? `errno ${status}`;
 }
