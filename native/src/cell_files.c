@@ -79,14 +79,17 @@ static int open_network(struct failure *failure) {
   return 0;
 }
 
-/* Hides and locks what the Open Container Initiative's default configuration does, where this kernel has it. */
+/*
+ * Hides and locks what the Open Container Initiative's default configuration does, where this kernel has it, and locks /proc/pressure, where
+ * anybody may otherwise have the kernel watch the host at no cost to the watcher.
+ */
 static int restrict_proc(struct failure *failure) {
   static const char *const masked_directories[] = {"/t/proc/acpi", "/t/proc/asound", "/t/proc/scsi"};
   static const char *const masked_files[] = {"/t/proc/kcore",        "/t/proc/keys",       "/t/proc/latency_stats", "/t/proc/timer_list",
                                              "/t/proc/timer_stats",  "/t/proc/sched_debug", "/t/proc/interrupts",   "/t/proc/kallsyms",
                                              "/t/proc/kmsg",         "/t/proc/modules"};
   static const char *const read_only[] = {"/t/proc/bus", "/t/proc/fs", "/t/proc/irq", "/t/proc/sys", "/t/proc/sysrq-trigger",
-                                          "/t/proc/dynamic_debug"};
+                                          "/t/proc/dynamic_debug", "/t/proc/pressure"};
   for (size_t i = 0; i < ARRAY_LEN(masked_directories); i++)
     if (access(masked_directories[i], F_OK) == 0 &&
         attach_copy("/template/empty", masked_directories[i], CLOSED | MOUNT_ATTR_RDONLY, failure) < 0)

@@ -1,0 +1,98 @@
+import { execFileSync, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { copyFileSync, existsSync, linkSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Client, CreateOptions, ExecOptions, Sandbox } from "@squash/sdk";
+import { repositoryRoot } from "./root.js";
+
+const source = join(repositoryRoot, "test/probe/probe.c");
+const cache = join(repositoryRoot, "build/test-probe");
+const inside = "/opt/probe";
+const controlTimeoutMs = 20_000;
+
+/** The program that attacks, on the host. Built when it is not there yet, or when its source is another one. */
+export function probeProgram(): string {
+  return `${build()}.probe`;
+}
+
+/** Puts the layer with the attacking program at `/opt/probe` into a folder of modules, as `200-probe`. */
+export function ensureProbeModule(folder: string): void {
+  mkdirSync(folder, { recursive: true });
+  const target = join(folder, "200-probe.squashfs");
+  if (existsSync(target)) return;
+  const module = `${build()}.squashfs`;
+  try {
+    linkSync(module, target);
+  } catch {
+    copyFileSync(module, target); // another filesystem
+  }
+}
+
+function build(): string {
+  const path = join(cache, createHash("sha256").update(readFileSync(source)).digest("hex").slice(0, 16));
+  if (existsSync(`${path}.squashfs`)) return path;
+  const root = `${path}.root-${process.pid}`;
+  mkdirSync(join(root, "opt"), { recursive: true });
+  const headers = [
+    "/usr/include",
+    `/usr/include/${execFileSync("gcc", ["-print-multiarch"], { encoding: "utf8" }).trim()}`,
+  ];
+  const flags = [
+    "-static",
+    "-O1",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    ...headers.flatMap((folder) => ["-idirafter", folder]),
+  ];
+  execFileSync("musl-gcc", [...flags, "-o", join(root, inside), source], { stdio: ["ignore", "ignore", "inherit"] });
+  const draft = `${path}.draft-${process.pid}`;
+  execFileSync("mksquashfs", [root, draft, "-noappend", "-quiet", "-no-progress", "-all-root"], { stdio: "ignore" });
+  renameSync(join(root, inside), `${path}.probe`);
+  rmSync(root, { recursive: true });
+  renameSync(draft, `${path}.squashfs`);
+  return path;
+}
+
+/** A sandbox with the attacking program in it. */
+export function createTarget(client: Client, options: CreateOptions = {}): Promise<Sandbox> {
+  return client.create({ layers: ["000-base-test", "200-probe"], ...options });
+}
+
+/** Tries an attack inside; returns its verdict, "escaped: …" or "refused: ERRNO", or what else became of it. */
+export async function attack(sandbox: Sandbox, text: string, options: ExecOptions = {}): Promise<string> {
+  const argv = [inside, ...text.split(" ")];
+  const { stdout, stderr, exit_code, oom_killed } = await sandbox.exec(argv, { timeout: 20, ...options });
+  return oom_killed ? "killed: out of memory" : stdout.trim() || `status ${exit_code}: ${stderr.trim()}`;
+}
+
+export interface ControlOptions {
+  /** namespaces for it alone, in unshare(1)'s words; a mount namespace is always among them */
+  readonly unshare?: readonly string[];
+  /** the program, when it is not the one from the source tree */
+  readonly program?: string;
+  readonly uid?: number;
+  /** a further descriptor that it inherits */
+  readonly descriptor?: number;
+}
+
+/** Runs the same attack on the host as root, where nothing protects but a mount namespace keeps it from leaving traces. */
+export function control(text: string, options: ControlOptions = {}): string {
+  const { unshare = [], program = probeProgram(), uid, descriptor } = options;
+  const command = [program, ...text.split(" ")];
+  const who = uid === undefined ? [] : ["setpriv", "--reuid", String(uid), "--regid", String(uid), "--clear-groups"];
+  const { stdout, stderr, status, signal } = spawnSync("unshare", ["--mount", ...unshare, ...who, ...command], {
+    encoding: "utf8",
+    timeout: controlTimeoutMs,
+    killSignal: "SIGKILL",
+    stdio: ["ignore", "pipe", "pipe", ...(descriptor === undefined ? [] : [descriptor])],
+  });
+  return stdout.trim() || `status ${status ?? signal}: ${stderr.trim()}`;
+}
+
+/** A folder for a control, gone at the end of the block. */
+export function scratch(): Disposable & { readonly path: string } {
+  const path = mkdtempSync(join(tmpdir(), "sqt-scratch-"));
+  return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) };
+}
