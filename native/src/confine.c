@@ -34,7 +34,11 @@ static int limit_resource(int resource, rlim_t soft, rlim_t hard, struct failure
 }
 
 static int limit_resources(struct failure *failure) {
-  if (limit_resource(RLIMIT_CORE, 0, 0, failure) < 0) return -1; /* a core pattern on the host must never be run */
+  /*
+   * The host's core pattern may be a program, which the kernel runs as the host's root whatever the limit is, 0 included; only 1 keeps it
+   * from that (fs/coredump.c), and is too little for a file. The filter keeps it at 1.
+   */
+  if (limit_resource(RLIMIT_CORE, 1, 1, failure) < 0) return -1;
   if (limit_resource(RLIMIT_NOFILE, 20000, 1048576, failure) < 0) return -1;
   if (limit_resource(RLIMIT_MEMLOCK, 8 << 20, 8 << 20, failure) < 0) return -1;
   if (limit_resource(RLIMIT_MSGQUEUE, 819200, 819200, failure) < 0) return -1;
@@ -67,24 +71,42 @@ static int drop_capabilities(struct failure *failure) {
 }
 
 #define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
+#define LOAD_HIGH(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field) + sizeof(uint32_t))
 #define SKIP_IF(value, steps) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (value), (steps), 0)
 #define SKIP_UNLESS(value, steps) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (value), 0, (steps))
 #define ANSWER(action) BPF_STMT(BPF_RET | BPF_K, (action))
 #define REFUSE(code) ANSWER(SECCOMP_RET_ERRNO | (code))
+#define ALLOW ANSWER(SECCOMP_RET_ALLOW)
 
 /*
- * Arguments of calls that the generated filter allows as a whole. Only the low 32 bits count, as in the kernel: comparing all 64 would let
- * a set upper bit through. Runs besides the generated filter, which kills other architectures; the stricter answer wins.
+ * Arguments of calls that the generated filter allows as a whole. Of numbers only the low 32 bits count, as in the kernel: comparing all 64
+ * would let a set upper bit through. Runs besides the generated filter, which kills other architectures; the stricter answer wins.
  *  - ioctl: no pushing of characters into a terminal's input, which reaches whoever reads that terminal next
  *  - socket, socketpair: local, IPv4, IPv6, and routing netlink; the errors are those of a kernel built without the others
+ *  - setrlimit, prlimit64: no other limit of core dumps; programs are told that it worked, since lowering it to 0 always does
  */
 static const struct sock_filter filter_arguments[] = {
     LOAD(nr),
-    SKIP_UNLESS(SYS_ioctl, 4),
+    SKIP_UNLESS(SYS_ioctl, 5),
     LOAD(args[1]),
     SKIP_IF(TIOCSTI, 1),
-    SKIP_UNLESS(TIOCLINUX, 12),
+    SKIP_UNLESS(TIOCLINUX, 1),
     REFUSE(EPERM),
+    ALLOW,
+    SKIP_UNLESS(SYS_setrlimit, 4),
+    LOAD(args[0]),
+    SKIP_UNLESS(RLIMIT_CORE, 1),
+    REFUSE(0),
+    ALLOW,
+    SKIP_UNLESS(SYS_prlimit64, 8),
+    LOAD(args[1]),
+    SKIP_UNLESS(RLIMIT_CORE, 5),
+    LOAD(args[2]),
+    SKIP_UNLESS(0, 2),
+    LOAD_HIGH(args[2]),
+    SKIP_IF(0, 1), /* no new limit: only asks */
+    REFUSE(0),
+    ALLOW,
     SKIP_IF(SYS_socket, 1),
     SKIP_UNLESS(SYS_socketpair, 9),
     LOAD(args[0]),
@@ -96,7 +118,7 @@ static const struct sock_filter filter_arguments[] = {
     LOAD(args[2]),
     SKIP_IF(NETLINK_ROUTE, 1),
     REFUSE(EPROTONOSUPPORT),
-    ANSWER(SECCOMP_RET_ALLOW),
+    ALLOW,
 };
 
 static int install(const struct sock_filter *filter, size_t length, struct failure *failure) {

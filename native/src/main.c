@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "frame.h"
@@ -74,6 +75,8 @@ int main(int argc, char **argv) {
   (void)umask(022);
   (void)prctl(PR_SET_NAME, "sq-host", 0, 0, 0);
   (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+  /* Here, since only the host's root can raise it where squashd was started with 0; confine.c says what it is for. */
+  (void)setrlimit(RLIMIT_CORE, &(struct rlimit){1, 1});
   host.link = LINK;
   host.epoll = epoll_create1(EPOLL_CLOEXEC);
   struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uint64_t)LINK_EVENT};

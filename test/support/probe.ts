@@ -61,10 +61,15 @@ export function createTarget(client: Client, options: CreateOptions = {}): Promi
 }
 
 /** Tries an attack inside; returns its verdict, "escaped: …" or "refused: ERRNO", or what else became of it. */
-export async function attack(sandbox: Sandbox, text: string, options: ExecOptions = {}): Promise<string> {
-  const argv = [inside, ...text.split(" ")];
-  const { stdout, stderr, exit_code, oom_killed } = await sandbox.exec(argv, { timeout: 20, ...options });
-  return oom_killed ? "killed: out of memory" : stdout.trim() || `status ${exit_code}: ${stderr.trim()}`;
+export async function attack(
+  sandbox: Sandbox,
+  text: string,
+  options: ExecOptions & { readonly program?: string } = {},
+): Promise<string> {
+  const { program = inside, ...rest } = options;
+  const result = await sandbox.exec([program, ...text.split(" ")], { timeout: 20, ...rest });
+  if (result.oom_killed) return "killed: out of memory";
+  return result.stdout.trim() || `status ${result.exit_code}: ${result.stderr.trim()}`;
 }
 
 export interface ControlOptions {
