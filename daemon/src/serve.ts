@@ -1,3 +1,4 @@
+import { release } from "node:os";
 import { fileURLToPath } from "node:url";
 import type { FastifyInstance } from "fastify";
 import { pino, type Logger } from "pino";
@@ -5,6 +6,7 @@ import { isLoopback, type Config } from "./config.js";
 import { Daemon } from "./daemon.js";
 import { logEvents } from "./event-log.js";
 import { makeApp } from "./http/app.js";
+import { mappableFormats } from "./kernel/image-formats.js";
 import { urlOf } from "./listen.js";
 import { Metrics } from "./metrics.js";
 import { DirectoryCatalog } from "./modules/catalog.js";
@@ -29,7 +31,8 @@ export async function serve(config: Config, stop: Promise<NodeJS.Signals>): Prom
 
 async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Logger): Promise<number> {
   const version = readVersion();
-  const catalog = new DirectoryCatalog(config.dataDir, { defaultLayers: config.defaultLayers });
+  const { dataDir, defaultLayers } = config;
+  const catalog = new DirectoryCatalog(dataDir, { defaultLayers, formats: mappableFormats(release()) });
   const metrics = new Metrics();
   const writeEvent = logEvents(log);
   const daemon = await Daemon.start({

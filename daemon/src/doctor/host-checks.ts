@@ -1,7 +1,9 @@
 import { constants } from "node:fs";
 import { access, statfs } from "node:fs/promises";
+import { release } from "node:os";
 import { dirname, join } from "node:path";
 import type { DoctorCheck } from "@squash/sdk/protocol";
+import { mappableFormats } from "../kernel/image-formats.js";
 import { findBusybox } from "../modules/bases/busybox.js";
 import { DirectoryCatalog } from "../modules/catalog.js";
 import { packageOf } from "../modules/run-tool.js";
@@ -79,9 +81,8 @@ async function freeSpace(path: string): Promise<Finding> {
 }
 
 async function baseModule(dataDir: string): Promise<Finding> {
-  const bases = (await new DirectoryCatalog(dataDir, { defaultLayers: [] }).list()).filter(({ name }) =>
-    name.startsWith("000-"),
-  );
+  const catalog = new DirectoryCatalog(dataDir, { defaultLayers: [], formats: mappableFormats(release()) });
+  const bases = (await catalog.list()).filter(({ name }) => name.startsWith("000-"));
   const found = bases.map(({ name, format }) => `${name} (${format})`).join(", ");
   if (bases.length > 0) return { ok: true, found };
   return {

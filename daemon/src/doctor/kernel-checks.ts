@@ -3,6 +3,7 @@ import { basename } from "node:path";
 import { release } from "node:os";
 import type { DoctorCheck } from "@squash/sdk/protocol";
 import { findCgroups } from "../kernel/cgroup.js";
+import { isAtLeast, mappableFormats } from "../kernel/image-formats.js";
 import { check, readOptional, type Finding } from "./check.js";
 
 const oldestKernel = [5, 19] as const;
@@ -39,10 +40,7 @@ export function kernelVersion(version: string): Finding {
 
 /** Whether the images of modules can be mounted with mapped ids: erofs since 5.19, squashfs since 6.2. By the version alone, nothing is mounted. */
 export function moduleImages(version: string, filesystems: readonly string[]): Finding {
-  const able = [
-    ...(filesystems.includes("erofs") && isAtLeast(version, [5, 19]) ? ["erofs"] : []),
-    ...(filesystems.includes("squashfs") && isAtLeast(version, [6, 2]) ? ["squashfs"] : []),
-  ];
+  const able = mappableFormats(version).filter((format) => filesystems.includes(format));
   if (able.length === 0)
     return {
       ok: false,
@@ -140,9 +138,4 @@ async function cgroups(name: string): Promise<Finding> {
   } catch (error) {
     return { ok: false, found: (error as Error).message };
   }
-}
-
-function isAtLeast(version: string, [major, minor]: readonly [number, number]): boolean {
-  const [ownMajor = 0, ownMinor = 0] = version.split(/[.-]/).map(Number);
-  return ownMajor > major || (ownMajor === major && ownMinor >= minor);
 }

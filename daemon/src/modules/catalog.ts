@@ -15,22 +15,33 @@ interface FoundImage {
   readonly stat: Stats;
 }
 
+interface CatalogOptions {
+  readonly defaultLayers: readonly string[];
+  /** formats of images that this machine can use; others count as absent where a module has one of these */
+  readonly formats?: readonly ModuleFormat[];
+}
+
 /** The modules of a data directory: `modules/<name>.squashfs` and, quicker to read, `modules/<name>.erofs`. */
 export class DirectoryCatalog implements ModuleCatalog, ModuleSource {
   readonly #directory: string;
   readonly #defaultLayers: readonly string[];
+  readonly #formats: readonly ModuleFormat[];
   #firstBase: { readonly name: string; readonly directoryMtimeMs: number } | null = null;
 
-  constructor(dataDir: string, options: { readonly defaultLayers: readonly string[] }) {
+  constructor(dataDir: string, options: CatalogOptions) {
     this.#directory = join(dataDir, "modules");
     this.#defaultLayers = options.defaultLayers;
+    this.#formats = options.formats ?? moduleFormats;
   }
 
   /** Modules by name; each once, in the format that would be used. Files that cannot be used are left out. */
   async list(): Promise<ModuleInfo[]> {
     const modules: ModuleInfo[] = [];
     for (const name of await this.#names()) {
-      const found = newest(this.#candidates(name).filter(({ stat }) => stat.isFile()));
+      const usable = this.#candidates(name).filter(
+        ({ format, stat }) => stat.isFile() && this.#formats.includes(format),
+      );
+      const found = newest(usable);
       if (found !== null) modules.push({ name, size: found.stat.size, location: "local", format: found.format });
     }
     return modules;
@@ -39,8 +50,9 @@ export class DirectoryCatalog implements ModuleCatalog, ModuleSource {
   /** Throws `invalid_request`, `module_not_found` or, where the file is not a regular one, `module_invalid`. */
   async resolve(name: string): Promise<ModuleImage> {
     checkModuleName(name);
-    const found = newest(this.#candidates(name));
-    if (found === null) throw await this.#notFound(name);
+    const candidates = this.#candidates(name);
+    const found = newest(candidates.filter(({ format }) => this.#formats.includes(format)));
+    if (found === null) throw candidates.length > 0 ? this.#unusable(name) : await this.#notFound(name);
     const { format, stat } = found;
     const image = `modules/${name}.${format}`;
     if (!stat.isFile()) {
@@ -68,11 +80,14 @@ export class DirectoryCatalog implements ModuleCatalog, ModuleSource {
   async #findFirstBase(): Promise<string | null> {
     const directoryMtimeMs = lstatSync(this.#directory, { throwIfNoEntry: false })?.mtimeMs ?? 0;
     if (this.#firstBase?.directoryMtimeMs === directoryMtimeMs) return this.#firstBase.name;
-    const base = (await this.list()).find(({ name }) => name.startsWith("000-"));
+    const isBase = (name: string): boolean => name.startsWith("000-");
+    const usable = (await this.list()).map(({ name }) => name).find(isBase);
+    // where no base can be used, one that is there: resolving it says what is wrong with it
+    const base = usable ?? (await this.#names()).find(isBase);
     if (base === undefined) return null;
     // a change within the clock tick of the one before does not show, hence only a settled directory is remembered
-    if (Date.now() - directoryMtimeMs > settledMs) this.#firstBase = { name: base.name, directoryMtimeMs };
-    return base.name;
+    if (Date.now() - directoryMtimeMs > settledMs) this.#firstBase = { name: base, directoryMtimeMs };
+    return base;
   }
 
   /** Waits for the disk only when the kernel does not know the files, and then for microseconds; awaiting would take ten times as long. */
@@ -92,6 +107,12 @@ export class DirectoryCatalog implements ModuleCatalog, ModuleSource {
       if (match?.[1] !== undefined && isModuleName(match[1])) names.add(match[1]);
     }
     return [...names].toSorted();
+  }
+
+  #unusable(name: string): SquashError {
+    const hint = `this kernel needs an image of the format ${this.#formats.join(" or ")}`;
+    const message = `Cannot use module "${name}": ${hint}; make one beside it: sq mkbase makes both, of your own files mkfs.erofs does`;
+    return new SquashError("module_invalid", message, { details: { module: name, formats: this.#formats } });
   }
 
   async #notFound(name: string): Promise<SquashError> {
