@@ -5,6 +5,7 @@ import { buildDebian } from "./bases/debian.js";
 import { baseName, buildFromDirectory } from "./bases/from-dir.js";
 import { buildFromTarball } from "./bases/tarball.js";
 import { DirectoryCatalog } from "./catalog.js";
+import { sweepLeftovers } from "./leftovers.js";
 import { mkbaseUsage, parseMkbase, UsageError, type BaseKind, type MkbaseRequest } from "./mkbase-options.js";
 import { refuseExisting, type ModuleManifest } from "./pack.js";
 
@@ -54,6 +55,8 @@ async function buildBase(
   const started = performance.now();
   const name = nameOf(request);
   if (!request.force) await refuseExisting(settings.dataDir, name); // before minutes of work
+  for (const path of await sweepLeftovers(settings.dataDir))
+    io.err(`removed ${path}, which a killed mkbase had left\n`);
   const progress = (line: string): void => io.err(`${line} …\n`);
   const { formats, force } = request;
   const manifest = await build(request, {
