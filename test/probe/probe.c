@@ -237,7 +237,8 @@ static _Noreturn void attack_chroot(char **list) {
 
 /* ---- descriptors and processes ---- */
 
-static void check_descriptors(const char *folder) {
+/* Further descriptors than the standard ones, and then those of the standard ones that are neither pipes nor /dev/null. */
+static void check_descriptors(const char *folder, bool standard) {
   DIR *directory = opendir(folder);
   if (directory == NULL) return;
   for (const struct dirent *entry; (entry = readdir(directory)) != NULL;) {
@@ -246,7 +247,7 @@ static void check_descriptors(const char *folder) {
     if (entry->d_name[0] == '.' || fd == dirfd(directory)) continue;
     if (readlinkat(dirfd(directory), entry->d_name, target, sizeof(target) - 1) < 0) continue;
     bool is_plain = strncmp(target, "pipe:", 5) == 0 || strcmp(target, "/dev/null") == 0;
-    if (fd > 2 || !is_plain) escaped("descriptor %d is %s", fd, target);
+    if (standard == (fd <= 2) && (fd > 2 || !is_plain)) escaped("descriptor %d is %s", fd, target);
   }
   (void)closedir(directory);
 }
@@ -262,7 +263,8 @@ static int list_descriptors(const char *pid, const char *kind) {
 
 static _Noreturn void attack_descriptors(char **list) {
   (void)list;
-  check_descriptors("/proc/self/fd");
+  check_descriptors("/proc/self/fd", false);
+  check_descriptors("/proc/self/fd", true);
   int code = each_process(list_descriptors, "fd");
   if (code == -1) escaped("pid 1 shows its descriptors");
   refused(code);
@@ -378,18 +380,18 @@ static _Noreturn void attack_mount(char **list) {
 
 static _Noreturn void attack_umount(char **list) { verdict(umount2(argument(list, 0), MNT_DETACH), "unmounted"); }
 
-/* A cgroup hierarchy of version 1 with a program that the host runs as root when a group becomes empty. */
-static _Noreturn void attack_release_agent(char **list) {
+/* Mounts a cgroup hierarchy of version 1 and opens a file of its root: release_agent names a program that the host runs as root. */
+static _Noreturn void attack_cgroup_file(char **list) {
   const char *target = argument(list, 0);
   char path[4096];
   if (mount("none", target, "cgroup", 0, argument(list, 1)) < 0) refused(errno);
-  (void)snprintf(path, sizeof(path), "%s/release_agent", target);
+  (void)snprintf(path, sizeof(path), "%s/%s", target, argument(list, 2));
   int fd = open(path, O_WRONLY | O_CLOEXEC);
   int code = errno;
   if (fd >= 0) (void)close(fd);
   (void)umount2(target, MNT_DETACH);
   errno = code;
-  verdict(fd, "may say what the host runs");
+  verdict(fd, "opened for writing");
 }
 
 static _Noreturn void attack_unshare(char **list) { verdict(unshare((int)number(list, 0)), "has a new namespace"); }
@@ -838,7 +840,7 @@ static const struct {
     {"vm-write", attack_vm_write},       {"memory-file", attack_memory_file},
     {"pidfd-getfd", attack_pidfd_getfd}, {"join", attack_join},
     {"setns", attack_setns},             {"mount", attack_mount},
-    {"umount", attack_umount},           {"release-agent", attack_release_agent},
+    {"umount", attack_umount},           {"cgroup-file", attack_cgroup_file},
     {"unshare", attack_unshare},         {"clone", attack_clone},
     {"clone3", attack_clone3},           {"open-tree", attack_open_tree},
     {"fsopen", attack_fsopen},           {"move-mount", attack_move_mount},

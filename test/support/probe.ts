@@ -75,6 +75,8 @@ export async function attack(
 export interface ControlOptions {
   /** namespaces for it alone, in unshare(1)'s words; a mount namespace is always among them */
   readonly unshare?: readonly string[];
+  /** a shell command that goes before, in the same namespaces */
+  readonly prepare?: string;
   /** the program, when it is not the one from the source tree */
   readonly program?: string;
   readonly uid?: number;
@@ -84,8 +86,8 @@ export interface ControlOptions {
 
 /** Runs the same attack on the host as root, where nothing protects but a mount namespace keeps it from leaving traces. */
 export function control(text: string, options: ControlOptions = {}): string {
-  const { unshare = [], program = probeProgram(), uid, descriptor } = options;
-  const command = [program, ...text.split(" ")];
+  const { unshare = [], prepare = ":", program = probeProgram(), uid, descriptor } = options;
+  const command = ["sh", "-c", `${prepare} && exec "$@"`, "sh", program, ...text.split(" ")];
   const who = uid === undefined ? [] : ["setpriv", "--reuid", String(uid), "--regid", String(uid), "--clear-groups"];
   const { stdout, stderr, status, signal } = spawnSync("unshare", ["--mount", ...unshare, ...who, ...command], {
     encoding: "utf8",
