@@ -128,7 +128,7 @@ function watch(child: ChildProcess, options: ToolOptions): Ending {
       clearTimeout(timer);
       clearTimeout(killer);
       options.signal?.removeEventListener("abort", aborted);
-      if (reason !== null) killGroup(child, "SIGKILL");
+      if (killer !== undefined) killGroup(child, "SIGKILL"); // what is left of a group that was to end
     },
   };
 }

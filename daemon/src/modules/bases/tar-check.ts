@@ -16,6 +16,9 @@ export async function checkTar(path: string, signal?: AbortSignal): Promise<stri
   let entries = 0;
   const tar = extract();
   tar.on("entry", (header, stream, next) => {
+    stream.on("error", () => {
+      // the pipeline throws it as well; if nobody listened here it would end the process
+    });
     try {
       checkEntry(header);
       if (++entries > maxEntries) throw refused(`it has over ${maxEntries} entries`);
