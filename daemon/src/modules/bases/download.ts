@@ -1,7 +1,9 @@
 import { createHash } from "node:crypto";
 import { open } from "node:fs/promises";
-import { Agent, fetch } from "undici";
+import { Agent, interceptors, request } from "undici";
 import { SquashError } from "@squash/sdk/errors";
+
+const maxRedirections = 10;
 
 export interface DownloadOptions {
   /** 64 hexadecimal digits */
@@ -18,19 +20,25 @@ export interface DownloadOptions {
 /** Downloads to a new file at `target`, which is only to be used when this returns. Throws `build_failed`, `invalid_request`, `cancelled`. */
 export async function download(url: string, target: string, options: DownloadOptions): Promise<void> {
   const { maxBytes = 2 * 1024 ** 3, deadlineMs = 30 * 60_000, idleMs = 30_000, signal } = options;
-  const shown = checkUrl(url);
+  const { plain, headers } = checkUrl(url);
+  const shown = plain.href;
   const wanted = options.sha256.toLowerCase();
   if (!/^[0-9a-f]{64}$/.test(wanted))
     throw new SquashError("invalid_request", "Cannot check the download: --sha256 must be 64 hexadecimal digits");
   const deadline = AbortSignal.timeout(deadlineMs);
   const agent = new Agent({ headersTimeout: idleMs, bodyTimeout: idleMs, connectTimeout: idleMs });
   try {
-    const response = await fetch(url, {
-      dispatcher: agent,
+    // not fetch: it would unpack what a server calls an encoding, and the sha256 is of the file as it is sent
+    const { statusCode, body } = await request(plain, {
+      dispatcher: agent.compose(interceptors.redirect({ maxRedirections })),
+      headers,
       signal: signal === undefined ? deadline : AbortSignal.any([signal, deadline]),
     });
-    if (!response.ok || response.body === null) throw failure(`the server answers ${response.status}`);
-    const found = await save(response.body, target, maxBytes);
+    if (statusCode !== 200) {
+      await body.dump();
+      throw failure(`the server answers ${statusCode}`);
+    }
+    const found = await save(body, target, maxBytes);
     if (found !== wanted) throw failure(`its sha256 is ${found}, needed is ${wanted}`);
   } catch (cause) {
     if (cause instanceof SquashError) throw cause;
@@ -60,21 +68,31 @@ export async function download(url: string, target: string, options: DownloadOpt
   }
 }
 
-/** The address as it may be shown. Throws `invalid_request`. */
-function checkUrl(url: string): string {
-  const parsed = URL.canParse(url) ? new URL(url) : null;
-  if (parsed === null || !["http:", "https:"].includes(parsed.protocol)) {
+/** The address as it may be shown, and the user name and password in it as a header. Throws `invalid_request`. */
+function checkUrl(url: string): { readonly plain: URL; readonly headers: Readonly<Record<string, string>> } {
+  const plain = URL.canParse(url) ? new URL(url) : null;
+  if (plain === null || !["http:", "https:"].includes(plain.protocol)) {
     throw new SquashError(
       "invalid_request",
       `Cannot download ${JSON.stringify(url)}: --url must be an http or https address`,
     );
   }
-  parsed.username = "";
-  parsed.password = "";
-  return parsed.href;
+  const login = [plain.username, plain.password].map(unescaped).join(":");
+  plain.username = "";
+  plain.password = "";
+  const headers = login === ":" ? {} : { authorization: `Basic ${Buffer.from(login).toString("base64")}` };
+  return { plain, headers };
 }
 
-/** What `fetch` hides behind "fetch failed". */
+function unescaped(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // a "%" that escapes nothing is one
+  }
+}
+
+/** The first cause there is, which says more. */
 function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   return error.cause instanceof Error && error.cause.message !== "" ? error.cause.message : error.message;
