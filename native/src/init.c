@@ -23,11 +23,25 @@ static void reset_signals(void) {
   (void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+enum { REFUSAL_MS = 1000 };
+
+/* Waits until the caller has gone, and takes what it still sends: closing before that would take the answer away again. */
+static void wait_until_read(int connection) {
+  static char rest[64 * 1024];
+  uint64_t deadline = now_ms() + REFUSAL_MS;
+  (void)shutdown(connection, SHUT_WR);
+  for (uint64_t now; (now = now_ms()) < deadline;) {
+    struct pollfd ready = {.fd = connection, .events = POLLIN};
+    if (poll(&ready, 1, (int)(deadline - now)) <= 0 || read(connection, rest, sizeof(rest)) <= 0) return;
+  }
+}
+
 static void refuse(int connection, int code) {
   static struct writer writer;
   writer_reset(&writer);
   write_string(&writer, "start a session, as the sandbox has no free process or memory left");
   (void)send_frame(connection, (struct frame_header){.type = SESSION_FAILED, .status = (uint16_t)code}, &writer);
+  wait_until_read(connection);
 }
 
 static void accept_sessions(int listener, int proc, int signals) {
