@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 
 #include "io.h"
@@ -111,6 +112,16 @@ static _Noreturn void execute(struct exec_request *request) {
   die(reason == ENOENT || reason == ENOTDIR ? NOT_FOUND : CANNOT_EXECUTE, "run", program);
 }
 
+/*
+ * Where memory runs out a command is to be killed, not init, which counts as much where files or the kernel use that memory; and on the host
+ * anything in a sandbox rather than anything else. Only what is dumpable may say so of itself; nothing of init's is in reach any more.
+ */
+static void prefer_as_victim(void) {
+  (void)prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+  (void)write_file_at(AT_FDCWD, "/proc/self/oom_score_adj", "500");
+  (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
 static _Noreturn void become(struct exec_request *request, const int ends[3]) {
   static struct account account;
   sigset_t none;
@@ -121,6 +132,7 @@ static _Noreturn void become(struct exec_request *request, const int ends[3]) {
   (void)signal(SIGPIPE, SIG_DFL);
   (void)sigemptyset(&none);
   (void)sigprocmask(SIG_SETMASK, &none, NULL);
+  prefer_as_victim();
   errno = ENOENT;
   if (!account_find(request->user, &account)) die(CANNOT_SET_UP, "find user", request->user);
   if (setgroups(account.group_count, account.groups) < 0) die(CANNOT_SET_UP, "take the groups of", account.name);

@@ -649,15 +649,6 @@ static _Noreturn void attack_limit(char **list) {
 
 /* ---- resources ---- */
 
-static void raise_limit(int resource, rlim_t wanted) {
-  struct rlimit limit;
-  if (getrlimit(resource, &limit) < 0) refused(errno);
-  struct rlimit higher = {wanted, wanted > limit.rlim_max ? wanted : limit.rlim_max};
-  if (setrlimit(resource, &higher) == 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  (void)setrlimit(resource, &limit);
-}
-
 /* Keeps that many children at once. */
 static _Noreturn void attack_processes(char **list) {
   long count = number(list, 0);
@@ -720,12 +711,28 @@ static _Noreturn void attack_memory(char **list) {
   escaped("%zu bytes of memory", size);
 }
 
+/* Opens that many files in each of that many processes. One that is killed at it has run out of memory. */
 static _Noreturn void attack_open_files(char **list) {
-  long count = number(list, 0);
-  raise_limit(RLIMIT_NOFILE, (rlim_t)count + 16);
-  for (long i = 0; i < count; i++)
-    if (open("/dev/null", O_RDONLY | O_CLOEXEC) < 0) refused(errno);
-  escaped("%ld open files", count);
+  long count = number(list, 0), processes = number(list, 1);
+  for (long i = 0; i < processes; i++) {
+    int ready[2], code = ENOMEM;
+    if (pipe(ready) < 0) refused(errno);
+    pid_t child = fork();
+    if (child < 0) refused(errno);
+    if (child == 0) {
+      (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+      code = 0;
+      for (long file = 0; file < count && code == 0; file++)
+        if (open("/dev/null", O_RDONLY | O_CLOEXEC) < 0) code = errno;
+      (void)!write(ready[1], &code, sizeof(code));
+      for (;;) (void)pause();
+    }
+    (void)close(ready[1]);
+    (void)!read(ready[0], &code, sizeof(code));
+    (void)close(ready[0]);
+    if (code != 0) refused(code);
+  }
+  escaped("%ld open files", count * processes);
 }
 
 static _Noreturn void attack_files(char **list) {
