@@ -1,5 +1,5 @@
 import { realpath, stat } from "node:fs/promises";
-import { sep } from "node:path";
+import { basename, dirname, join, sep } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
 import { packDirectory, type ModuleManifest } from "../pack.js";
 import type { BaseOptions } from "./base.js";
@@ -11,7 +11,7 @@ export function baseName(name: string): string {
 
 /** Packs a directory of the host. Throws `invalid_request` when it is none, or holds the data directory. */
 export async function buildFromDirectory(path: string, options: BaseOptions): Promise<ModuleManifest> {
-  const [directory, dataDir] = await Promise.all([resolved(path), resolved(options.dataDir)]);
+  const [directory, dataDir] = await Promise.all([resolved(path), whereItWillBe(options.dataDir)]);
   if (!(await stat(directory)).isDirectory()) {
     throw new SquashError("invalid_request", `Cannot pack "${path}": it is no directory`);
   }
@@ -27,5 +27,15 @@ async function resolved(path: string): Promise<string> {
     return await realpath(path);
   } catch (cause) {
     throw new SquashError("invalid_request", `Cannot use directory "${path}": ${(cause as Error).message}`, { cause });
+  }
+}
+
+/** The real path of what may not be there yet. */
+async function whereItWillBe(path: string): Promise<string> {
+  try {
+    return await realpath(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT" || path === dirname(path)) throw error;
+    return join(await whereItWillBe(dirname(path)), basename(path));
   }
 }
