@@ -24,10 +24,8 @@ export function hostState(marks: readonly string[]): HostState {
       .filter(marked)
       .toSorted(),
     netns: names("/run/netns").toSorted(),
-    cgroups: cgroupRoots()
-      .flatMap((root) => [root, ...children(root)])
-      .filter(marked)
-      .toSorted(),
+    // with version 2 the groups are found by two ways
+    cgroups: [...new Set(cgroupRoots().flatMap((root) => [root, ...children(root)]))].filter(marked).toSorted(),
     processes: processIds()
       .filter(
         (pid) =>

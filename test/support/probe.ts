@@ -19,19 +19,21 @@ export function probeProgram(): string {
 /** Puts the layer with the attacking program at `/opt/probe` into a folder of modules, as `200-probe`. */
 export function ensureProbeModule(folder: string): void {
   mkdirSync(folder, { recursive: true });
-  const target = join(folder, "200-probe.squashfs");
-  if (existsSync(target)) return;
-  const module = `${build()}.squashfs`;
-  try {
-    linkSync(module, target);
-  } catch {
-    copyFileSync(module, target); // another filesystem
+  const path = build();
+  for (const format of ["squashfs", "erofs"]) {
+    const target = join(folder, `200-probe.${format}`);
+    if (existsSync(target)) continue;
+    try {
+      linkSync(`${path}.${format}`, target);
+    } catch {
+      copyFileSync(`${path}.${format}`, target); // another filesystem
+    }
   }
 }
 
 function build(): string {
   const path = join(cache, createHash("sha256").update(readFileSync(source)).digest("hex").slice(0, 16));
-  if (existsSync(`${path}.squashfs`)) return path;
+  if (existsSync(`${path}.squashfs`) && existsSync(`${path}.erofs`)) return path;
   const root = `${path}.root-${process.pid}`;
   mkdirSync(join(root, "opt"), { recursive: true });
   const headers = [
@@ -48,9 +50,12 @@ function build(): string {
   ];
   execFileSync("musl-gcc", [...flags, "-o", join(root, inside), source], { stdio: ["ignore", "ignore", "inherit"] });
   const draft = `${path}.draft-${process.pid}`;
-  execFileSync("mksquashfs", [root, draft, "-noappend", "-quiet", "-no-progress", "-all-root"], { stdio: "ignore" });
+  const quiet = { stdio: "ignore" } as const;
+  execFileSync("mksquashfs", [root, draft, "-noappend", "-quiet", "-no-progress", "-all-root"], quiet);
+  execFileSync("mkfs.erofs", ["-zlz4", "--all-root", `${draft}.erofs`, root], quiet);
   renameSync(join(root, inside), `${path}.probe`);
   rmSync(root, { recursive: true });
+  renameSync(`${draft}.erofs`, `${path}.erofs`);
   renameSync(draft, `${path}.squashfs`);
   return path;
 }

@@ -74,7 +74,10 @@ describe.skipIf(lacks("root"))("a sandbox that turns against its own init", () =
       expect(await attack(sandbox, `limit 1 ${processLimit} 0 0`)).toMatch(/^escaped: /); // it has the same user
       for (let i = 0; i < 20; i++) {
         const failing = sandbox.exec("true", { stdin: "x".repeat(i * 10_000) });
-        await expect(failing).rejects.toMatchObject({ code: "exec_failed", message: /no free process/ });
+        await expect(failing).rejects.toMatchObject({
+          code: "exec_failed",
+          message: expect.stringMatching(/no free process/),
+        });
       }
     });
     expect(control(`jail / limit 1 ${processLimit} 100 100`, { unshare: ["--pid", "--fork"] })).toMatch(/^escaped: /);
@@ -168,7 +171,7 @@ describe.skipIf(lacks("root"))(`an init that is not itself any more (SEED=${seed
   it.each(Object.entries(answers))("and sends %s fails the command, and nothing else", async (_, behave) => {
     await impersonate(target.sandbox, behave, async () => {
       await expect(target.sandbox.exec("true", { deadlineMs: 5_000 })).rejects.toMatchObject({
-        code: /^(sandbox_broken|exec_failed)$/,
+        code: expect.stringMatching(/^(sandbox_broken|exec_failed)$/),
       });
       await expectHealthy(target.squashd, target.neighbour);
     });
