@@ -29,7 +29,7 @@ module.exports = {
     {
       name: "only-main-composes",
       severity: "error",
-      from: { path: "^daemon/src/(core|http|kernel|modules|store)/" },
+      from: { path: "^daemon/src/(core|http|kernel|modules|store)/", pathNot: "\\.test\\.ts$" },
       to: { path: "^daemon/src/[^/]+\\.ts$" },
     },
     {

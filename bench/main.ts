@@ -33,7 +33,10 @@ function atMost(what: string, value: number, most: number, show: (value: number)
 
 /** Everything that is asked of the same daemon: with the pool full, commands, and rates. */
 async function measureWarm(): Promise<Summary> {
-  await using squashd = await startSquashd((modules) => makeBenchBase(root, modules), { SQUASH_POOL_SIZE: "8", SQUASH_MAX_SANDBOXES: "2000" });
+  await using squashd = await startSquashd((modules) => makeBenchBase(root, modules), {
+    SQUASH_POOL_SIZE: "8",
+    SQUASH_MAX_SANDBOXES: "2000",
+  });
   say("create and first command");
   await squashd.timeToInteractive(50); // the compiler of JavaScript needs some rounds
   const interactive = await squashd.timeToInteractive(count);

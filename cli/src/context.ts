@@ -6,7 +6,7 @@ import type { Colors } from "./colors.js";
 import type { Squashd } from "./squashd.js";
 
 /** Somewhere to write text to: a stream, or a test's buffer. */
-export interface Output {
+interface Output {
   write(text: string): unknown;
 }
 

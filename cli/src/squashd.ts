@@ -62,7 +62,7 @@ export class InstalledSquashd implements Squashd {
 }
 
 /** Path of squashd's program: of the installed package, or else of this source tree. Throws when neither is there. */
-export function findSquashd(): string {
+function findSquashd(): string {
   const here = dirname(fileURLToPath(import.meta.url));
   const folders = createRequire(import.meta.url).resolve.paths("@squash/daemon") ?? [];
   // looked up by hand: the package does not export its package.json, so that resolving it by name fails

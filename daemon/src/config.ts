@@ -3,7 +3,7 @@ import { fileURLToPath } from "node:url";
 import { parseListen, type ListenAddress } from "./listen.js";
 
 /** One setting: where it comes from, what it is without, how its text is read. `parse` throws an Error that says what is wanted. */
-export interface Setting<T> {
+interface Setting<T> {
   readonly env: string;
   /** older or other names; the first one that is set wins */
   readonly aliases?: readonly string[];

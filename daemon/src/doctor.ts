@@ -12,7 +12,7 @@ export interface DoctorSettings {
 }
 
 /** Looks whether squashd can work on this machine. Changes nothing, and reports what it cannot look at as lacking. */
-export async function doctorChecks(settings: DoctorSettings): Promise<DoctorCheck[]> {
+async function doctorChecks(settings: DoctorSettings): Promise<DoctorCheck[]> {
   return [...(await kernelChecks(settings)), ...(await hostChecks(settings))];
 }
 

@@ -3,7 +3,7 @@ import { SquashError } from "./errors.js";
 /** Where a daemon listens: a TCP endpoint or a unix socket. */
 export type Address = TcpAddress | UnixAddress;
 
-export interface TcpAddress {
+interface TcpAddress {
   readonly kind: "tcp";
   /** the address as it was given, for messages */
   readonly text: string;
@@ -15,7 +15,7 @@ export interface TcpAddress {
   readonly prefix: string;
 }
 
-export interface UnixAddress {
+interface UnixAddress {
   readonly kind: "unix";
   readonly text: string;
   readonly socketPath: string;

@@ -6,7 +6,7 @@ import { codeOf, ConnectionError, explainFailure } from "./connection-error.js";
 import type { Transport, TransportReply, TransportRequest } from "./transport.js";
 
 /** Largest answer that is read, in bytes. */
-export const maxReplyBytes = 64 * 1024 * 1024;
+const maxReplyBytes = 64 * 1024 * 1024;
 
 /** HTTP/1.1 with kept-alive connections, over TCP, TLS or a unix socket. Throws `SquashError` for an address it cannot read. */
 export class HttpTransport implements Transport {

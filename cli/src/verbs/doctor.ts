@@ -23,7 +23,7 @@ export function addDoctor(program: Command, context: Context): void {
 }
 
 /** One check a row: a tick or a cross, its name, what was found. */
-export function renderChecks(checks: readonly DoctorCheck[], colors: Colors): string {
+function renderChecks(checks: readonly DoctorCheck[], colors: Colors): string {
   const rows = checks.map((check) => [markOf(check, colors), check.name, detailOf(check)]);
   return renderTable(["", "CHECK", "FOUND"], rows, { colors });
 }

@@ -19,7 +19,7 @@ export function addHealth(program: Command, context: Context): void {
 }
 
 /** One fact a line. */
-export function renderHealth(health: Health, colors: Colors): string {
+function renderHealth(health: Health, colors: Colors): string {
   const paint = health.status === "ok" ? colors.green : colors.yellow;
   return renderFacts(
     [

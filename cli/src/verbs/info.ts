@@ -20,7 +20,7 @@ export function addInfo(program: Command, context: Context): void {
 }
 
 /** One fact a line; facts that do not apply are left out. */
-export function renderSandbox(info: SandboxInfo, colors: Colors): string {
+function renderSandbox(info: SandboxInfo, colors: Colors): string {
   const facts: [string, Cell | null][] = [
     ["id", info.id],
     ["state", stateCell(info.state, colors)],

@@ -20,7 +20,7 @@ export function addList(program: Command, context: Context): void {
 }
 
 /** One sandbox a row. */
-export function renderSandboxes(infos: readonly SandboxInfo[], now: Date, colors: Colors): string {
+function renderSandboxes(infos: readonly SandboxInfo[], now: Date, colors: Colors): string {
   const rows = infos.map((info) => [
     info.id,
     stateCell(info.state, colors),

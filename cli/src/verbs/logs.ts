@@ -25,7 +25,7 @@ export function addLogs(program: Command, context: Context): void {
 }
 
 /** A head line for each command, then its output without control characters. */
-export function renderLogs(results: readonly ExecResult[], colors: Colors): string {
+function renderLogs(results: readonly ExecResult[], colors: Colors): string {
   return results.map((result) => renderLog(result, colors)).join("");
 }
 

@@ -19,7 +19,7 @@ export function addModules(program: Command, context: Context): void {
 }
 
 /** One module a row. */
-export function renderModules(modules: readonly ModuleInfo[], colors: Colors): string {
+function renderModules(modules: readonly ModuleInfo[], colors: Colors): string {
   const rows = modules.map(({ name, size, format, location }) => {
     return [name, location === "remote" ? "" : formatBytes(size), format, location];
   });

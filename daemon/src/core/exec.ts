@@ -2,7 +2,7 @@ import type { ExecRequest, ExecResult } from "@squash/sdk/protocol";
 import type { Command, CommandResult } from "./ports.js";
 
 /** bytes kept of each output */
-export const outputLimit = 64 * 1024;
+const outputLimit = 64 * 1024;
 
 const defaultTimeoutS = 300;
 

@@ -34,7 +34,7 @@ export interface StageParts {
 }
 
 /** Name under which a sandbox's network namespace is listed by `ip netns`. */
-export function netnsName(id: string): string {
+function netnsName(id: string): string {
   return `squash-${id}`;
 }
 

@@ -10,11 +10,17 @@ export type DiskJob =
   /** replaces a file in one step */
   | { readonly kind: "replace"; readonly path: string; readonly content: string; readonly mode: number }
   /** writes a file, and removes another one that need not exist */
-  | { readonly kind: "write"; readonly path: string; readonly content: string; readonly mode: number; readonly unlink?: string }
+  | {
+      readonly kind: "write";
+      readonly path: string;
+      readonly content: string;
+      readonly mode: number;
+      readonly unlink?: string;
+    }
   /** removes a file that need not exist */
   | { readonly kind: "unlink"; readonly path: string };
 
-export interface Folder {
+interface Folder {
   readonly name: string;
   readonly mode: number;
 }
@@ -58,7 +64,7 @@ function writeNew(path: string, content: string, mode: number, flags: string): v
   const file = openSync(path, flags, mode);
   try {
     const bytes = Buffer.from(content);
-    for (let at = 0; at < bytes.length; ) at += writeSync(file, bytes, at);
+    for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at);
   } finally {
     closeSync(file);
   }
