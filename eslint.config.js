@@ -58,7 +58,14 @@ export default tseslint.config(
     },
   },
   {
-    files: ["daemon/src/main.ts", "cli/src/environment.ts", "test/**/*.ts", "bench/**/*.ts", "**/*.test.ts"],
+    files: [
+      "daemon/src/main.ts",
+      "cli/src/environment.ts",
+      "test/**/*.ts",
+      "bench/**/*.ts",
+      "**/*.test.ts",
+      "**/testing/**/*.ts",
+    ],
     rules: { "no-restricted-properties": "off" },
   },
   {
