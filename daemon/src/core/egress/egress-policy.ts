@@ -5,11 +5,15 @@ export type Protocol = "tcp" | "udp";
 /** What decided, for whoever asks why. */
 export interface Verdict {
   readonly allowed: boolean;
-  /** the entry that decided, with the list it is from, such as `allow *.example.org:443`; or the reason, such as `private address` */
+  /** the entry that decided, as written, with the list it is from, such as `allow *.example.org:443`; or the reason, such as `special address` */
   readonly rule: string;
 }
 
-/** One entry by address, in the form that a longest-prefix match works on. No two have the same network, port and protocol. */
+/**
+ * One entry by address, in the form that a longest-prefix match works on. No two have the same network, port and protocol.
+ * Neither the special ranges are among them, which lose only to entries that are at least as precise, nor the sandboxes' own
+ * network, which no entry opens.
+ */
 export interface AddressRule {
   readonly family: 4 | 6;
   /** the network's first address, in its canonical text */
@@ -23,10 +27,14 @@ export interface AddressRule {
   readonly rule: string;
 }
 
-/** What the addresses of a resolved name may be used for, apart from TCP 80 and 443, which the proxy decides on. */
+/**
+ * What the addresses of a resolved name may be used for, apart from TCP 80 and 443, which the proxy decides on: `all` does not
+ * mean them, and `ports` never has them.
+ */
 export interface NameGrant {
   /** every port that `ports` does not name */
   readonly all: boolean;
+  /** those that differ from `all` */
   readonly ports: readonly { readonly port: number; readonly protocol: Protocol; readonly allowed: boolean }[];
 }
 
@@ -43,7 +51,7 @@ export interface EgressPolicy {
 
   /** Whether DNS may be asked for a name, which it may where any port of it is allowed. */
   lookup(name: string): Verdict & {
-    /** whether it was a wildcard that allowed it, so that the name was chosen by the sandbox */
+    /** whether it was a wildcard that allowed it, so that the name was chosen by the sandbox; never where `open` did */
     readonly wildcard: boolean;
   };
   /** What the addresses that a name resolved to may be used for. */
