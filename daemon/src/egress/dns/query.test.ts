@@ -29,6 +29,7 @@ function codeOf(message: Buffer): number | string {
   return Buffer.isBuffer(parsed) ? parsed.readUInt16BE(2) & 0xf : "query";
 }
 
+const address = Buffer.from("0000010001000000000004c0000201", "hex"); // of the root
 const good = query("example.org", { edns: 1232 });
 
 describe("parseQuery", () => {
@@ -80,6 +81,8 @@ describe("parseQuery", () => {
     ["an underscore and digits", raw([...label("_443"), ...label("_tcp"), ...label("1x"), 0]), "query"],
     ["a message too large", Buffer.concat([good, Buffer.alloc(maxQuerySize)]), formErr],
     ["two OPT records", counting(Buffer.concat([good, good.subarray(-11)]), 10, 2), formErr],
+    ["three additional records", counting(Buffer.concat([good, ...Array<Buffer>(2).fill(address)]), 10, 3), formErr],
+    ["two additional records", counting(Buffer.concat([good, address]), 10, 2), "query"],
     ["an option that is cut", counting(good, good.length - 2, 40), formErr],
   ])("says of %s what it is", (_, message, code) => expect(codeOf(message)).toBe(code));
 

@@ -157,5 +157,6 @@ describe("connections", () => {
     client.send(query("a.example.org"));
     await expect.poll(() => client.closed).toBe(true);
     expect(client.answers).toHaveLength(1);
+    expect(harness.audited.map(({ sandbox }) => sandbox)).toEqual([`at-${at}`]);
   });
 });
