@@ -8,7 +8,7 @@ import { startSquashd } from "./squash.js";
 import type { Summary } from "./stats.js";
 import { ms, renderTable, type Row } from "./table.js";
 
-const count = Number(process.env["BENCH_COUNT"] ?? 300);
+const count = Number(process.env["BENCH_COUNT"] ?? 200);
 const crowdSize = Number(process.env["BENCH_CROWD"] ?? 1_000);
 const scratch = mkdtempSync(join(tmpdir(), "squash-bench-"));
 const root = join(scratch, "root");
@@ -65,7 +65,7 @@ async function measureCold(): Promise<void> {
   await squashd.timeToInteractive(50);
   timed("create + first exec of true, no pool", await squashd.timeToInteractive(count), { p50: 5, p99: 20 });
   say(`${crowdSize} sandboxes`);
-  const { few, many, mibEach } = await squashd.crowd(crowdSize);
+  const { few, many, mibEach } = await squashd.crowd(crowdSize, count);
   rows.push({ what: "create at 10 living sandboxes", p50: ms(few.p50), p99: ms(few.p99) });
   rows.push({ what: `create at ${crowdSize} living sandboxes`, p50: ms(many.p50), p99: ms(many.p99) });
   atMost(`create at ${crowdSize} / at 10`, many.p50 / few.p50, 1.5, (value) => value.toFixed(2));

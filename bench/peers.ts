@@ -32,7 +32,7 @@ export async function measurePeers(root: string, scratch: string, count: number)
       ]),
     ),
     await measureRunc(root, join(scratch, "runc"), count),
-    await measurePodman(root, join(scratch, "podman"), Math.min(count, 20)),
+    await measurePodman(root, join(scratch, "podman"), count),
   ];
 }
 
@@ -83,6 +83,7 @@ async function measurePodman(root: string, scratch: string, count: number): Prom
         "--rm",
         "--network",
         "none",
+        ...["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"], // its defaults are more than some machines allow
         "--pull",
         "never",
         "localhost/bench",
@@ -120,5 +121,6 @@ function spawnOnce(program: string, args: readonly string[]): Promise<void> {
 }
 
 function reasonOf(error: unknown): string {
-  return (error instanceof Error ? error.message : String(error)).split("\n").slice(0, 2).join(" ");
+  const text = error instanceof Error ? error.message : String(error);
+  return text.split("\n").slice(0, 2).join(" ").slice(0, 120);
 }

@@ -118,14 +118,14 @@ export class Bench {
   }
 
   /** Create at 10 and at `count` living sandboxes, and MiB of memory for each of these, kernel and processes together. */
-  async crowd(count: number): Promise<{ few: Summary; many: Summary; mibEach: number }> {
+  async crowd(count: number, rounds: number): Promise<{ few: Summary; many: Summary; mibEach: number }> {
     const some = await this.#createMany(10);
-    const few = await this.create(100);
+    const few = await this.create(rounds);
     const before = availableMib();
     const others = await this.#createMany(count - 10);
     await new Promise((done) => setTimeout(done, 2_000)); // freed memory of the creates comes back a moment later
     const mibEach = (before - availableMib()) / (count - 10);
-    const many = await this.create(100);
+    const many = await this.create(rounds);
     for (const sandbox of [...some, ...others]) await sandbox.destroy();
     return { few, many, mibEach };
   }

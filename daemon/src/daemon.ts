@@ -14,6 +14,9 @@ import { LinuxKernel } from "./kernel/kernel.js";
 import { Ext4Template } from "./store/ext4-template.js";
 import { SandboxFiles } from "./store/sandbox-files.js";
 
+/** how long a layer that nobody uses stays mounted */
+const layerLingerMs = 30_000;
+
 export interface DaemonOptions {
   readonly config: Config;
   readonly version: string;
@@ -68,7 +71,7 @@ export class Daemon {
     const template = new Ext4Template(join(config.dataDir, "cache", "upper-template"));
     const store = new SandboxFiles(config.dataDir, (path, size) => template.make(path, size));
     const cells = new Cells(kernel, { poolSize: config.poolSize, emit });
-    const layers = new Layers(kernel);
+    const layers = new Layers(kernel, { lingerMs: layerLingerMs });
     const parts = { kernel, store, catalog: options.catalog, layers, cells };
     const sandboxes = new Sandboxes(parts, {
       maxSandboxes: config.maxSandboxes,

@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Sandbox } from "@squash/sdk";
 import { hostState, killMarked, settledState, type HostState } from "../support/leaks.js";
@@ -65,6 +65,23 @@ describe.skipIf(lacks("root"))("kill -9 of squashd", () => {
     expect(second.seq).toBe(4);
     expect((await sandbox.logs()).map(({ seq }) => seq)).toEqual([1, 2, 3, 4]);
     await destroyAll();
+  });
+
+  it("does not make the next one take another process for an init, whose number it has by now", async () => {
+    const sandbox = await squashd.client.create({ id: "recycled" });
+    await sandbox.exec("echo kept > /root/file");
+    const { pid } = await sandbox.info();
+    await squashd.end("SIGKILL");
+    const path = `${squashd.dataDir}/sandboxes/recycled/.meta/sandbox.json`;
+    const record = JSON.parse(readFileSync(path, "utf8")) as { cell: { startTime: string } };
+    record.cell.startTime = String(BigInt(record.cell.startTime) + 1n); // a process that was started a moment later
+    writeFileSync(path, JSON.stringify(record));
+    await squashd.start();
+    await expect.poll(() => sandbox.info()).toMatchObject({ state: "ready", restarts: 1 });
+    expect((await sandbox.info()).pid).not.toBe(pid);
+    expect(existsSync(`/proc/${pid}`)).toBe(false);
+    expect((await sandbox.exec("cat /root/file")).stdout).toBe("kept\n");
+    await sandbox.destroy();
   });
 
   it("does not stop a command that is under way", async () => {

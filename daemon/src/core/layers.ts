@@ -4,18 +4,32 @@ import type { Kernel, ModuleImage } from "./ports.js";
 
 type LayerKernel = Pick<Kernel, "mountLayer" | "unmountLayer" | "mountedLayers">;
 
-/** Mounted modules: each image once for the whole host, for as long as a stack uses it. */
+interface IdleLayer {
+  /** will unmount it */
+  readonly timer: NodeJS.Timeout;
+  readonly isMounted: boolean;
+}
+
+/**
+ * Mounted modules: each image once for the whole host, for as long as a stack uses it and `lingerMs` longer. What was read of an image goes
+ * with its mount, so that a sandbox which comes a moment after the last one would have to read and unpack all of it again.
+ */
 export class Layers {
   readonly #kernel: LayerKernel;
+  readonly #lingerMs: number;
   readonly #users = new Map<string, number>();
+  /** layers that nobody uses and that are mounted still */
+  readonly #idle = new Map<string, IdleLayer>();
   readonly #mutex = new KeyedMutex();
 
-  constructor(kernel: LayerKernel) {
+  /** With a `lingerMs` of 0 the last user's release unmounts, and fails when that does. */
+  constructor(kernel: LayerKernel, options: { readonly lingerMs: number }) {
     this.#kernel = kernel;
+    this.#lingerMs = options.lingerMs;
   }
 
   get mounted(): number {
-    return this.#users.size;
+    return this.#users.size + this.#idle.size;
   }
 
   /** Mounts what is not mounted yet. Returns the keys in the order of `images`; all or nothing. */
@@ -30,7 +44,7 @@ export class Layers {
     }
   }
 
-  /** Gives layers back; the last user unmounts. */
+  /** Gives layers back. */
   async release(keys: readonly string[]): Promise<void> {
     for (const key of keys) await this.#mutex.run(key, () => this.#releaseOne(key));
   }
@@ -43,7 +57,7 @@ export class Layers {
   /** Unmounts what nobody uses. Returns the keys. */
   async sweep(): Promise<string[]> {
     const unused = (await this.#kernel.mountedLayers()).filter((key) => !this.#users.has(key));
-    for (const key of unused) await this.#kernel.unmountLayer(key);
+    for (const key of unused) await this.#mutex.run(key, () => this.#unmount(key));
     return unused;
   }
 
@@ -56,7 +70,7 @@ export class Layers {
     }
     return this.#mutex.run(key, async () => {
       const count = this.#users.get(key) ?? 0;
-      if (count === 0) await this.#mount(key, image);
+      if (count === 0 && !(await this.#wake(key))) await this.#mount(key, image);
       this.#users.set(key, (this.#users.get(key) ?? 0) + 1);
       return key;
     });
@@ -82,7 +96,41 @@ export class Layers {
       return;
     }
     this.#users.delete(key);
+    if (this.#lingerMs === 0) await this.#unmount(key);
+    else this.#retire(key, users === 1);
+  }
+
+  /** Lets a layer without users be unmounted later. */
+  #retire(key: string, isMounted: boolean): void {
+    const timer = setTimeout(() => void this.#mutex.run(key, () => this.#expire(key, timer)), this.#lingerMs);
+    timer.unref();
+    this.#idle.set(key, { timer, isMounted });
+  }
+
+  async #expire(key: string, timer: NodeJS.Timeout): Promise<void> {
+    if (this.#idle.get(key)?.timer !== timer) return; // taken meanwhile
+    try {
+      await this.#unmount(key);
+    } catch {
+      this.#retire(key, false); // sq-host may be on its way back; nobody waits for this
+    }
+  }
+
+  /** Takes a layer out of those that nobody uses. Returns whether it is mounted. */
+  async #wake(key: string): Promise<boolean> {
+    const idle = this.#idle.get(key);
+    if (idle === undefined) return false;
+    if (!idle.isMounted) await this.#kernel.unmountLayer(key); // an unmount failed, so that nobody knows
+    clearTimeout(idle.timer);
+    this.#idle.delete(key);
+    return idle.isMounted;
+  }
+
+  async #unmount(key: string): Promise<void> {
+    if ((this.#users.get(key) ?? 0) > 0) return; // taken meanwhile
     await this.#kernel.unmountLayer(key);
+    clearTimeout(this.#idle.get(key)?.timer);
+    this.#idle.delete(key);
   }
 }
 

@@ -128,6 +128,22 @@ describe.skipIf(lacks("root"))("a sandbox that takes too much memory", () => {
   });
 });
 
+describe.skipIf(lacks("root"))("a sandbox that takes the processor", () => {
+  /** Seconds of the processor that two seconds of work got. */
+  async function used(sandbox: Sandbox): Promise<number> {
+    const { stdout } = await sandbox.exec("timeout 2 sh -c 'while :; do :; done'; times", { timeout: 30 });
+    const [, minutes, seconds] = /^(\d+)m([\d.]+)s/.exec(stdout.split("\n")[1] ?? "") ?? [];
+    return Number(minutes) * 60 + Number(seconds);
+  }
+
+  it("gets the share that it was given", async () => {
+    await besieged({ cpu: 0.1 }, async (sandbox) => {
+      expect(await used(sandbox)).toBeLessThan(0.5);
+    });
+    expect(await used(target.neighbour)).toBeGreaterThan(0.5);
+  });
+});
+
 describe.skipIf(lacks("root"))("a sandbox that fills its disk", () => {
   it("is told that there is no space", async () => {
     using folder = scratch();

@@ -21,7 +21,7 @@ export function fakeSquashd(
   const events: DomainEvent[] = [];
   const emit = (event: DomainEvent): void => void events.push(event);
   const cells = new Cells(machine, { poolSize: options.poolSize ?? 0, emit });
-  const layers = new Layers(machine);
+  const layers = new Layers(machine, { lingerMs: 0 });
   const parts = { kernel: machine, store: machine, catalog: machine, layers, cells };
   const sandboxes = new Sandboxes(parts, {
     maxSandboxes: options.maxSandboxes ?? 100,
