@@ -56,8 +56,8 @@ export class Exchange {
     this.#options = options;
   }
 
-  /** Decides on the request and passes it on, or says why not. */
-  start(): void {
+  /** Decides on the request and passes it on, or says why not. False where nothing after it on its connection can be trusted. */
+  start(): boolean {
     let target: Target;
     try {
       target = targetOf(this.#request);
@@ -65,20 +65,21 @@ export class Exchange {
     } catch (error) {
       if (!(error instanceof BadRequest)) throw error;
       this.#refuse(error.message, { status: 400, name: null });
-      return;
+      return false;
     }
     const { name } = target;
     const verdict = this.#connection.policy()?.connectByName(name, this.#connection.port, "tcp");
-    if (verdict === undefined) return;
+    if (verdict === undefined) return false;
     if (!verdict.allowed) {
       this.#refuse(verdict.rule, { status: 403, name });
-      return;
+      return true;
     }
     this.#rule = verdict.rule;
     this.#flow.name = name;
     this.#connection.flow = this.#flow;
     this.#response.once("close", () => this.#end());
     this.#send(target, repeatable.has(this.#request.method ?? "") && !hasBody(this.#request) && this.#upgrade === null);
+    return true;
   }
 
   #send(target: Target, again: boolean): void {
@@ -109,9 +110,13 @@ export class Exchange {
     this.#upstream = upstream;
     upstream.maxHeadersCount = 0; // bounded by their size; the default drops what is beyond 2,000 in silence
     upstream.once("socket", (socket) => {
+      if (this.#connection.client.destroyed) {
+        upstream.destroy();
+        return;
+      }
       this.#flow.address = socket.remoteAddress ?? null;
       this.#decide();
-      socket.setTimeout(timings.answer);
+      upstream.setTimeout(timings.answer);
     });
     upstream.on("timeout", () => {
       if (!this.#answered) this.#fail(504, "no answer in time");
@@ -160,7 +165,7 @@ export class Exchange {
       this.#fail(502, "an answer in an unknown coding");
       return;
     }
-    answer.socket.setTimeout(0);
+    this.#upstream?.setTimeout(0);
     this.#answered = true;
     response.sendDate = false;
     try {

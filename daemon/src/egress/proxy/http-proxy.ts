@@ -30,6 +30,7 @@ interface Link {
   readonly connection: Connection;
   readonly waiting: (() => void)[];
   busy: boolean;
+  /** nothing more of what comes is looked at */
   failed: boolean;
 }
 
@@ -69,10 +70,11 @@ export class HttpProxy {
 
   #queue(request: IncomingMessage, response: ServerResponse): void {
     const link = this.#links.get(request.socket);
-    if (link === undefined || link.failed) {
+    if (link === undefined) {
       request.socket.destroy();
       return;
     }
+    if (link.failed) return; // the connection ends with the answer that is being sent
     if (link.waiting.length >= maxWaiting) {
       link.failed = true;
       link.waiting.length = 0;
@@ -85,7 +87,7 @@ export class HttpProxy {
   }
 
   #next(link: Link): void {
-    if (!link.busy && !link.connection.client.destroyed) link.waiting.shift()?.();
+    if (!link.busy && !link.failed && !link.connection.client.destroyed) link.waiting.shift()?.();
   }
 
   #serve(link: Link, request: IncomingMessage, response: ServerResponse, upgrade: Upgrade | null): void {
@@ -95,7 +97,8 @@ export class HttpProxy {
       this.#next(link);
     });
     try {
-      new Exchange(link.connection, { request, response, upgrade }, this.#options).start();
+      const sound = new Exchange(link.connection, { request, response, upgrade }, this.#options).start();
+      if (!sound) link.failed = true;
     } catch (error) {
       const rule = `internal error: ${String(error)}`;
       link.connection.decide({ name: null, address: null, allowed: false, rule });

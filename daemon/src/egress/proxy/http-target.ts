@@ -43,6 +43,7 @@ function nameOf(authority: string): string | null {
 
 /** Throws `BadRequest` where the length of the body could be read in more than one way. Node's parser refuses most of it before. */
 export function checkFraming(request: IncomingMessage): void {
+  if (!/^1\.[01]$/.test(request.httpVersion)) throw new BadRequest("another version than HTTP/1.0 and 1.1");
   const codings = valuesOf(request.rawHeaders, "transfer-encoding");
   const lengths = valuesOf(request.rawHeaders, "content-length");
   if (codings.length > 0 && (request.httpVersion !== "1.1" || !isChunked(codings))) {
