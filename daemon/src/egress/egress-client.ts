@@ -1,28 +1,31 @@
 import type { EgressPolicy } from "../core/egress/egress-policy.js";
 
-/** A known sandbox, as those see it that answer its packets. */
+/** A sandbox as egress sees it: by the address that its packets come from, which it cannot forge. */
 export interface EgressClient {
-  /** its id */
   readonly sandbox: string;
-  /** its IPv4 address, which nobody else can send from */
+  /** IPv4 */
   readonly address: string;
+  /** as it is now; a live change replaces it */
   readonly policy: EgressPolicy;
 }
 
-/** Who sends from an address; who is not known gets no answer. */
+/** Who has an address at this moment; undefined for nobody. */
 export type FindClient = (address: string) => EgressClient | undefined;
 
-/** One decision about what a sandbox wanted, for the audit. */
+/** One decision about one thing that a sandbox asked for. */
 export interface EgressDecision {
   readonly sandbox: string;
   readonly kind: "dns" | "http" | "tls" | "connection";
+  /** null where none was given, or none that is a name */
   readonly name: string | null;
+  /** null before it is known */
   readonly address: string | null;
   readonly port: number | null;
   readonly protocol: "tcp" | "udp";
   readonly allowed: boolean;
-  /** what decided, as `Verdict.rule` */
+  /** as `Verdict.rule` */
   readonly rule: string;
 }
 
+/** Takes note of a decision. Must not throw. */
 export type Audit = (decision: EgressDecision) => void;

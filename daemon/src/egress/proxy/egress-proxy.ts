@@ -1,0 +1,90 @@
+import { once } from "node:events";
+import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
+import type { Audit, FindClient } from "../egress-client.js";
+import { Accounts, type Counters } from "./accounts.js";
+import type { Connection } from "./connection.js";
+import type { Resolve } from "./dial.js";
+import { HttpProxy } from "./http-proxy.js";
+import { defaultTimings, tcpKeepAlive, type Timings } from "./timings.js";
+import { TlsProxy } from "./tls-proxy.js";
+import { UpstreamPool } from "./upstream-pool.js";
+
+const maxConnections = 512;
+const backlog = 4096;
+
+export interface EgressProxyOptions {
+  readonly find: FindClient;
+  readonly resolve: Resolve;
+  readonly audit: Audit;
+  /** where servers listen, instead of on 80 and 443; for tests */
+  readonly ports?: { readonly http: number; readonly tls: number };
+  /** for tests */
+  readonly timings?: Partial<Timings>;
+}
+
+/** The two listeners to which TCP connections of sandboxes to ports 80 and 443 are redirected, whatever address they were to. */
+export class EgressProxy {
+  readonly #find: FindClient;
+  readonly #accounts: Accounts;
+  readonly #pool: UpstreamPool;
+  readonly #http: Server;
+  readonly #tls: Server;
+
+  constructor(options: EgressProxyOptions) {
+    const { find, audit, resolve, ports = { http: 80, tls: 443 } } = options;
+    const timings = { ...defaultTimings, ...options.timings };
+    this.#find = find;
+    this.#accounts = new Accounts({ find, audit, limit: maxConnections });
+    this.#pool = new UpstreamPool(timings.idle);
+    const admitHttp = (socket: Socket): Connection | null => this.#accounts.admit(socket, "http");
+    this.#http = new HttpProxy({ resolve, timings, pool: this.#pool, port: ports.http }, admitHttp).server;
+    const tls = new TlsProxy({ resolve, timings, port: ports.tls });
+    this.#tls = createServer({ allowHalfOpen: true, noDelay: true, ...tcpKeepAlive }, (socket) => {
+      const connection = this.#accounts.admit(socket, "tls");
+      if (connection !== null) tls.serve(connection);
+    });
+  }
+
+  /** Starts both listeners on ports that the kernel chooses. */
+  async listen(host: string): Promise<{ httpPort: number; tlsPort: number }> {
+    return { httpPort: await listenOn(this.#http, host), tlsPort: await listenOn(this.#tls, host) };
+  }
+
+  /** Cuts everything. */
+  async close(): Promise<void> {
+    const closed = [this.#http, this.#tls].map((server) => new Promise((resolve) => server.close(resolve)));
+    this.#accounts.forgetAll();
+    this.#pool.forgetAll();
+    await Promise.all(closed);
+  }
+
+  /** After a change of a policy: cuts what it no longer allows, and leaves the rest. */
+  recheck(address: string): void {
+    this.#accounts.recheck(address);
+    const policy = this.#find(address)?.policy;
+    if (policy === undefined) this.#pool.forget(address);
+    else {
+      this.#pool.prune(
+        address,
+        (name, server) =>
+          policy.connectByName(name, 80, "tcp").allowed && policy.connectResolved(server, 80, "tcp").allowed,
+      );
+    }
+  }
+
+  /** After the end of a sandbox: cuts all that it has, and forgets its figures. */
+  forget(address: string): void {
+    this.#accounts.forget(address);
+    this.#pool.forget(address);
+  }
+
+  counters(address: string): Counters {
+    return this.#accounts.counters(address);
+  }
+}
+
+async function listenOn(server: Server, host: string): Promise<number> {
+  server.listen({ host, port: 0, backlog });
+  await once(server, "listening"); // throws on "error"
+  return (server.address() as AddressInfo).port;
+}
