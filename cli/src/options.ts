@@ -11,6 +11,7 @@ export interface CreateFlags {
   pids?: number;
   maxLifetime?: number;
   allowNet?: string[];
+  denyNet?: string[];
   nestedUserns?: true;
 }
 
@@ -34,6 +35,7 @@ export function addCreateFlags(command: Command): Command {
     .option("--pids <count>", "processes and threads together, 8 to 1000000 (1024)", wholeNumber)
     .option("--max-lifetime <seconds>", "destroy it after this time (0: never)", wholeNumber)
     .option("--allow-net <names>", 'destinations that may be reached, separated by commas, or "none"', commaSeparated)
+    .option("--deny-net <names>", "destinations that may not be reached, separated by commas", commaSeparated)
     .option("--nested-userns", "let commands make user namespaces of their own");
 }
 
@@ -58,6 +60,7 @@ export function createOptions(flags: CreateFlags): CreateOptions {
     pids: flags.pids,
     max_lifetime_s: flags.maxLifetime,
     allow_net: flags.allowNet,
+    deny_net: flags.denyNet,
     nested_userns: flags.nestedUserns,
   });
 }

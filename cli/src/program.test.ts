@@ -22,6 +22,8 @@ const info = {
   pids: 64,
   max_lifetime_s: 0,
   allow_net: null,
+  deny_net: [],
+  address: "10.200.0.2",
   oom_kills: 0,
   restarts: 0,
   cgroup: null,

@@ -15,6 +15,7 @@ import { addLogs } from "./verbs/logs.js";
 import { addMetrics } from "./verbs/metrics.js";
 import { addMkbase } from "./verbs/mkbase.js";
 import { addModules } from "./verbs/modules.js";
+import { addNet } from "./verbs/net.js";
 import { addRun } from "./verbs/run.js";
 
 const verbs = [
@@ -24,6 +25,7 @@ const verbs = [
   addList,
   addInfo,
   addLogs,
+  addNet,
   addDestroy,
   addModules,
   addMkbase,

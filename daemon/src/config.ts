@@ -1,5 +1,6 @@
 import { isIP } from "node:net";
 import { fileURLToPath } from "node:url";
+import { addressNumber, addressText, type Subnet } from "./core/egress/firewall.js";
 import { parseListen, type ListenAddress } from "./listen.js";
 
 /** One setting: where it comes from, what it is without, how its text is read. `parse` throws an Error that says what is wanted. */
@@ -78,6 +79,18 @@ export const settings = {
     fallback: "",
     parse: names,
     doc: "modules of a sandbox that names none, separated by commas; empty for `000-base-alpine`, else the first `000-*`",
+  },
+  subnet: {
+    env: "SQUASH_SUBNET",
+    fallback: "10.200.0.0/14",
+    parse: subnet,
+    doc: "IPv4 network of at least 16,384 + 2 addresses for sandboxes and their gateway, or `none`: they have loopback only",
+  },
+  resolvConf: {
+    env: "SQUASH_RESOLV_CONF",
+    fallback: "/etc/resolv.conf",
+    parse: absolutePath,
+    doc: "file that names the resolvers which are asked for sandboxes; followed when it changes",
   },
   uidBase: {
     env: "SQUASH_UID_BASE",
@@ -194,6 +207,18 @@ function names(text: string): readonly string[] {
     .split(",")
     .map((name) => name.trim())
     .filter((name) => name !== "");
+}
+
+/** Room for the network itself, the gateway, and a cell of every number. */
+function subnet(text: string): Subnet | null {
+  if (text === "none") return null;
+  const match = /^(\d{1,3}(?:\.\d{1,3}){3})\/(\d{1,2})$/.exec(text);
+  const prefix = Number(match?.[2]);
+  if (match?.[1] === undefined || isIP(match[1]) !== 4 || !(prefix >= 8 && prefix <= 17))
+    throw new Error('must be a CIDR from /8 to /17 such as 10.200.0.0/14, or "none"');
+  const base = addressNumber(match[1]);
+  if (base % 2 ** (32 - prefix) !== 0) throw new Error(`must be the first address of its network`);
+  return { cidr: text, base, gateway: addressText(base + 1) };
 }
 
 function uidBase(text: string): number {

@@ -11,6 +11,8 @@ import { Recovery } from "./core/recovery.js";
 import { Sandboxes } from "./core/sandboxes.js";
 import type { Gauges, ModuleSource } from "./core/service.js";
 import { LinuxKernel } from "./kernel/kernel.js";
+import { DaemonNetwork } from "./network.js";
+import type { DecisionLog } from "./store/decision-log.js";
 import { Ext4Template } from "./store/ext4-template.js";
 import { SandboxFiles } from "./store/sandbox-files.js";
 
@@ -24,6 +26,8 @@ export interface DaemonOptions {
   readonly hostBinary: string;
   readonly catalog: ModuleCatalog & ModuleSource;
   readonly emit: Emit;
+  /** told of failures that no caller learns of */
+  readonly report: (error: unknown) => void;
   readonly reapFailed: (id: string, error: unknown) => void;
 }
 
@@ -31,22 +35,26 @@ export interface DaemonOptions {
 export class Daemon {
   readonly sandboxes: Sandboxes;
   readonly gauges: Gauges;
+  readonly decisions: DecisionLog;
   readonly #options: DaemonOptions;
   readonly #kernel: LinuxKernel;
   readonly #cells: Cells;
   readonly #layers: Layers;
+  readonly #network: DaemonNetwork;
   readonly #stopReaper: () => void;
   readonly #startedAt = performance.now();
 
   private constructor(
     options: DaemonOptions,
-    parts: { kernel: LinuxKernel; sandboxes: Sandboxes; cells: Cells; layers: Layers },
+    parts: { kernel: LinuxKernel; sandboxes: Sandboxes; cells: Cells; layers: Layers; network: DaemonNetwork },
   ) {
     this.#options = options;
     this.sandboxes = parts.sandboxes;
     this.#kernel = parts.kernel;
     this.#cells = parts.cells;
     this.#layers = parts.layers;
+    this.#network = parts.network;
+    this.decisions = parts.network.decisions;
     this.#stopReaper = startReaper(parts.sandboxes, options.reapFailed);
     this.gauges = {
       sandboxesByState: () => this.sandboxes.byState(),
@@ -65,6 +73,7 @@ export class Daemon {
       runDir: config.runDir,
       dataDir: config.dataDir,
       uidBase: config.uidBase,
+      subnet: config.subnet,
       cgroupRoot: config.cgroupRoot,
       hostRestarted: (reason) => emit({ type: "host.restarted", reason }),
     });
@@ -72,7 +81,8 @@ export class Daemon {
     const store = new SandboxFiles(config.dataDir, (path, size) => template.make(path, size));
     const cells = new Cells(kernel, { poolSize: config.poolSize, emit });
     const layers = new Layers(kernel, { lingerMs: layerLingerMs });
-    const parts = { kernel, store, catalog: options.catalog, layers, cells };
+    const network = await DaemonNetwork.start(kernel.firewall, options);
+    const parts = { kernel, store, catalog: options.catalog, layers, cells, networks: network.networks };
     const sandboxes = new Sandboxes(parts, {
       maxSandboxes: config.maxSandboxes,
       upperLimitBytes: config.upperLimitMb * 1_048_576,
@@ -85,7 +95,7 @@ export class Daemon {
     });
     await recovery.run();
     cells.fill();
-    return new Daemon(options, { kernel, sandboxes, cells, layers });
+    return new Daemon(options, { kernel, sandboxes, cells, layers, network });
   }
 
   async health(): Promise<Health> {
@@ -109,6 +119,8 @@ export class Daemon {
     await this.sandboxes.close();
     await this.#cells.close();
     await this.#layers.sweep();
-    await this.#kernel.close({ forget: this.sandboxes.count === 0 });
+    const forget = this.sandboxes.count === 0;
+    await this.#network.close({ forget });
+    await this.#kernel.close({ forget });
   }
 }

@@ -44,6 +44,7 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
       writeEvent(event);
       metrics.observe(event);
     },
+    report: (error) => log.error({ err: error }, "network"),
     reapFailed: (sandbox, error) => log.error({ sandbox, err: error }, "cannot destroy an expired sandbox"),
   });
   metrics.watch(daemon.gauges);
@@ -54,6 +55,7 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
       sandboxes: daemon.sandboxes,
       modules: catalog,
       health: daemon,
+      decisions: daemon.decisions,
       metrics,
       webDir,
       authToken: config.authToken,

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <grp.h>
+#include <linux/netlink.h>
 #include <net/if.h>
 #include <poll.h>
 #include <sched.h>
@@ -22,6 +23,7 @@
 #include "confine.h"
 #include "init.h"
 #include "io.h"
+#include "netlink.h"
 
 enum { MAKE_TIMEOUT_MS = 20000 };
 
@@ -101,17 +103,25 @@ static int keep_descriptors(int *listener, int *proc, int *sync, struct failure 
   return 0;
 }
 
-static int set_up_child(const struct cgroups *cgroups, const struct cell_plan *plan, int *listener, int *proc, int *sync,
+/* Loopback, and where there is a network the link to it. */
+static int set_up_network(const struct cell_plan *plan, int route, struct failure *failure) {
+  struct link_plan link = network_link(plan->network, plan->index);
+  if (raise_loopback(failure) < 0) return -1;
+  return link.wanted ? link_make(&link, route, plan->network->namespace, failure) : 0;
+}
+
+/* `route` is a netlink socket of the host's network namespace. */
+static int set_up_child(const struct cgroups *cgroups, const struct cell_plan *plan, int route, int *listener, int *proc, int *sync,
                         struct failure *failure) {
   char go;
   if (cgroup_join(cgroups, plan->index, failure) < 0) return -1;
   /* As the host's root, so that nothing inside can have back what squashd may have been given: to be spared where memory runs out. */
   (void)write_file_at(AT_FDCWD, "/proc/self/oom_score_adj", "0");
   if (unshare(CLONE_NEWCGROUP) < 0) return fail(failure, "make cgroup namespace");
+  if (set_up_network(plan, route, failure) < 0) return -1;
   if (make_skeleton(plan->uid_base, failure) < 0) return -1;
   *proc = open("/proc", O_DIRECTORY | O_RDONLY | O_CLOEXEC);
   if (*proc < 0) return fail(failure, "open /proc");
-  if (raise_loopback(failure) < 0) return -1;
   if (keep_descriptors(listener, proc, sync, failure) < 0) return -1;
   if (unshare(CLONE_NEWUSER) < 0) return fail(failure, "make user namespace");
   if (tell(*sync, STEP_MAP, NULL) < 0 || read_full(*sync, &go, 1) < 0) return fail(failure, "wait for the user mapping");
@@ -120,11 +130,11 @@ static int set_up_child(const struct cgroups *cgroups, const struct cell_plan *p
   return confine(plan->nested_userns, failure);
 }
 
-static _Noreturn void run_child(const struct cgroups *cgroups, const struct cell_plan *plan, int listener, int sync) {
+static _Noreturn void run_child(const struct cgroups *cgroups, const struct cell_plan *plan, int route, int listener, int sync) {
   struct failure failure = {0};
   int proc = -1;
   (void)prctl(PR_SET_NAME, "sq-init", 0, 0, 0);
-  if (set_up_child(cgroups, plan, &listener, &proc, &sync, &failure) < 0) {
+  if (set_up_child(cgroups, plan, route, &listener, &proc, &sync, &failure) < 0) {
     (void)tell(sync, STEP_FAILED, &failure);
     _exit(1);
   }
@@ -184,6 +194,9 @@ static int make_cell(const struct cgroups *cgroups, const struct cell_plan *plan
   AUTO_CLOSE int listener = listen_at(plan->index, failure);
   if (listener < 0 || cgroup_make(cgroups, plan->index, failure) < 0) return -1;
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) return fail(failure, "make sync sockets");
+  /* One of its own: sq-host's is shared by all makers, who would take each other's answers. */
+  AUTO_CLOSE int route = plan->network->wanted ? nl_open(NETLINK_ROUTE, failure) : -1;
+  if (plan->network->wanted && route < 0) return -1;
   AUTO_CLOSE int ours = ends[0];
   AUTO_CLOSE int theirs = ends[1];
   /* CLONE_PARENT: the init is sq-host's child, which outlives this maker, and is told of its end. */
@@ -191,7 +204,7 @@ static int make_cell(const struct cgroups *cgroups, const struct cell_plan *plan
                             .pidfd = (uint64_t)(uintptr_t)pidfd};
   pid_t pid = sys_clone3(&args);
   if (pid < 0) return fail(failure, "make namespaces");
-  if (pid == 0) run_child(cgroups, plan, listener, theirs);
+  if (pid == 0) run_child(cgroups, plan, route, listener, theirs);
   report->pid = pid;
   close_fd(&theirs);
   theirs = -1;
@@ -199,6 +212,8 @@ static int make_cell(const struct cgroups *cgroups, const struct cell_plan *plan
   if (write_full(ours, "g", 1) < 0) return fail(failure, "let the new init go on");
   if (expect(ours, STEP_READY, failure) < 0) return -1;
   if (prove_isolation(pid, failure) < 0) return -1;
+  struct link_plan link = network_link(plan->network, plan->index);
+  if (link.wanted && link_open(&link, failure) < 0) return -1;
   return process_start_time(pid, &report->start_time, failure);
 }
 

@@ -8,6 +8,7 @@
 
 #include "cgroup.h"
 #include "failure.h"
+#include "network.h"
 
 enum { IDS_PER_CELL = 65536, MAX_CELLS = 16384 };
 
@@ -15,6 +16,7 @@ struct cell_plan {
   uint32_t index;
   uint32_t uid_base; /* host id of the cell's root */
   bool nested_userns;
+  const struct network *network;
 };
 
 /* What the maker tells sq-host through a pipe, exactly once. `pid` is 0 when it failed. */

@@ -70,6 +70,8 @@ char *read_string(struct reader *reader, size_t limit) {
   return text;
 }
 
+const uint8_t *read_bytes(struct reader *reader, size_t size) { return take(reader, size); }
+
 bool reader_finished(const struct reader *reader) { return !reader->failed && reader->offset == reader->size; }
 
 void writer_reset(struct writer *writer) {

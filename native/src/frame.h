@@ -37,6 +37,9 @@ uint64_t read_u64(struct reader *reader);
  */
 char *read_string(struct reader *reader, size_t limit);
 
+/* The next `size` bytes, or NULL on failure. */
+const uint8_t *read_bytes(struct reader *reader, size_t size);
+
 /* True when every field was there and nothing is left over. */
 bool reader_finished(const struct reader *reader);
 

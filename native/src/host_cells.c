@@ -31,6 +31,7 @@ enum outcome op_cell_make(struct host *host, uint32_t request, struct reader *re
     (void)refuse(failure, EEXIST, "make cell %u, which exists", plan.index);
     return DONE;
   }
+  plan.network = &host->network;
   plan.uid_base = host->uid_base + plan.index * IDS_PER_CELL;
   int report = cell_start_making(&host->cgroups, &plan, &cell->maker, failure);
   if (report < 0) return DONE;

@@ -9,6 +9,7 @@
 
 #include "io.h"
 #include "host_cells.h"
+#include "host_network.h"
 #include "layers.h"
 #include "root.h"
 #include "upper.h"
@@ -23,12 +24,13 @@ static int bad_request(struct failure *failure) {
 static int op_hello(struct host *host, struct reader *reader, struct failure *failure) {
   char *paths[CG_CONTROLLERS] = {0};
   const char *run_dir = read_string(reader, PATH_MAX - 1), *data_dir = read_string(reader, PATH_MAX - 1);
-  uint32_t uid_base = read_u32(reader), version = read_u32(reader);
+  uint32_t uid_base = read_u32(reader), subnet = read_u32(reader), version = read_u32(reader);
   for (uint32_t i = 0; i < (version == 2 ? 1U : CG_CONTROLLERS); i++) paths[i] = read_string(reader, PATH_MAX - 1);
   if (!reader_finished(reader) || (version != 1 && version != 2) || host->ready) return bad_request(failure);
   if (run_dir[0] != '/' || data_dir[0] != '/') return bad_request(failure);
   (void)format(host->run_dir, sizeof(host->run_dir), "%s", run_dir);
   host->uid_base = uid_base;
+  if (network_open(&host->network, subnet, failure) < 0 || host_watch_log(host, failure) < 0) return -1;
   if (cgroups_open(&host->cgroups, (int)version, paths, failure) < 0) return -1;
   if (house_open(&host->house, host->run_dir, data_dir, failure) < 0) return -1;
   host->ready = true;
@@ -82,8 +84,7 @@ static int op_cell_freeze(struct host *host, struct reader *reader, struct failu
   return cgroup_freeze(&host->cgroups, index, frozen != 0, failure);
 }
 
-/* The living init of a cell. A pid is only used while its pidfd says that it is still the same process. */
-static int living_cell(const struct host *host, uint32_t index, pid_t *pid, struct failure *failure) {
+int living_cell(const struct host *host, uint32_t index, pid_t *pid, struct failure *failure) {
   errno = ESRCH;
   if (index >= MAX_CELLS || host->cells[index].pid == 0) return fail(failure, "find cell %u", index);
   *pid = host->cells[index].pid;
@@ -102,6 +103,7 @@ static int op_root_give(struct host *host, struct reader *reader, struct failure
   for (uint32_t i = 0; i < plan.layer_count; i++) plan.layers[i] = read_string(reader, NAME_LIMIT);
   if (!reader_finished(reader) || index >= MAX_CELLS) return bad_request(failure);
   plan.uid_base = host->uid_base + index * IDS_PER_CELL;
+  plan.nameserver = host->network.wanted ? host->network.subnet + 1 : 0;
   if (living_cell(host, index, &plan.pid, failure) < 0) return -1;
   return root_give(host->house.own_mounts, host->house.host_mounts, &plan, failure);
 }
@@ -152,7 +154,9 @@ enum outcome host_operate(struct host *host, const struct frame_header *header, 
       [OP_LAYER_LIST] = op_layer_list, [OP_CELL_ADOPT] = op_cell_adopt,       [OP_CELL_LIMIT] = op_cell_limit,
       [OP_CELL_FREEZE] = op_cell_freeze, [OP_ROOT_GIVE] = op_root_give,       [OP_UPPER_MOUNT] = op_upper_mount,
       [OP_UPPER_UNMOUNT] = op_upper_unmount, [OP_NETNS_PUBLISH] = op_netns_publish, [OP_NETNS_WITHDRAW] = op_netns_withdraw,
-      [OP_CLOSE] = op_close,
+      [OP_CLOSE] = op_close,           [OP_NET_UPDATE] = op_net_update,       [OP_NET_STATS] = op_net_stats,
+      [OP_NET_FLOWS] = op_net_flows,   [OP_NET_CUT] = op_net_cut,             [OP_NET_SHAPE] = op_net_shape,
+      [OP_NET_CLOSE] = op_net_close,
   };
   writer_reset(&host->reply);
   if (header->type == OP_HELLO || host->ready) {

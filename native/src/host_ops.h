@@ -10,9 +10,10 @@
 #include "failure.h"
 #include "frame.h"
 #include "house.h"
+#include "network.h"
 
 enum operation {
-  OP_HELLO = 1,      /* run dir, data dir, u32 uid base, u32 cgroup version, paths (1 or 4) → u32 inherited */
+  OP_HELLO = 1,      /* run dir, data dir, u32 uid base, u32 subnet or 0, u32 cgroup version, paths (1 or 4) → u32 inherited */
   OP_LAYER_MOUNT,    /* name, image relative to the data dir, type */
   OP_LAYER_UNMOUNT,  /* name */
   OP_LAYER_LIST,     /* → u32 count, names */
@@ -27,8 +28,15 @@ enum operation {
   OP_NETNS_PUBLISH,  /* u32 index, name */
   OP_NETNS_WITHDRAW, /* name */
   OP_CLOSE,          /* unpin the mount namespace; sq-host is of no use afterwards */
+  OP_NET_UPDATE,     /* elements of the firewall's sets: see firewall.h */
+  OP_NET_STATS,      /* u32 index → u64 bytes and packets from the cell, to the cell, packets refused */
+  OP_NET_FLOWS,      /* u32 index → u32 count, flows (u32 destination, u16 destination port and source port, u32 protocol, with bit 8 if redirected) */
+  OP_NET_CUT,        /* u32 index, u32 count, flows */
+  OP_NET_SHAPE,      /* u32 index, u64 bytes a second to the cell, u64 from it; 0 = unlimited */
+  OP_NET_CLOSE,      /* remove the gateway's address from the host */
   OP_COUNT,
-  EVENT_CELL_DIED = 0x4001 /* u32 index, u32 pid */
+  EVENT_CELL_DIED = 0x4001, /* u32 index, u32 pid */
+  EVENT_PACKET = 0x4002     /* u32 index, u32 allowed, u32 destination, u32 port, u32 protocol */
 };
 
 struct cell {
@@ -47,11 +55,15 @@ struct host {
   struct house house;
   struct cgroups cgroups;
   uint32_t uid_base;
+  struct network network;
   char run_dir[4096];
   uint32_t killing_count;
   struct cell cells[MAX_CELLS];
   struct writer reply;
 };
+
+/* What the event loop watches, besides cells: their tags are numbers, with a bit above where it is the maker. */
+enum event_tag { TAG_LINK = -1, TAG_LOG = -2 };
 
 enum outcome { DONE, LATER };
 
@@ -60,6 +72,12 @@ enum outcome host_operate(struct host *host, const struct frame_header *header, 
 
 /* Sends the answer to a request: the collected reply, or the failure. Does not return when squashd is gone. */
 void host_answer(struct host *host, uint32_t request, uint16_t type, const struct failure *failure);
+
+/* The init of a cell, which must be alive: a pid is only used while its pidfd says that it is still the same process. */
+int living_cell(const struct host *host, uint32_t index, pid_t *pid, struct failure *failure);
+
+/* Tells squashd of the packets that the firewall logged. */
+void host_packets_logged(struct host *host);
 
 /* A maker has reported, or an init has died: called by the event loop. */
 void host_cell_made(struct host *host, uint32_t index);

@@ -17,7 +17,7 @@
 #include "host_ops.h"
 #include "io.h"
 
-enum { LINK = 3, LINK_EVENT = -1 };
+enum { LINK = 3 };
 
 static struct host host;
 static uint8_t payload[FRAME_MAX_PAYLOAD];
@@ -50,8 +50,10 @@ static void serve(void) {
     if (count < 0 && errno != EINTR) _exit(70);
     for (int i = 0; i < count; i++) {
       uint64_t tag = events[i].data.u64;
-      if (tag == (uint64_t)LINK_EVENT) {
+      if (tag == (uint64_t)TAG_LINK) {
         serve_request();
+      } else if (tag == (uint64_t)TAG_LOG) {
+        host_packets_logged(&host);
       } else if ((tag >> 32) != 0) {
         host_cell_made(&host, (uint32_t)tag);
       } else {
@@ -79,7 +81,7 @@ int main(int argc, char **argv) {
   (void)setrlimit(RLIMIT_CORE, &(struct rlimit){1, 1});
   host.link = LINK;
   host.epoll = epoll_create1(EPOLL_CLOEXEC);
-  struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uint64_t)LINK_EVENT};
+  struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uint64_t)TAG_LINK};
   if (host.epoll < 0 || epoll_ctl(host.epoll, EPOLL_CTL_ADD, LINK, &event) < 0) return 70;
   serve();
 }

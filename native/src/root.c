@@ -94,6 +94,19 @@ static void write_small_file(int root, const char *path, const char *text) {
   (void)written;
 }
 
+/* In place of whatever the image has, which often is a link into a directory that only a booted system fills. */
+static void write_resolver(int root, uint32_t server) {
+  static const char name[] = "resolv.conf";
+  char text[128];
+  AUTO_CLOSE int directory = sys_openat2(root, "etc", O_PATH | O_DIRECTORY | O_CLOEXEC, 0, SAFELY);
+  if (directory < 0) return;
+  (void)unlinkat(directory, name, 0);
+  AUTO_CLOSE int fd = openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+  (void)format(text, sizeof(text), "nameserver %u.%u.%u.%u\n", server >> 24, server >> 16 & 255, server >> 8 & 255, server & 255);
+  ssize_t written = fd < 0 ? 0 : write(fd, text, strlen(text));
+  (void)written;
+}
+
 static void write_names(int root, const char *hostname) {
   char text[512];
   if (format(text, sizeof(text), "%s\n", hostname) == 0) write_small_file(root, "etc/hostname", text);
@@ -125,6 +138,7 @@ static int enter_and_swap(int cell_mounts, int overlay, const struct root_plan *
   (void)setfsuid(plan->uid_base);
   int result = swap_root(overlay, failure);
   if (result == 0 && plan->fresh) write_names(overlay, plan->hostname);
+  if (result == 0 && plan->fresh && plan->nameserver != 0) write_resolver(overlay, plan->nameserver);
   (void)setfsuid(0);
   (void)setfsgid(0);
   return result;

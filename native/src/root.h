@@ -13,7 +13,8 @@ struct root_plan {
   pid_t pid;            /* the cell's init */
   uint32_t uid_base;    /* host id of its root */
   const char *hostname;
-  uint32_t fresh; /* whether the upper is new; only then /etc/hostname and /etc/hosts are written */
+  uint32_t fresh;       /* whether the upper is new; only then the files in /etc that name hosts are written */
+  uint32_t nameserver;  /* IPv4, in the host's byte order; 0 where there is no network */
   const char *upper;    /* the upper's mount point on the host */
   const char *layers[MAX_LAYERS]; /* topmost first */
   uint32_t layer_count;

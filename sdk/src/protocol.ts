@@ -30,6 +30,8 @@ export const errorStatus = {
   module_invalid: 400,
   /** a stage of the creation failed; nothing of it is left */
   create_failed: 500,
+  /** this squashd has no network for sandboxes */
+  network_off: 409,
   /** the command could not be started at all */
   exec_failed: 500,
   /** the sandbox did not answer as its init must */
@@ -95,7 +97,12 @@ export interface SandboxInfo {
   pids: number;
   /** seconds from `created` after which it is destroyed; 0 = never */
   max_lifetime_s: number;
+  /** as asked for; null and `[]` are everything public */
   allow_net: string[] | null;
+  deny_net: string[];
+  net_limits: NetLimits;
+  /** its IPv4 address; null where it has none */
+  address: string | null;
   /** processes that the kernel killed for lack of memory */
   oom_kills: number;
   /** times it was rebuilt after its processes had died */
@@ -129,10 +136,71 @@ export interface CreateSandbox {
   pids?: number;
   /** seconds; 0 = unlimited, the default */
   max_lifetime_s?: number;
-  /** destinations that may be reached; this version has loopback only, so it must be absent, null, `[]` or `["none"]` */
+  /**
+   * destinations that may be reached: host names, `*.example.org`, addresses and CIDRs, each with optional `:port` or `:port/udp`; `["none"]`
+   * = nothing at all; absent, null or `[]` = everything public
+   */
   allow_net?: string[] | null;
+  /** destinations that may not be reached; the most precise entry of both lists decides, between equals this list */
+  deny_net?: string[];
+  net_limits?: NetLimits;
   /** whether commands may make user namespaces of their own; @default false */
   nested_userns?: boolean;
+}
+
+/** Limits of a sandbox's network; an absent field is no limit. */
+export interface NetLimits {
+  /** towards the sandbox, in 1,000 bits a second, 64–100,000,000 */
+  down_kbit?: number;
+  /** from the sandbox */
+  up_kbit?: number;
+  /** new connections a second, 1–100,000 */
+  connections_per_s?: number;
+}
+
+/** Body of `PUT /v1/sandboxes/:id/network`: everything is replaced. */
+export interface NetworkRequest {
+  /** as for a creation, but it must be said, so that nothing is opened by forgetting it */
+  allow_net: string[] | null;
+  deny_net?: string[];
+  net_limits?: NetLimits;
+}
+
+/** What a sandbox may reach, and what it has done with it since its cell was made. */
+export interface NetworkInfo {
+  allow_net: string[] | null;
+  deny_net: string[];
+  net_limits: NetLimits;
+  address: string;
+  /** also its name server */
+  gateway: string;
+  sent_bytes: number;
+  sent_packets: number;
+  received_bytes: number;
+  received_packets: number;
+  /** connections that the host tracks at this moment */
+  connections_open: number;
+  /** connections that the proxy, and packets that the firewall refused */
+  connections_refused: number;
+  dns_allowed: number;
+  dns_refused: number;
+  /** queries beyond the rate limit, which were not answered */
+  dns_limited: number;
+}
+
+/** One decision in the audit log. Not every packet has one: floods are logged in part. */
+export interface NetworkDecision {
+  time: string;
+  sandbox: string;
+  /** who decided: the resolver, the proxy for HTTP or TLS, or the firewall */
+  kind: "dns" | "http" | "tls" | "connection";
+  name: string | null;
+  address: string | null;
+  port: number | null;
+  protocol: "tcp" | "udp" | "icmp" | "other";
+  verdict: "allowed" | "refused";
+  /** the entry that decided, or the reason */
+  rule: string;
 }
 
 /** Body of `POST /v1/sandboxes/:id/exec`. */

@@ -1,6 +1,6 @@
 import type { Api, CallOptions } from "./api.js";
 import { isSquashError, SquashError } from "./errors.js";
-import type { ExecRequest, ExecResult, SandboxInfo } from "./protocol.js";
+import type { ExecRequest, ExecResult, NetworkDecision, NetworkInfo, NetworkRequest, SandboxInfo } from "./protocol.js";
 
 /** How a command runs; `timeout` bounds the command, `deadlineMs` (none by default) the wait for its result. */
 export type ExecOptions = Omit<ExecRequest, "cmd"> & CallOptions;
@@ -40,6 +40,23 @@ export class Sandbox {
   /** Results of all finished commands, by `seq`. */
   logs(options: CallOptions = {}): Promise<ExecResult[]> {
     return this.#api.list({ method: "GET", path: `${this.#path}/logs`, ...this.#bounded(options) });
+  }
+
+  /** What it may reach, and its figures. Throws `SquashError` "network_off" where the daemon gives sandboxes no network. */
+  network(options: CallOptions = {}): Promise<NetworkInfo> {
+    return this.#api.object({ method: "GET", path: `${this.#path}/network`, ...this.#bounded(options) });
+  }
+
+  /** Replaces what it may reach; returns when connections that are not allowed any more have been cut. */
+  setNetwork(network: NetworkRequest, options: CallOptions = {}): Promise<NetworkInfo> {
+    const call = { method: "PUT", path: `${this.#path}/network`, body: network } as const;
+    return this.#api.object({ ...call, ...this.#bounded(options) });
+  }
+
+  /** The newest decisions on what it wanted to reach, oldest first: 200, or `limit`, at most 1,000. Also after its end. */
+  networkLog(options: CallOptions & { readonly limit?: number } = {}): Promise<NetworkDecision[]> {
+    const query = options.limit === undefined ? "" : `?limit=${options.limit}`;
+    return this.#api.list({ method: "GET", path: `${this.#path}/network/log${query}`, ...this.#bounded(options) });
   }
 
   /** Destroys it; returns when nothing of it is left. Throws `SquashError` "sandbox_not_found". */

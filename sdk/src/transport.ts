@@ -14,7 +14,7 @@ export interface Transport {
 }
 
 export interface TransportRequest {
-  readonly method: "GET" | "POST" | "DELETE";
+  readonly method: "GET" | "POST" | "PUT" | "DELETE";
   /** the route, from "/" on, escaped */
   readonly path: string;
   readonly headers: Readonly<Record<string, string>>;

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Client } from "@squash/sdk";
 import { ensureTestModules } from "./modules.js";
+import { TestNetns } from "./netns.js";
 import { repositoryRoot } from "./root.js";
 
 const startTimeoutMs = 60_000;
@@ -24,6 +25,8 @@ export class TestSquashd {
   readonly dataDir: string;
   readonly runDir: string;
   readonly client: Client;
+  /** where its links, routes and firewall rules are */
+  readonly netns: TestNetns;
   readonly #env: Record<string, string>;
   #process: ChildProcess | null = null;
   #output = "";
@@ -35,6 +38,7 @@ export class TestSquashd {
     this.runDir = join(this.home, "run");
     mkdirSync(this.dataDir, { recursive: true });
     mkdirSync(this.runDir, { recursive: true });
+    this.netns = new TestNetns(join(this.home, "net"));
     const socket = join(this.home, "api.sock");
     this.client = new Client({ url: options.url ?? `unix:${socket}` });
     this.#env = {
@@ -65,7 +69,9 @@ export class TestSquashd {
   async start(env: Readonly<Record<string, string>> = {}): Promise<this> {
     Object.assign(this.#env, env);
     ensureTestModules(join(this.dataDir, "modules"));
-    const child = spawn(process.execPath, [join(repositoryRoot, "daemon/dist/main.js")], {
+    this.netns.make();
+    const [program, args] = this.netns.enter(process.execPath, [join(repositoryRoot, "daemon/dist/main.js")]);
+    const child = spawn(program, args, {
       env: this.#env,
       stdio: ["ignore", "pipe", "pipe"],
     });
@@ -101,6 +107,7 @@ export class TestSquashd {
     if (this.#process === null) await this.start();
     for (const { id } of await this.client.list()) await this.client.sandbox(id).destroy();
     await this.end();
+    this.netns[Symbol.dispose]();
     const mounted = readFileSync("/proc/self/mountinfo", "utf8").includes(this.home);
     if (mounted) throw new Error(`something is still mounted below ${this.home}; it is left for inspection`);
     rmSync(this.home, { recursive: true, force: true });

@@ -1,3 +1,4 @@
+import type { NetworkSettings } from "./egress/settings.js";
 import type { ExecResult } from "@squash/sdk/protocol";
 
 /** Which process a cell's init is: the start time (clock ticks since boot) tells it from a later process with the same number. */
@@ -111,7 +112,7 @@ export interface SandboxRecord {
   readonly memoryMb: number;
   readonly pids: number;
   readonly maxLifetimeS: number;
-  readonly allowNet: readonly string[] | null;
+  readonly network: NetworkSettings;
   readonly nestedUserns: boolean;
   readonly upper: { readonly backend: "tmpfs" | "loop"; readonly limitBytes: number };
   readonly cell: { readonly index: number; readonly pid: number; readonly startTime: string; readonly bootId: string };

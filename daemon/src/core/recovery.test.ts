@@ -88,6 +88,7 @@ describe("Recovery.run()", () => {
       "directory a",
       "layer 000-base@1.squashfs",
       "netns squash-a",
+      "network 0 a open",
       "record a",
       "upper /sandboxes/a/upper",
     ]);

@@ -69,10 +69,22 @@ export class Recovery {
     const { index, pid, startTime, bootId } = record.cell;
     if (bootId !== this.#parts.kernel.bootId) return false;
     if (!(await this.#parts.kernel.adoptCell(index, { pid, startTime: BigInt(startTime) }))) return false;
+    if (!(await this.#attach(sandbox, record))) return false;
     this.#parts.layers.adopt(record.layerKeys);
     sandbox.state = "ready";
     this.#emit({ type: "sandbox.recovered", sandbox: sandbox.id, how: "adopted" });
     return true;
+  }
+
+  /** Its link is closed until then, so one that cannot be opened again leaves a sandbox that is rebuilt, or fails with the reason. */
+  async #attach(sandbox: Sandbox, record: SandboxRecord): Promise<boolean> {
+    try {
+      await this.#parts.networks.attach(record.cell.index, record.id, record.network);
+      return true;
+    } catch (error) {
+      sandbox.reason = error instanceof Error ? error.message : String(error);
+      return false;
+    }
   }
 
   /** Removes cells that no sandbox has, then half-made sandboxes, whose files those may have used. */

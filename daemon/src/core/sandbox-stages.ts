@@ -1,5 +1,6 @@
 import type { Cell, Cells } from "./cells.js";
 import type { Layers } from "./layers.js";
+import type { Networks } from "./egress/networks.js";
 import type { Kernel, ModuleCatalog, SandboxRecord, SandboxStore } from "./ports.js";
 import type { Stage } from "./stages.js";
 import { stackOrder } from "./stack.js";
@@ -31,6 +32,7 @@ export interface StageParts {
   readonly catalog: ModuleCatalog;
   readonly layers: Layers;
   readonly cells: Cells;
+  readonly networks: Networks;
 }
 
 /** Name under which a sandbox's network namespace is listed by `ip netns`. */
@@ -195,17 +197,21 @@ function root({ kernel, store, cells }: StageParts, options: { readonly fresh: b
   };
 }
 
-function network({ kernel }: StageParts): Stage<SandboxDraft> {
+function network({ kernel, networks }: StageParts): Stage<SandboxDraft> {
   return {
     name: "network",
     async up(draft) {
-      // sq-host works in order: one trip for both
+      const { index } = cellOf(draft);
+      // sq-host works in order: one trip for all
       await Promise.all([
         kernel.withdrawNetns(netnsName(draft.id)),
-        kernel.publishNetns(cellOf(draft).index, netnsName(draft.id)),
+        kernel.publishNetns(index, netnsName(draft.id)),
+        networks.attach(index, draft.id, planOf(draft).network),
       ]);
     },
     async down(draft) {
+      // the link is closed before anything that it leads to goes
+      if (draft.index !== undefined) await networks.detach(draft.index);
       await kernel.withdrawNetns(netnsName(draft.id));
     },
   };

@@ -1,4 +1,5 @@
 import type { SandboxInfo, SandboxState } from "@squash/sdk/protocol";
+import { networkWish } from "./egress/settings.js";
 import type { CellUsage, SandboxRecord } from "./ports.js";
 
 /** A sandbox in memory. `record` is null until the creation has reached its commit point. */
@@ -40,6 +41,7 @@ export interface SandboxFacts {
   readonly usage: CellUsage;
   readonly upperBytes: number;
   readonly cgroup: string | null;
+  readonly address: string | null;
 }
 
 /** What routes show. Only for sandboxes with a record. */
@@ -66,7 +68,8 @@ export function sandboxInfo(sandbox: Sandbox, record: SandboxRecord, facts: Sand
     memory_mb: record.memoryMb,
     pids: record.pids,
     max_lifetime_s: record.maxLifetimeS,
-    allow_net: record.allowNet === null ? null : [...record.allowNet],
+    ...networkWish(record.network),
+    address: alive ? facts.address : null,
     oom_kills: sandbox.earlierOomKills + facts.usage.oomKills,
     restarts: record.restarts,
     cgroup: alive ? facts.cgroup : null,

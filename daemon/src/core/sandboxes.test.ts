@@ -43,6 +43,7 @@ describe("create()", () => {
       "directory a",
       "layer 000-base@1.squashfs",
       "netns squash-a",
+      "network 0 a open",
       "record a",
       "upper /sandboxes/a/upper",
     ]);

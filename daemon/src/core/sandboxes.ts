@@ -1,5 +1,14 @@
 import { SquashError, isSquashError } from "@squash/sdk/errors";
-import type { CreateSandbox, ExecRequest, ExecResult, SandboxInfo, SandboxState } from "@squash/sdk/protocol";
+import type {
+  CreateSandbox,
+  ExecRequest,
+  ExecResult,
+  NetworkInfo,
+  NetworkRequest,
+  SandboxInfo,
+  SandboxState,
+} from "@squash/sdk/protocol";
+import { networkSettings, networkWish } from "./egress/settings.js";
 import type { Emit, OperationEvent } from "./events.js";
 import { execResult, toCommand } from "./exec.js";
 import { KeyedMutex } from "./keyed-mutex.js";
@@ -62,6 +71,7 @@ export class Sandboxes implements SandboxService {
     const start = performance.now();
     const timings: Timings = {};
     const draft: SandboxDraft = { id: request.id, plan: this.#plan(request) };
+    this.#parts.networks.check(networkSettings(request));
     const sandbox = this.#reserve(request.id);
     let outcome: OperationEvent["outcome"] = "ok";
     try {
@@ -163,6 +173,27 @@ export class Sandboxes implements SandboxService {
     return this.#parts.store.readLog(id);
   }
 
+  async network(id: string): Promise<NetworkInfo> {
+    const record = this.#mustBeReady(this.#find(id));
+    const usage = await this.#parts.networks.usage(record.cell.index);
+    if (usage === null) throw networkOff(id);
+    return { ...networkWish(record.network), ...usage };
+  }
+
+  async setNetwork(id: string, request: NetworkRequest): Promise<NetworkInfo> {
+    const sandbox = this.#find(id);
+    const network = networkSettings(request);
+    this.#parts.networks.check(network);
+    await this.#mutex.run(id, async () => {
+      const before = this.#mustBeReady(sandbox);
+      await this.#parts.networks.change(before.cell.index, network);
+      // in force first: a crash in between leaves the stricter or the wider of the two, and the caller without an answer
+      sandbox.record = { ...before, network };
+      await this.#parts.store.writeRecord(sandbox.record);
+    });
+    return this.network(id);
+  }
+
   /** Stops taking requests and kills running commands; the sandboxes stay. */
   async close(): Promise<void> {
     this.#closed = true;
@@ -190,7 +221,7 @@ export class Sandboxes implements SandboxService {
       memoryMb: request.memory_mb ?? 1024,
       pids: request.pids ?? 1024,
       maxLifetimeS: request.max_lifetime_s ?? 0,
-      allowNet: request.allow_net ?? null,
+      network: networkSettings(request),
       nestedUserns: request.nested_userns ?? false,
       upper: { backend: this.#options.upperBackend, limitBytes: this.#options.upperLimitBytes },
       restarts: 0,
@@ -280,12 +311,20 @@ export class Sandboxes implements SandboxService {
     const [usage, upperBytes] = alive
       ? await Promise.all([kernel.usage(record.cell.index), store.upperBytes(sandbox.id)])
       : [noUsage, 0];
-    return sandboxInfo(sandbox, record, { usage, upperBytes, cgroup: kernel.cgroupPath(record.cell.index) });
+    const address = this.#parts.networks.addressOf(record.cell.index);
+    return sandboxInfo(sandbox, record, { usage, upperBytes, cgroup: kernel.cgroupPath(record.cell.index), address });
   }
 }
 
 function notFound(id: string): SquashError {
   return new SquashError("sandbox_not_found", `Cannot find sandbox "${id}": not found`);
+}
+
+function networkOff(id: string): SquashError {
+  return new SquashError(
+    "network_off",
+    `Cannot show the network of "${id}": SQUASH_SUBNET is "none", so there is none`,
+  );
 }
 
 function cannotDestroy(id: string, failures: readonly Error[]): SquashError {

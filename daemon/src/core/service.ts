@@ -1,4 +1,14 @@
-import type { CreateSandbox, ExecRequest, ExecResult, Health, ModuleInfo, SandboxInfo } from "@squash/sdk/protocol";
+import type {
+  CreateSandbox,
+  ExecRequest,
+  ExecResult,
+  Health,
+  ModuleInfo,
+  NetworkDecision,
+  NetworkInfo,
+  NetworkRequest,
+  SandboxInfo,
+} from "@squash/sdk/protocol";
 
 /** What the HTTP routes need of the domain. Every method throws `SquashError` for what a caller can act on. */
 export interface SandboxService {
@@ -13,6 +23,16 @@ export interface SandboxService {
   exec(id: string, request: ExecRequest, signal: AbortSignal): Promise<ExecResult>;
   /** Results of all finished commands, by `seq`. */
   logs(id: string): Promise<ExecResult[]>;
+  /** What it may reach and has reached. */
+  network(id: string): Promise<NetworkInfo>;
+  /** Replaces the policy; returns when it is in force and what it does not allow is cut. */
+  setNetwork(id: string, request: NetworkRequest): Promise<NetworkInfo>;
+}
+
+/** What the network routes need besides. */
+export interface DecisionLog {
+  /** The newest decisions on a sandbox, oldest first; also of one that does not exist any more. */
+  read(sandbox: string, limit: number): Promise<NetworkDecision[]>;
 }
 
 /** What the module routes need. */

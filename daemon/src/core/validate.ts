@@ -25,6 +25,10 @@ export const bounds = {
   envBytes: 131_072,
   user: 32,
   maxUid: 65_535,
+  netEntries: 256,
+  netKbit: { min: 64, max: 100_000_000 },
+  connectionsPerS: 100_000,
+  decisions: { usual: 200, max: 1_000 },
 } as const;
 
 const idExpression = new RegExp(idPattern);
@@ -43,7 +47,7 @@ export function checkCreate(request: CreateSandbox): CreateSandbox {
   if (!idExpression.test(request.id)) {
     throw invalid("id", "must be 1 to 64 letters, digits, _ or -, and neither start nor end with -");
   }
-  return { ...request, layers: layersOf(request.layers), allow_net: allowNetOf(request.allow_net) };
+  return { ...request, layers: layersOf(request.layers) };
 }
 
 function layersOf(layers: CreateSandbox["layers"]): string[] {
@@ -57,16 +61,6 @@ function layersOf(layers: CreateSandbox["layers"]): string[] {
     if (names.indexOf(name) !== at) throw invalid("layers", `names "${name}" twice`);
   }
   return names;
-}
-
-/** Only loopback exists, so only policies that it fulfils are accepted: one that is not kept would be a lie. */
-function allowNetOf(entries: CreateSandbox["allow_net"]): string[] | null {
-  if (entries === undefined || entries === null || entries.length === 0) return null;
-  if (entries.length === 1 && entries[0] === "none") return ["none"];
-  throw invalid(
-    "allow_net",
-    'must be absent, null, [] or ["none"]: in this version a sandbox has loopback only and reaches nothing else',
-  );
 }
 
 /** Checks what a schema cannot say and brings the request into one form: `timeout` as a number. Throws `invalid_request`. */

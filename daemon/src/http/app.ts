@@ -1,7 +1,7 @@
 import type { Socket } from "node:net";
 import type { ErrorCode } from "@squash/sdk/protocol";
 import Fastify, { type FastifyInstance } from "fastify";
-import type { HealthSource, ModuleSource, SandboxService } from "../core/service.js";
+import type { DecisionLog, HealthSource, ModuleSource, SandboxService } from "../core/service.js";
 import { requireOwnOrigin, requireToken } from "./auth.js";
 import { errorHandler, type ReportBug } from "./errors.js";
 import { watchMethods } from "./methods.js";
@@ -10,6 +10,7 @@ import { pageRoutes } from "./page.js";
 import { healthRoutes } from "./routes/health.js";
 import { metricsRoutes, type MetricsSource } from "./routes/metrics.js";
 import { moduleRoutes } from "./routes/modules.js";
+import { networkRoutes } from "./routes/network.js";
 import { sandboxRoutes } from "./routes/sandboxes.js";
 import { namedSchemas } from "./schemas.js";
 
@@ -18,6 +19,7 @@ export interface AppOptions {
   readonly sandboxes: SandboxService;
   readonly modules: ModuleSource;
   readonly health: HealthSource;
+  readonly decisions: DecisionLog;
   readonly metrics: MetricsSource;
   /** folder of the page's files */
   readonly webDir: string;
@@ -79,6 +81,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
         if (prefix !== "/v1") hideFromOpenapi(scope);
         moduleRoutes(scope, options.modules);
         sandboxRoutes(scope, options.sandboxes);
+        networkRoutes(scope, options.sandboxes, options.decisions);
         done();
       },
       { prefix },

@@ -9,7 +9,17 @@ export async function makeDocument(version: string): Promise<string> {
   };
   const app = await makeApp({
     version,
-    sandboxes: { create: never, list: never, get: never, destroy: never, exec: never, logs: never },
+    sandboxes: {
+      create: never,
+      list: never,
+      get: never,
+      destroy: never,
+      exec: never,
+      logs: never,
+      network: never,
+      setNetwork: never,
+    },
+    decisions: { read: never },
     modules: { list: never },
     health: { health: never },
     metrics: { contentType: "text/plain", render: never },

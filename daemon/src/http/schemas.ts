@@ -13,13 +13,8 @@ import {
   type SnapshotInfo,
 } from "@squash/sdk/protocol";
 import { bounds, idPattern, labelPattern } from "../core/validate.js";
-
-/** `true` only for identical types: also catches a field that one side lacks, which assignability does not. */
-type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : never;
-
-const nullable = <T extends Parameters<typeof Type.Union>[0][number]>(schema: T) => Type.Union([schema, Type.Null()]);
-const closed = { additionalProperties: false } as const;
-const time = (description: string) => Type.String({ format: "date-time", description });
+import { allowNet, denyNet, netLimits, networkBody, networkDecision, networkInfo } from "./network-schemas.js";
+import { closed, nullable, time, type Same } from "./schema-parts.js";
 
 const codes = Object.keys(errorStatus) as ErrorCode[];
 
@@ -69,6 +64,9 @@ export const sandboxInfo = Type.Object(
     pids: Type.Integer({ description: "processes and threads together" }),
     max_lifetime_s: Type.Integer({ description: "seconds from its creation after which it is destroyed; 0 = never" }),
     allow_net: nullable(Type.Array(Type.String())),
+    deny_net: Type.Array(Type.String()),
+    net_limits: netLimits,
+    address: nullable(Type.String({ description: "its IPv4 address" })),
     oom_kills: Type.Integer({ description: "processes that the kernel killed for lack of memory" }),
     restarts: Type.Integer({ description: "times it was rebuilt after its processes had died" }),
     cgroup: nullable(Type.String({ description: "path of its (memory) cgroup on the host" })),
@@ -105,14 +103,9 @@ export const createBody = Type.Object(
         description: "0 = unlimited",
       }),
     ),
-    allow_net: Type.Optional(
-      nullable(
-        Type.Array(Type.String({ maxLength: 253 }), {
-          maxItems: 1024,
-          description: 'this version has loopback only: absent, null, [] or ["none"]',
-        }),
-      ),
-    ),
+    allow_net: Type.Optional(allowNet),
+    deny_net: Type.Optional(denyNet),
+    net_limits: Type.Optional(netLimits),
     nested_userns: Type.Optional(
       Type.Boolean({ default: false, description: "whether commands may make user namespaces of their own" }),
     ),
@@ -208,4 +201,15 @@ true satisfies Same<Static<typeof health>, Health>;
 export const idParams = Type.Object({ id: Type.String({ description: "the sandbox's id" }) });
 
 /** Every schema that has a name of its own in the OpenAPI document. */
-export const namedSchemas = [errorBody, sandboxInfo, createBody, execBody, execResult, moduleInfo, health];
+export const namedSchemas = [
+  errorBody,
+  sandboxInfo,
+  createBody,
+  execBody,
+  execResult,
+  networkBody,
+  networkInfo,
+  networkDecision,
+  moduleInfo,
+  health,
+];

@@ -36,6 +36,13 @@ export class FieldWriter {
     return this;
   }
 
+  /** With its size in front, as a string. */
+  bytes(value: Buffer): this {
+    this.u32(value.length);
+    this.#parts.push(value);
+    return this;
+  }
+
   strings(values: readonly string[]): this {
     this.u32(values.length);
     for (const value of values) this.string(value);

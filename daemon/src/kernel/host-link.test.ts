@@ -63,6 +63,7 @@ function open(binary: string): Heard {
   const deaths: string[] = [];
   const closed: string[] = [];
   const link = new HostLink(binary, {
+    packetLogged: () => undefined,
     cellDied: (index, pid) => deaths.push(`${index} ${pid}`),
     closed: (reason) => closed.push(reason),
   });

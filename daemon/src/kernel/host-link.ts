@@ -3,8 +3,9 @@ import { constants } from "node:os";
 import type { Duplex } from "node:stream";
 import { getSystemErrorName } from "node:util";
 import { SquashError } from "@squash/sdk/errors";
+import type { LoggedPacket } from "../core/egress/firewall.js";
 import { FieldReader, FieldWriter, FrameDecoder, type Frame } from "./frame.js";
-import { cellDiedEvent, operation, type Operation } from "./host-protocol.js";
+import { cellDiedEvent, operation, packetEvent, type Operation } from "./host-protocol.js";
 
 const requestTimeoutMs = 30_000;
 
@@ -18,6 +19,8 @@ interface Waiting {
 export interface HostLinkEvents {
   /** An init died without being asked to. */
   cellDied(index: number, pid: number): void;
+  /** The firewall decided on a packet and told of it. */
+  packetLogged(packet: LoggedPacket): void;
   /** sq-host is gone, and every request that waited for it has failed. */
   closed(reason: string): void;
 }
@@ -89,6 +92,11 @@ export class HostLink {
     const fields = new FieldReader(frame.payload);
     if (frame.type === cellDiedEvent) {
       this.#events.cellDied(fields.u32(), fields.u32());
+      return;
+    }
+    if (frame.type === packetEvent) {
+      const [index, allowed, destination] = [fields.u32(), fields.u32() !== 0, fields.u32()];
+      this.#events.packetLogged({ index, allowed, destination, port: fields.u32(), protocol: fields.u32() });
       return;
     }
     const waiting = this.#waiting.get(frame.id);

@@ -15,12 +15,21 @@ export const operation = {
   netnsPublish: 13,
   netnsWithdraw: 14,
   close: 15,
+  netUpdate: 16,
+  netStats: 17,
+  netFlows: 18,
+  netCut: 19,
+  netShape: 20,
+  netClose: 21,
 } as const;
 
 export type Operation = keyof typeof operation;
 
 /** Sent by sq-host on its own: u32 index, u32 pid of a cell's init that died. */
 export const cellDiedEvent = 0x4001;
+
+/** Sent by sq-host on its own: u32 index, u32 allowed, u32 destination, u32 port, u32 protocol of a packet that the firewall logged. */
+export const packetEvent = 0x4002;
 
 /** Frames of a session; native/src/session.h has the same numbers. */
 export const session = {

@@ -1,4 +1,5 @@
 import { SquashError } from "@squash/sdk/errors";
+import type { LoggedPacket } from "../core/egress/firewall.js";
 import type { CellProcess } from "../core/ports.js";
 import type { FieldReader } from "./frame.js";
 import { FieldWriter } from "./frame.js";
@@ -12,6 +13,8 @@ export interface HostOptions {
   readonly dataDir: string;
   readonly uidBase: number;
   readonly cgroup: CgroupLayout;
+  /** first address of the sandboxes' subnet; 0 for no network */
+  readonly subnetBase: number;
   /** told of each restart */
   readonly restarted: (reason: string) => void;
 }
@@ -27,6 +30,7 @@ export class Host {
   readonly #restarts: number[] = [];
   #link: Promise<HostLink>;
   #deathListener: (index: number, pid: number) => void = () => undefined;
+  #packetListener: (packet: LoggedPacket) => void = () => undefined;
   #closing = false;
 
   private constructor(options: HostOptions) {
@@ -44,6 +48,10 @@ export class Host {
 
   onCellDeath(listener: (index: number, pid: number) => void): void {
     this.#deathListener = listener;
+  }
+
+  onPacket(listener: (packet: LoggedPacket) => void): void {
+    this.#packetListener = listener;
   }
 
   async request(op: Operation, fields: FieldWriter): Promise<FieldReader> {
@@ -73,15 +81,16 @@ export class Host {
   }
 
   async #start(): Promise<HostLink> {
-    const { binary, runDir, dataDir, uidBase, cgroup } = this.#options;
+    const { binary, runDir, dataDir, uidBase, subnetBase, cgroup } = this.#options;
     const link = new HostLink(binary, {
       cellDied: (index, pid) => {
         this.forget(index);
         this.#deathListener(index, pid);
       },
+      packetLogged: (packet) => this.#packetListener(packet),
       closed: (reason) => this.#restart(reason),
     });
-    const hello = new FieldWriter().string(runDir).string(dataDir).u32(uidBase).u32(cgroup.version);
+    const hello = new FieldWriter().string(runDir).string(dataDir).u32(uidBase).u32(subnetBase).u32(cgroup.version);
     for (const path of cgroup.paths) hello.string(path);
     await link.request("hello", hello);
     for (const [index, process] of this.#cells) await this.#readopt(link, index, process);

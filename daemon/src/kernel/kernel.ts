@@ -20,8 +20,10 @@ import {
   removeCgroups,
   type CgroupLayout,
 } from "./cgroup.js";
+import type { Subnet } from "../core/egress/firewall.js";
 import { FieldWriter } from "./frame.js";
 import { Host } from "./host.js";
+import { LinuxFirewall } from "./network/firewall.js";
 import { runSession } from "./session.js";
 
 export interface LinuxKernelOptions {
@@ -31,17 +33,27 @@ export interface LinuxKernelOptions {
   readonly uidBase: number;
   /** name of the group below which all cells' groups are */
   readonly cgroupRoot: string;
+  /** where sandboxes get their addresses from; null for loopback only */
+  readonly subnet: Subnet | null;
   readonly hostRestarted: (reason: string) => void;
 }
 
 /** The real kernel, through sq-host and the cells' inits. */
 export class LinuxKernel implements Kernel {
   readonly bootId: string;
+  /** null where there is no network */
+  readonly firewall: LinuxFirewall | null;
   readonly #host: Host;
   readonly #cgroup: CgroupLayout;
   readonly #runDir: string;
 
-  private constructor(host: Host, cgroup: CgroupLayout, runDir: string, bootId: string) {
+  private constructor(
+    host: Host,
+    cgroup: CgroupLayout,
+    options: { readonly runDir: string; readonly bootId: string; readonly subnet: Subnet | null },
+  ) {
+    const { runDir, bootId, subnet } = options;
+    this.firewall = subnet === null ? null : new LinuxFirewall(host, subnet);
     this.#host = host;
     this.#cgroup = cgroup;
     this.#runDir = runDir;
@@ -54,9 +66,17 @@ export class LinuxKernel implements Kernel {
     await prepareCgroups(cgroup);
     await mkdir(join(options.runDir, "cells"), { recursive: true, mode: 0o700 });
     const bootId = (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
-    const { binary, runDir, dataDir, uidBase, hostRestarted } = options;
-    const host = await Host.start({ binary, runDir, dataDir, uidBase, cgroup, restarted: hostRestarted });
-    return new LinuxKernel(host, cgroup, runDir, bootId);
+    const { binary, runDir, dataDir, uidBase, subnet, hostRestarted } = options;
+    const host = await Host.start({
+      binary,
+      runDir,
+      dataDir,
+      uidBase,
+      cgroup,
+      subnetBase: subnet?.base ?? 0,
+      restarted: hostRestarted,
+    });
+    return new LinuxKernel(host, cgroup, { runDir, bootId, subnet });
   }
 
   onCellDeath(listener: (index: number, pid: number) => void): void {

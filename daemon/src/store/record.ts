@@ -18,6 +18,7 @@ export function parseRecord(id: string, text: string): SandboxRecord {
   if (!Number.isInteger(cell?.index) || !Number.isInteger(cell?.pid) || !/^\d+$/.test(cell?.startTime ?? ""))
     throw damaged(id, "has no cell");
   if (upper?.backend !== "tmpfs" && upper?.backend !== "loop") throw damaged(id, "has no upper");
+  if (!Array.isArray(record.network?.policy.deny)) throw damaged(id, "has no network policy");
   return record as SandboxRecord;
 }
 

@@ -30,6 +30,8 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
   readonly layers = new Set<string>();
   readonly uppers = new Set<string>();
   readonly netns = new Set<string>();
+  /** what each cell may reach, by its index */
+  readonly networks = new Map<number, string>();
   readonly directories = new Set<string>();
   readonly images = new Set<string>();
   readonly records = new Map<string, SandboxRecord>();
@@ -53,6 +55,7 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
       ...[...this.layers].map((key) => `layer ${key}`),
       ...[...this.uppers].map((path) => `upper ${path}`),
       ...[...this.netns].map((name) => `netns ${name}`),
+      ...[...this.networks].map(([index, text]) => `network ${index} ${text}`),
       ...[...this.directories].map((id) => `directory ${id}`),
       ...[...this.images].map((id) => `image ${id}`),
       ...[...this.records.keys()].map((id) => `record ${id}`),
@@ -71,7 +74,7 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
   }
 
   async makeCell(index: number): Promise<CellProcess> {
-    await this.#step("makeCell");
+    await this.step("makeCell");
     if (this.cells.has(index)) throw kernelError(`make cell ${index}, which exists`, "EEXIST");
     const process = { pid: this.#nextPid++, startTime: 1n };
     this.cells.set(index, { process, root: null, limited: false });
@@ -79,27 +82,28 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
   }
 
   async adoptCell(index: number, process: CellProcess): Promise<boolean> {
-    await this.#step("adoptCell");
+    await this.step("adoptCell");
     return this.cells.get(index)?.process.pid === process.pid && this.cells.get(index)?.root !== null;
   }
 
   async killCell(index: number): Promise<void> {
-    await this.#step("killCell");
+    await this.step("killCell");
     this.cells.delete(index);
+    this.networks.delete(index); // the link goes with it
   }
 
   async limitCell(index: number): Promise<void> {
-    await this.#step("limitCell");
+    await this.step("limitCell");
     this.#cell(index).limited = true;
   }
 
   async freezeCell(index: number): Promise<void> {
-    await this.#step("freezeCell");
+    await this.step("freezeCell");
     this.#cell(index);
   }
 
   async giveRoot(index: number, plan: RootPlan): Promise<void> {
-    await this.#step("giveRoot");
+    await this.step("giveRoot");
     if (!this.uppers.has(plan.upper)) throw kernelError(`find upper ${plan.upper}`, "ENOENT");
     for (const layer of plan.layers) if (!this.layers.has(layer)) throw kernelError(`find layer ${layer}`, "ENOENT");
     const cell = this.#cell(index);
@@ -108,43 +112,43 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
   }
 
   async mountUpper(plan: UpperPlan): Promise<void> {
-    await this.#step("mountUpper");
+    await this.step("mountUpper");
     if (this.uppers.has(plan.path)) throw kernelError(`mount ${plan.path} twice`, "EBUSY");
     this.uppers.add(plan.path);
   }
 
   async unmountUpper(path: string): Promise<void> {
-    await this.#step("unmountUpper");
+    await this.step("unmountUpper");
     for (const [index, cell] of this.cells)
       if (cell.root?.upper === path) throw new Error(`upper ${path} is in use by cell ${index}`);
     this.uppers.delete(path);
   }
 
   async publishNetns(index: number, name: string): Promise<void> {
-    await this.#step("publishNetns");
+    await this.step("publishNetns");
     this.#cell(index);
     if (this.netns.has(name)) throw kernelError(`publish ${name}`, "EEXIST");
     this.netns.add(name);
   }
 
   async withdrawNetns(name: string): Promise<void> {
-    await this.#step("withdrawNetns");
+    await this.step("withdrawNetns");
     this.netns.delete(name);
   }
 
   async mountLayer(key: string): Promise<void> {
-    await this.#step("mountLayer");
+    await this.step("mountLayer");
     if (this.layers.has(key)) throw kernelError(`mount layer ${key} twice`, "EEXIST");
     this.layers.add(key);
   }
 
   async unmountLayer(key: string): Promise<void> {
-    await this.#step("unmountLayer");
+    await this.step("unmountLayer");
     this.layers.delete(key);
   }
 
   async mountedLayers(): Promise<string[]> {
-    await this.#step("mountedLayers");
+    await this.step("mountedLayers");
     return [...this.layers];
   }
 
@@ -174,35 +178,35 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
   }
 
   async makeDirectories(id: string): Promise<void> {
-    await this.#step("makeDirectories");
+    await this.step("makeDirectories");
     if (this.directories.has(id)) throw kernelError(`make directory ${id}`, "EEXIST");
     this.directories.add(id);
   }
 
   async makeImage(id: string): Promise<void> {
-    await this.#step("makeImage");
+    await this.step("makeImage");
     this.images.add(id);
   }
 
   async removeDirectories(id: string): Promise<void> {
-    await this.#step("removeDirectories");
+    await this.step("removeDirectories");
     if (this.uppers.has(this.upperPath(id))) throw kernelError(`remove directory ${id}`, "EBUSY");
     this.directories.delete(id);
     this.images.delete(id);
   }
 
   async writeRecord(record: SandboxRecord): Promise<void> {
-    await this.#step("writeRecord");
+    await this.step("writeRecord");
     this.records.set(record.id, record);
   }
 
   async removeRecord(id: string): Promise<void> {
-    await this.#step("removeRecord");
+    await this.step("removeRecord");
     this.records.delete(id);
   }
 
   async appendLog(id: string, result: ExecResult): Promise<void> {
-    await this.#step("appendLog");
+    await this.step("appendLog");
     this.logs.set(id, [...(this.logs.get(id) ?? []), result]);
   }
 
@@ -243,7 +247,8 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
     return Promise.resolve(["000-base"]);
   }
 
-  async #step(operation: string): Promise<void> {
+  /** Counts an operation, and fails it where that was asked for. */
+  async step(operation: string): Promise<void> {
     await Promise.resolve();
     this.calls.push(operation);
     const left = this.failing.get(operation) ?? 0;

@@ -3,6 +3,7 @@ import type { DomainEvent } from "../events.js";
 import { Layers } from "../layers.js";
 import { Recovery } from "../recovery.js";
 import { Sandboxes } from "../sandboxes.js";
+import { FakeNetworks } from "./fake-networks.js";
 import type { FakeMachine } from "./fake-machine.js";
 
 export interface FakeSquashd {
@@ -22,7 +23,8 @@ export function fakeSquashd(
   const emit = (event: DomainEvent): void => void events.push(event);
   const cells = new Cells(machine, { poolSize: options.poolSize ?? 0, emit });
   const layers = new Layers(machine, { lingerMs: 0 });
-  const parts = { kernel: machine, store: machine, catalog: machine, layers, cells };
+  const networks = new FakeNetworks(machine);
+  const parts = { kernel: machine, store: machine, catalog: machine, layers, cells, networks };
   const sandboxes = new Sandboxes(parts, {
     maxSandboxes: options.maxSandboxes ?? 100,
     upperLimitBytes: 1024,

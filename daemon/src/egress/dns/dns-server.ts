@@ -18,6 +18,11 @@ export interface DnsServerOptions extends ResponderOptions {
   readonly now?: () => number;
 }
 
+export interface DnsPorts {
+  readonly udpPort: number;
+  readonly tcpPort: number;
+}
+
 /**
  * Answers the DNS queries of sandboxes: only allowed names, only accepted addresses, and those only when the kernel lets the sandbox
  * connect to them. Senders are told apart by their address; who is not known gets no answer.
@@ -40,10 +45,18 @@ export class DnsServer {
     this.#states = new ClientStates(this.#now);
   }
 
-  /** Listens at free ports of an IPv4 address, the same one for both protocols where that can be had. Throws what binding throws. */
-  async listen(host: string): Promise<{ readonly udpPort: number; readonly tcpPort: number }> {
+  /**
+   * Listens at an IPv4 address: at the ports that are asked for, otherwise at free ones, the same one for both protocols where that can be
+   * had. Throws what binding throws.
+   */
+  async listen(host: string, wanted?: DnsPorts): Promise<DnsPorts> {
+    if (wanted !== undefined) {
+      this.#udp = await this.#bindUdp(host, wanted.udpPort);
+      this.#tcp = await this.#bindTcp(host, wanted.tcpPort);
+      return wanted;
+    }
     for (let left = samePortTries; ; left -= 1) {
-      const udp = await this.#bindUdp(host);
+      const udp = await this.#bindUdp(host, 0);
       const udpPort = udp.address().port;
       try {
         const tcp = await this.#bindTcp(host, left > 0 ? udpPort : 0);
@@ -80,12 +93,12 @@ export class DnsServer {
     this.#states.forget(address);
   }
 
-  #bindUdp(host: string): Promise<UdpSocket> {
+  #bindUdp(host: string, port: number): Promise<UdpSocket> {
     return new Promise((resolve, reject) => {
       // without `lookup`, Node puts off each answer to look up what already is an address
       const udp = createSocket({ type: "udp4", lookup: (name, _, done) => done(null, name, 4) });
       udp.once("error", reject);
-      udp.bind(0, host, () => {
+      udp.bind(port, host, () => {
         udp.off("error", reject);
         udp.on("error", this.#options.report);
         udp.on("message", (message, sender) => void this.#receive(udp, message, sender));

@@ -22,6 +22,11 @@ export interface EgressProxyOptions {
   readonly timings?: Partial<Timings>;
 }
 
+export interface ProxyPorts {
+  readonly httpPort: number;
+  readonly tlsPort: number;
+}
+
 /** The two listeners to which TCP connections of sandboxes to ports 80 and 443 are redirected, whatever address they were to. */
 export class EgressProxy {
   readonly #find: FindClient;
@@ -45,9 +50,12 @@ export class EgressProxy {
     });
   }
 
-  /** Starts both listeners on ports that the kernel chooses. */
-  async listen(host: string): Promise<{ httpPort: number; tlsPort: number }> {
-    return { httpPort: await listenOn(this.#http, host), tlsPort: await listenOn(this.#tls, host) };
+  /** Starts both listeners on the ports that are asked for, otherwise on ports that the kernel chooses. */
+  async listen(host: string, wanted: ProxyPorts = { httpPort: 0, tlsPort: 0 }): Promise<ProxyPorts> {
+    return {
+      httpPort: await listenOn(this.#http, host, wanted.httpPort),
+      tlsPort: await listenOn(this.#tls, host, wanted.tlsPort),
+    };
   }
 
   /** Cuts everything. */
@@ -83,8 +91,8 @@ export class EgressProxy {
   }
 }
 
-async function listenOn(server: Server, host: string): Promise<number> {
-  server.listen({ host, port: 0, backlog });
+async function listenOn(server: Server, host: string, port: number): Promise<number> {
+  server.listen({ host, port, backlog });
   await once(server, "listening"); // throws on "error"
   return (server.address() as AddressInfo).port;
 }

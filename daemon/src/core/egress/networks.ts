@@ -1,0 +1,271 @@
+import { SquashError, isSquashError } from "@squash/sdk/errors";
+import type { NetworkInfo } from "@squash/sdk/protocol";
+import type { Decision } from "./decision.js";
+import type { EgressPolicy, PolicySpec } from "./egress-policy.js";
+import { clientElements, difference } from "./elements.js";
+import {
+  addressNumber,
+  addressText,
+  linkAddress,
+  type Firewall,
+  type FirewallElement,
+  type Flow,
+  type LoggedPacket,
+} from "./firewall.js";
+import { Learned, type Change } from "./learned.js";
+import type { EgressPlane, PlaneEvents } from "./plane.js";
+import { parsePolicy } from "./policy.js";
+import type { NetworkLimits, NetworkSettings } from "./settings.js";
+
+/** The networks of all sandboxes. Every method throws `SquashError`. */
+export interface Networks {
+  /** Throws `invalid_request` for what no sandbox can be given. */
+  check(settings: NetworkSettings): void;
+  /** Opens the link of a cell as far as the settings allow; until then nothing passes it. */
+  attach(index: number, sandbox: string, settings: NetworkSettings): Promise<void>;
+  /** Puts other settings into force: when this returns, what they do not allow is cut, and at no moment more than either allowed was possible. */
+  change(index: number, settings: NetworkSettings): Promise<void>;
+  /** Closes it; idempotent. */
+  detach(index: number): Promise<void>;
+  /** The address that a cell has; null where there is no network. */
+  addressOf(index: number): string | null;
+  /** null where there is no network. */
+  usage(index: number): Promise<NetworkUsage | null>;
+}
+
+export type NetworkUsage = Omit<NetworkInfo, "allow_net" | "deny_net" | "net_limits">;
+
+interface Attached {
+  readonly index: number;
+  readonly sandbox: string;
+  readonly address: number;
+  policy: EgressPolicy;
+  settings: NetworkSettings;
+  elements: FirewallElement[];
+  readonly learned: Learned;
+}
+
+const icmp = 1;
+const protocolNames: Readonly<Record<number, "tcp" | "udp">> = { 6: "tcp", 17: "udp" };
+
+/** Keeps firewall and plane in line with what every sandbox may reach. Changes of one sandbox must not run at once, as `Sandboxes` sees to. */
+export class SandboxNetworks implements Networks, PlaneEvents {
+  readonly #firewall: Firewall;
+  readonly #plane: EgressPlane;
+  readonly #audit: (decision: Decision) => void;
+  readonly #attached = new Map<number, Attached>();
+
+  constructor(parts: {
+    readonly firewall: Firewall;
+    readonly plane: EgressPlane;
+    readonly audit: (decision: Decision) => void;
+  }) {
+    this.#firewall = parts.firewall;
+    this.#plane = parts.plane;
+    this.#audit = parts.audit;
+    this.#firewall.onPacket((packet) => this.#packetLogged(packet));
+  }
+
+  check(settings: NetworkSettings): void {
+    this.#parse(settings.policy);
+  }
+
+  async attach(index: number, sandbox: string, settings: NetworkSettings): Promise<void> {
+    const address = linkAddress(this.#firewall.subnet, index);
+    const policy = this.#parse(settings.policy);
+    const attached: Attached = {
+      index,
+      sandbox,
+      address,
+      policy,
+      settings,
+      elements: [],
+      learned: new Learned(address),
+    };
+    const elements = this.#elements(attached);
+    this.#attached.set(index, attached);
+    await this.#plane.set({ sandbox, address: addressText(address), spec: settings.policy });
+    if (isLimited(settings.limits)) await this.#shape(index, settings.limits);
+    await this.#firewall.update([], elements);
+    attached.elements = elements;
+  }
+
+  async change(index: number, settings: NetworkSettings): Promise<void> {
+    const attached = this.#mustBeAttached(index);
+    const policy = this.#parse(settings.policy);
+    const before = { policy: attached.policy, settings: attached.settings };
+    Object.assign(attached, { policy, settings });
+    const elements = this.#elements(attached);
+    const own = difference(attached.elements, elements);
+    const learned = attached.learned.repolicy(policy, Date.now());
+    try {
+      await this.#apply({ remove: [...own.remove, ...learned.remove], add: [...own.add, ...learned.add] });
+    } catch (error) {
+      Object.assign(attached, before);
+      throw error;
+    }
+    attached.elements = elements;
+    await this.#plane.set({ sandbox: attached.sandbox, address: addressText(attached.address), spec: settings.policy });
+    const flows = await this.#firewall.flows(index);
+    await this.#firewall.cut(
+      index,
+      flows.filter((flow) => !this.#isAllowed(attached, flow)),
+    );
+    if (!sameRates(before.settings.limits, settings.limits)) await this.#shape(index, settings.limits);
+  }
+
+  async detach(index: number): Promise<void> {
+    const attached = this.#attached.get(index);
+    if (attached === undefined) return;
+    this.#attached.delete(index);
+    await this.#apply({ remove: [...attached.elements, ...attached.learned.elements()], add: [] });
+    await this.#plane.remove(addressText(attached.address));
+    // the next cell of this number has its address, and must not inherit what was tracked
+    await this.#firewall.cut(index, await this.#firewall.flows(index));
+  }
+
+  addressOf(index: number): string {
+    return addressText(linkAddress(this.#firewall.subnet, index));
+  }
+
+  async usage(index: number): Promise<NetworkUsage> {
+    const { address } = this.#mustBeAttached(index);
+    const [traffic, flows, counters] = await Promise.all([
+      this.#firewall.traffic(index),
+      this.#firewall.flows(index),
+      this.#plane.counters(addressText(address)),
+    ]);
+    return {
+      address: addressText(address),
+      gateway: this.#firewall.subnet.gateway,
+      sent_bytes: traffic.sentBytes,
+      sent_packets: traffic.sentPackets,
+      received_bytes: traffic.receivedBytes,
+      received_packets: traffic.receivedPackets,
+      connections_open: flows.filter(({ destinationPort, redirected }) => !(redirected && destinationPort === 53))
+        .length,
+      connections_refused: traffic.refusedPackets + counters.refusedConnections,
+      dns_allowed: counters.dnsAllowed,
+      dns_refused: counters.dnsRefused,
+      dns_limited: counters.dnsLimited,
+    };
+  }
+
+  async learn(
+    client: string,
+    name: string,
+    answer: { readonly addresses: readonly string[]; readonly ttlS: number },
+  ): Promise<void> {
+    const attached = this.#attached.get(addressNumber(client) - linkAddress(this.#firewall.subnet, 0));
+    if (attached === undefined)
+      throw new SquashError("sandbox_not_found", `Cannot use an answer for ${client}: no sandbox has it`);
+    if (!attached.policy.enforcesNames) return;
+    const lookup = attached.policy.lookup(name);
+    // the policy may have become another one since the resolver asked
+    if (!lookup.allowed) throw new SquashError("invalid_request", `Cannot use an answer for ${name}: ${lookup.rule}`);
+    const destinations = answer.addresses.filter((address) => !address.includes(":")).map(addressNumber);
+    await this.#apply(attached.learned.add(attached.policy, name, { destinations, ttlS: answer.ttlS }, Date.now()));
+  }
+
+  decided(decision: Decision): void {
+    this.#audit(decision);
+  }
+
+  /** Lets go of addresses that no name stands for any more; to be called every few seconds. */
+  async expire(): Promise<void> {
+    const now = Date.now();
+    for (const attached of this.#attached.values()) {
+      if (!attached.learned.hasEnded(now)) continue;
+      const inUse = new Set((await this.#firewall.flows(attached.index)).map(({ destination }) => destination));
+      await this.#apply(attached.learned.expire(attached.policy, (destination) => inUse.has(destination), now));
+    }
+  }
+
+  /** Addresses that names have resolved to, for all sandboxes. */
+  get learned(): number {
+    return [...this.#attached.values()].reduce((sum, { learned }) => sum + learned.size, 0);
+  }
+
+  #parse(spec: PolicySpec): EgressPolicy {
+    return parsePolicy(spec, { subnets: [this.#firewall.subnet.cidr] });
+  }
+
+  #elements({ index, address, policy, settings }: Attached): FirewallElement[] {
+    return clientElements({ index, address, policy, connectionsPerS: settings.limits.connectionsPerS });
+  }
+
+  async #shape(index: number, { downKbit, upKbit }: NetworkLimits): Promise<void> {
+    await this.#firewall.shape(index, { toCell: bytesPerS(downKbit), fromCell: bytesPerS(upKbit) });
+  }
+
+  /** One transaction; where the kernel has dropped something by itself, what is to be removed goes one by one, then the rest. */
+  async #apply({ remove, add }: Change): Promise<void> {
+    try {
+      await this.#firewall.update(remove, add);
+    } catch (error) {
+      if (!isMissing(error)) throw error;
+      for (const element of remove) {
+        await this.#firewall.update([element], []).catch((cause: unknown) => {
+          if (!isMissing(cause)) throw cause;
+        });
+      }
+      await this.#firewall.update([], add);
+    }
+  }
+
+  #isAllowed({ policy, learned }: Attached, flow: Flow): boolean {
+    if (flow.redirected) return !policy.silent; // the plane has cut what it does not allow
+    const protocol = protocolNames[flow.protocol];
+    const address = addressText(flow.destination);
+    if (protocol === undefined)
+      return flow.protocol === icmp && policy.open && !policy.enforcesNames && policy.acceptsAnswer(address).allowed;
+    if (policy.connectByAddress(address, flow.destinationPort, protocol).allowed) return true;
+    return (
+      policy.enforcesNames &&
+      learned.has(flow.destination) &&
+      policy.connectResolved(address, flow.destinationPort, protocol).allowed
+    );
+  }
+
+  #packetLogged({ index, allowed, destination, port, protocol }: LoggedPacket): void {
+    const attached = this.#attached.get(index);
+    if (attached === undefined) return;
+    const name = protocolNames[protocol];
+    const address = addressText(destination);
+    const verdict = name === undefined ? null : attached.policy.connectByAddress(address, port, name);
+    const rule = verdict?.allowed === allowed ? verdict.rule : allowed ? "resolved name" : "protocol or limit";
+    this.#audit({
+      sandbox: attached.sandbox,
+      kind: "connection",
+      name: null,
+      address,
+      port: name === undefined ? null : port,
+      protocol: name ?? (protocol === icmp ? "icmp" : "other"),
+      allowed,
+      rule,
+    });
+  }
+
+  #mustBeAttached(index: number): Attached {
+    const attached = this.#attached.get(index);
+    if (attached === undefined)
+      throw new SquashError("internal", `Cannot find the network of cell ${index}: it has none`);
+    return attached;
+  }
+}
+
+function isLimited({ downKbit, upKbit }: NetworkLimits): boolean {
+  return downKbit !== null || upKbit !== null;
+}
+
+function sameRates(a: NetworkLimits, b: NetworkLimits): boolean {
+  return a.downKbit === b.downKbit && a.upKbit === b.upKbit;
+}
+
+function bytesPerS(kbit: number | null): number {
+  return kbit === null ? 0 : Math.round(kbit * 125);
+}
+
+function isMissing(error: unknown): boolean {
+  return isSquashError(error) && error.details["errno"] === "ENOENT";
+}

@@ -1,0 +1,38 @@
+import { SquashError } from "@squash/sdk/errors";
+import type { Networks } from "./networks.js";
+import type { NetworkSettings } from "./settings.js";
+
+/** Where the operator switched the network off: loopback is all there is. */
+export class NoNetworks implements Networks {
+  check({ policy, limits }: NetworkSettings): void {
+    const isPlain =
+      policy.deny.length === 0 && (policy.allow === null || (policy.allow.length === 1 && policy.allow[0] === "none"));
+    if (isPlain && Object.values(limits).every((limit) => limit === null)) return;
+    throw new SquashError(
+      "invalid_request",
+      'Cannot accept the request: SQUASH_SUBNET is "none", so sandboxes have no network, and allow_net must be absent or ["none"]',
+      { details: { field: "allow_net" } },
+    );
+  }
+
+  attach(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  change(_index: number, settings: NetworkSettings): Promise<void> {
+    this.check(settings);
+    return Promise.resolve();
+  }
+
+  detach(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  addressOf(): null {
+    return null;
+  }
+
+  usage(): Promise<null> {
+    return Promise.resolve(null);
+  }
+}

@@ -1,0 +1,48 @@
+import { networkInterfaces } from "node:os";
+import type { EgressPolicy } from "../core/egress/egress-policy.js";
+
+const freshMs = 5_000;
+
+/** Addresses of the machine itself, as they were a moment ago. */
+export class OwnAddresses {
+  readonly #read: () => ReturnType<typeof networkInterfaces>;
+  #addresses = new Set<string>();
+  #readAt = Number.NEGATIVE_INFINITY;
+
+  constructor(read: () => ReturnType<typeof networkInterfaces> = networkInterfaces) {
+    this.#read = read;
+  }
+
+  has(address: string): boolean {
+    if (performance.now() - this.#readAt > freshMs) {
+      this.#addresses = new Set(Object.values(this.#read()).flatMap((each) => each?.map((one) => one.address) ?? []));
+      this.#readAt = performance.now();
+    }
+    return this.#addresses.has(address);
+  }
+}
+
+/**
+ * A policy that takes the machine's own addresses for closed, public ones as well, unless an entry is that very address: connections that the
+ * proxy makes come from the machine itself, where no firewall tells them from others. The firewall has the same rule for all other ones.
+ */
+export function closedToOwn(policy: EgressPolicy, own: OwnAddresses): EgressPolicy {
+  const isClosed = (address: string): boolean =>
+    own.has(address) &&
+    !policy.addressRules.some(({ network, prefix, allowed }) => allowed && network === address && prefix >= 32);
+  const refusal = { allowed: false, rule: "address of the host" };
+  return {
+    silent: policy.silent,
+    open: policy.open,
+    enforcesNames: policy.enforcesNames,
+    addressRules: policy.addressRules,
+    lookup: (name) => policy.lookup(name),
+    grantOf: (name) => policy.grantOf(name),
+    acceptsAnswer: (address) => (isClosed(address) ? refusal : policy.acceptsAnswer(address)),
+    connectByName: (name, port, protocol) => policy.connectByName(name, port, protocol),
+    connectResolved: (address, port, protocol) =>
+      isClosed(address) ? refusal : policy.connectResolved(address, port, protocol),
+    connectByAddress: (address, port, protocol) =>
+      isClosed(address) ? refusal : policy.connectByAddress(address, port, protocol),
+  };
+}

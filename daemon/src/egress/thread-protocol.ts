@@ -1,0 +1,47 @@
+import type { Decision } from "../core/egress/decision.js";
+import type { PlaneClient, PlaneCounters } from "../core/egress/plane.js";
+
+/** Ports on the gateway's address to which the firewall leads what sandboxes send. */
+export interface PlanePorts {
+  readonly dnsUdp: number;
+  readonly dnsTcp: number;
+  readonly http: number;
+  readonly tls: number;
+}
+
+export interface ThreadData {
+  readonly gateway: string;
+  readonly resolvConf: string;
+  /** port of the host's resolvers; another than 53 only in tests */
+  readonly resolverPort: number;
+  /** CIDR of all sandboxes' addresses */
+  readonly subnet: string;
+  /** ports of an earlier thread, which the firewall still leads to */
+  readonly ports: PlanePorts | null;
+}
+
+/** Each is answered by `done` with its id. */
+export type ToThread =
+  | { readonly type: "set"; readonly id: number; readonly client: PlaneClient }
+  | { readonly type: "remove"; readonly id: number; readonly address: string }
+  | { readonly type: "counters"; readonly id: number; readonly address: string }
+  | { readonly type: "learned"; readonly id: number; readonly error: string | null }
+  | { readonly type: "close"; readonly id: number };
+
+export type FromThread =
+  | { readonly type: "ready"; readonly ports: PlanePorts }
+  | {
+      readonly type: "done";
+      readonly id: number;
+      readonly counters: PlaneCounters | null;
+      readonly error: string | null;
+    }
+  | {
+      readonly type: "learn";
+      readonly id: number;
+      readonly client: string;
+      readonly name: string;
+      readonly answer: { readonly addresses: readonly string[]; readonly ttlS: number };
+    }
+  | { readonly type: "decided"; readonly decision: Decision }
+  | { readonly type: "report"; readonly error: string };

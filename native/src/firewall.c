@@ -1,0 +1,310 @@
+#include "kernel_api.h"
+
+#include "firewall.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <linux/in.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter/nfnetlink_conntrack.h>
+#include <linux/netfilter/nfnetlink_log.h>
+#include <linux/netlink.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "io.h"
+#include "netlink.h"
+
+enum { BATCH = 2 * 1024 * 1024, SMALL = 1024, COPIED = 64, SET_NAME = 31 };
+
+static const char table[] = "squash";
+
+static const struct nfgenmsg inet = {.nfgen_family = NFPROTO_INET}, ipv4 = {.nfgen_family = NFPROTO_IPV4};
+
+static uint16_t type_of(int subsystem, int message) { return (uint16_t)(subsystem << 8 | message); }
+
+/* Has the kernel send the first bytes of every packet that the firewall logs to our group. */
+static int bind_log(int fd, struct failure *failure) {
+  uint8_t bytes[SMALL];
+  struct nl_batch batch;
+  const struct nfgenmsg header = {.nfgen_family = NFPROTO_UNSPEC, .res_id = htobe16(FIREWALL_LOG_GROUP)};
+  const struct nfulnl_msg_config_cmd bind = {.command = NFULNL_CFG_CMD_BIND};
+  const struct nfulnl_msg_config_mode mode = {.copy_range = htobe32(COPIED), .copy_mode = NFULNL_COPY_PACKET};
+  nl_start(&batch, bytes, sizeof(bytes));
+  (void)nl_message(&batch, type_of(NFNL_SUBSYS_ULOG, NFULNL_MSG_CONFIG), NLM_F_ACK, &header, sizeof(header));
+  nl_put(&batch, NFULA_CFG_CMD, &bind, sizeof(bind));
+  nl_put(&batch, NFULA_CFG_MODE, &mode, sizeof(mode));
+  /* hundredths of a second until what was logged is told, however little it is */
+  nl_put_be32(&batch, NFULA_CFG_TIMEOUT, 10);
+  if (nl_transact(fd, &batch, 0) < 0) return fail(failure, "listen to the firewall's log");
+  return 0;
+}
+
+int firewall_open(struct firewall *firewall, struct failure *failure) {
+  firewall->netfilter = nl_open(NETLINK_NETFILTER, failure);
+  firewall->log = nl_open(NETLINK_NETFILTER, failure);
+  if (firewall->netfilter < 0 || firewall->log < 0) return -1;
+  return bind_log(firewall->log, failure);
+}
+
+static void put_batch_mark(struct nl_batch *batch, uint16_t type) {
+  const struct nfgenmsg header = {.nfgen_family = NFPROTO_UNSPEC, .res_id = htobe16(NFNL_SUBSYS_NFTABLES)};
+  (void)nl_message(batch, type, 0, &header, sizeof(header));
+}
+
+static void put_rate(struct nl_batch *batch, uint32_t rate) {
+  size_t expression = nl_nest(batch, NFTA_SET_ELEM_EXPR);
+  nl_put_text(batch, NFTA_EXPR_NAME, "limit");
+  size_t data = nl_nest(batch, NFTA_EXPR_DATA);
+  nl_put_be64(batch, NFTA_LIMIT_RATE, rate);
+  nl_put_be64(batch, NFTA_LIMIT_UNIT, 1);
+  nl_put_be32(batch, NFTA_LIMIT_BURST, rate);
+  nl_put_be32(batch, NFTA_LIMIT_TYPE, NFT_LIMIT_PKTS);
+  nl_put_be32(batch, NFTA_LIMIT_FLAGS, NFT_LIMIT_F_INV); /* the element is met only beyond the rate */
+  nl_end(batch, data);
+  nl_end(batch, expression);
+}
+
+static void put_value(struct nl_batch *batch, uint16_t type, const void *value, size_t size) {
+  size_t nest = nl_nest(batch, type);
+  nl_put(batch, NFTA_DATA_VALUE, value, size);
+  nl_end(batch, nest);
+}
+
+struct element {
+  bool removed;
+  const char *set;
+  const uint8_t *key;
+  uint32_t key_size, timeout_s, kind, value;
+};
+
+static bool read_element(struct reader *reader, struct element *element) {
+  element->removed = read_u32(reader) != 0;
+  element->set = read_string(reader, SET_NAME);
+  element->key_size = read_u32(reader);
+  if (reader->failed || element->key_size == 0 || element->key_size > MAX_KEY) return false;
+  element->key = read_bytes(reader, element->key_size);
+  element->timeout_s = read_u32(reader);
+  element->kind = read_u32(reader);
+  element->value = read_u32(reader);
+  return !reader->failed && element->kind < ELEMENT_KINDS;
+}
+
+static void put_element(struct nl_batch *batch, const struct element *element, bool is_last) {
+  uint16_t flags = (uint16_t)((is_last ? NLM_F_ACK : 0) | (element->removed ? 0 : NLM_F_CREATE));
+  (void)nl_message(batch, type_of(NFNL_SUBSYS_NFTABLES, element->removed ? NFT_MSG_DELSETELEM : NFT_MSG_NEWSETELEM), flags, &inet,
+                   sizeof(inet));
+  nl_put_text(batch, NFTA_SET_ELEM_LIST_TABLE, table);
+  nl_put_text(batch, NFTA_SET_ELEM_LIST_SET, element->set);
+  size_t list = nl_nest(batch, NFTA_SET_ELEM_LIST_ELEMENTS), one = nl_nest(batch, NFTA_LIST_ELEM);
+  put_value(batch, NFTA_SET_ELEM_KEY, element->key, element->key_size);
+  if (!element->removed) {
+    if (element->kind == ELEMENT_MARK) put_value(batch, NFTA_SET_ELEM_DATA, &element->value, sizeof(element->value));
+    if (element->kind == ELEMENT_RATE) put_rate(batch, element->value);
+    if (element->timeout_s != 0) nl_put_be64(batch, NFTA_SET_ELEM_TIMEOUT, (uint64_t)element->timeout_s * 1000);
+  }
+  nl_end(batch, one);
+  nl_end(batch, list);
+}
+
+int firewall_update(const struct firewall *firewall, struct reader *reader, struct failure *failure) {
+  static uint8_t bytes[BATCH];
+  struct nl_batch batch;
+  struct element element;
+  uint32_t count = read_u32(reader);
+  errno = EBADMSG;
+  if (reader->failed || count > MAX_ELEMENTS) return fail(failure, "understand the elements");
+  nl_start(&batch, bytes, sizeof(bytes));
+  put_batch_mark(&batch, NFNL_MSG_BATCH_BEGIN);
+  for (uint32_t i = 0; i < count; i++) {
+    errno = EBADMSG;
+    if (!read_element(reader, &element)) return fail(failure, "understand element %u", i);
+    put_element(&batch, &element, i + 1 == count);
+  }
+  errno = EBADMSG;
+  if (!reader_finished(reader)) return fail(failure, "understand the elements");
+  put_batch_mark(&batch, NFNL_MSG_BATCH_END);
+  if (count > 0 && nl_transact(firewall->netfilter, &batch, 0) < 0) return fail(failure, "change the firewall's sets");
+  return 0;
+}
+
+/* The counter in the first element of an answer: table, set, elements → element → expression → counter. */
+static void take_counter(const uint8_t *payload, size_t size, void *context) {
+  static const uint16_t path[] = {NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_LIST_ELEM, NFTA_SET_ELEM_EXPR, NFTA_EXPR_DATA};
+  uint64_t *counter = context, value;
+  if (size < sizeof(struct nfgenmsg)) return;
+  payload += sizeof(struct nfgenmsg);
+  size -= sizeof(struct nfgenmsg);
+  for (size_t i = 0; i < ARRAY_LEN(path) && payload != NULL; i++) payload = nl_find(payload, size, path[i], &size);
+  if (payload == NULL) return;
+  static const uint16_t fields[] = {NFTA_COUNTER_PACKETS, NFTA_COUNTER_BYTES};
+  for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
+    size_t length = 0;
+    const uint8_t *found = nl_find(payload, size, fields[i], &length);
+    if (found == NULL || length != sizeof(value)) continue;
+    memcpy(&value, found, sizeof(value));
+    counter[i] = be64toh(value);
+  }
+}
+
+int firewall_counter(const struct firewall *firewall, const char *set, uint32_t address, uint64_t counter[2], struct failure *failure) {
+  uint8_t bytes[SMALL];
+  struct nl_batch batch;
+  uint32_t key = htobe32(address);
+  counter[0] = counter[1] = 0;
+  nl_start(&batch, bytes, sizeof(bytes));
+  (void)nl_message(&batch, type_of(NFNL_SUBSYS_NFTABLES, NFT_MSG_GETSETELEM), NLM_F_ACK, &inet, sizeof(inet));
+  nl_put_text(&batch, NFTA_SET_ELEM_LIST_TABLE, table);
+  nl_put_text(&batch, NFTA_SET_ELEM_LIST_SET, set);
+  size_t list = nl_nest(&batch, NFTA_SET_ELEM_LIST_ELEMENTS), one = nl_nest(&batch, NFTA_LIST_ELEM);
+  put_value(&batch, NFTA_SET_ELEM_KEY, &key, sizeof(key));
+  nl_end(&batch, one);
+  nl_end(&batch, list);
+  if (nl_query(firewall->netfilter, &batch, take_counter, counter) < 0 && errno != ENOENT) return fail(failure, "read a counter of the firewall");
+  return 0;
+}
+
+struct flow_search {
+  uint32_t source;
+  struct flow *flows;
+  int count;
+};
+
+static uint16_t get_be16(const uint8_t *bytes, const uint8_t *fallback) {
+  const uint8_t *from = bytes == NULL ? fallback : bytes;
+  return (uint16_t)(from[0] << 8 | from[1]);
+}
+
+static bool get_address(const uint8_t *tuple, size_t size, uint16_t type, uint32_t *address) {
+  size_t length = 0;
+  const uint8_t *found = nl_find(tuple, size, type, &length);
+  if (found == NULL || length != sizeof(*address)) return false;
+  memcpy(address, found, sizeof(*address));
+  *address = be32toh(*address);
+  return true;
+}
+
+/* Whether answers come from somewhere else than where the sandbox sent to. */
+static bool is_redirected(const uint8_t *attributes, size_t size, uint32_t destination) {
+  size_t tuple_size = 0, ip_size = 0;
+  uint32_t source;
+  const uint8_t *tuple = nl_find(attributes, size, CTA_TUPLE_REPLY, &tuple_size);
+  const uint8_t *ip = tuple == NULL ? NULL : nl_find(tuple, tuple_size, CTA_TUPLE_IP, &ip_size);
+  return ip != NULL && get_address(ip, ip_size, CTA_IP_V4_SRC, &source) && source != destination;
+}
+
+static void take_flow(const uint8_t *payload, size_t size, void *context) {
+  static const uint8_t zero[2] = {0};
+  struct flow_search *search = context;
+  size_t tuple_size = 0, ip_size = 0, proto_size = 0, length = 0;
+  uint32_t source;
+  struct flow flow = {0};
+  if (size < sizeof(struct nfgenmsg) || search->count == MAX_FLOWS) return;
+  const uint8_t *attributes = payload + sizeof(struct nfgenmsg);
+  size_t attributes_size = size - sizeof(struct nfgenmsg);
+  const uint8_t *tuple = nl_find(attributes, attributes_size, CTA_TUPLE_ORIG, &tuple_size);
+  const uint8_t *ip = tuple == NULL ? NULL : nl_find(tuple, tuple_size, CTA_TUPLE_IP, &ip_size);
+  const uint8_t *proto = tuple == NULL ? NULL : nl_find(tuple, tuple_size, CTA_TUPLE_PROTO, &proto_size);
+  if (ip == NULL || proto == NULL || !get_address(ip, ip_size, CTA_IP_V4_SRC, &source) || source != search->source) return;
+  if (!get_address(ip, ip_size, CTA_IP_V4_DST, &flow.destination)) return;
+  const uint8_t *number = nl_find(proto, proto_size, CTA_PROTO_NUM, &length);
+  if (number == NULL || length != 1) return;
+  flow.protocol = number[0];
+  if (flow.protocol == IPPROTO_ICMP) {
+    const uint8_t *type = nl_find(proto, proto_size, CTA_PROTO_ICMP_TYPE, &length);
+    const uint8_t *code = nl_find(proto, proto_size, CTA_PROTO_ICMP_CODE, &length);
+    flow.source_port = get_be16(nl_find(proto, proto_size, CTA_PROTO_ICMP_ID, &length), zero);
+    flow.destination_port = (uint16_t)((type == NULL ? 0 : type[0]) << 8 | (code == NULL ? 0 : code[0]));
+  } else {
+    flow.source_port = get_be16(nl_find(proto, proto_size, CTA_PROTO_SRC_PORT, &length), zero);
+    flow.destination_port = get_be16(nl_find(proto, proto_size, CTA_PROTO_DST_PORT, &length), zero);
+  }
+  flow.redirected = is_redirected(attributes, attributes_size, flow.destination);
+  search->flows[search->count++] = flow;
+}
+
+static void put_source_and_destination(struct nl_batch *batch, uint32_t source, const uint32_t *destination) {
+  size_t ip = nl_nest(batch, CTA_TUPLE_IP);
+  nl_put_be32(batch, CTA_IP_V4_SRC, source);
+  if (destination != NULL) nl_put_be32(batch, CTA_IP_V4_DST, *destination);
+  nl_end(batch, ip);
+}
+
+int firewall_flows(const struct firewall *firewall, uint32_t source, struct flow *flows, struct failure *failure) {
+  uint8_t bytes[SMALL];
+  struct nl_batch batch;
+  struct flow_search search = {.source = source, .flows = flows};
+  nl_start(&batch, bytes, sizeof(bytes));
+  (void)nl_message(&batch, type_of(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET), NLM_F_DUMP, &ipv4, sizeof(ipv4));
+  /* the kernel looks only for this source, where it can (since 5.8); take_flow does in any case */
+  size_t tuple = nl_nest(&batch, CTA_TUPLE_ORIG);
+  put_source_and_destination(&batch, source, NULL);
+  nl_end(&batch, tuple);
+  size_t filter = nl_nest(&batch, CTA_FILTER);
+  nl_put_u32(&batch, CTA_FILTER_ORIG_FLAGS, 1U << 0); /* CTA_FILTER_F_CTA_IP_SRC, which the kernel's headers do not export */
+  nl_put_u32(&batch, CTA_FILTER_REPLY_FLAGS, 0);
+  nl_end(&batch, filter);
+  if (nl_query(firewall->netfilter, &batch, take_flow, &search) < 0) return fail(failure, "list tracked connections");
+  return search.count;
+}
+
+static void put_flow(struct nl_batch *batch, uint32_t source, const struct flow *flow) {
+  uint16_t source_port = htobe16(flow->source_port), destination_port = htobe16(flow->destination_port);
+  size_t tuple = nl_nest(batch, CTA_TUPLE_ORIG);
+  put_source_and_destination(batch, source, &flow->destination);
+  size_t proto = nl_nest(batch, CTA_TUPLE_PROTO);
+  nl_put_u8(batch, CTA_PROTO_NUM, flow->protocol);
+  if (flow->protocol == IPPROTO_ICMP) {
+    nl_put(batch, CTA_PROTO_ICMP_ID, &source_port, sizeof(source_port));
+    nl_put_u8(batch, CTA_PROTO_ICMP_TYPE, (uint8_t)(flow->destination_port >> 8));
+    nl_put_u8(batch, CTA_PROTO_ICMP_CODE, (uint8_t)flow->destination_port);
+  } else {
+    nl_put(batch, CTA_PROTO_SRC_PORT, &source_port, sizeof(source_port));
+    nl_put(batch, CTA_PROTO_DST_PORT, &destination_port, sizeof(destination_port));
+  }
+  nl_end(batch, proto);
+  nl_end(batch, tuple);
+}
+
+int firewall_cut(const struct firewall *firewall, uint32_t source, const struct flow *flow, struct failure *failure) {
+  uint8_t bytes[SMALL];
+  struct nl_batch batch;
+  nl_start(&batch, bytes, sizeof(bytes));
+  (void)nl_message(&batch, type_of(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_DELETE), NLM_F_ACK, &ipv4, sizeof(ipv4));
+  put_flow(&batch, source, flow);
+  if (nl_transact(firewall->netfilter, &batch, ENOENT) < 0) return fail(failure, "forget a tracked connection");
+  return 0;
+}
+
+/* An IPv4 packet's first bytes. Fragments were put together before, so that a port is where it should be. */
+static bool understand_packet(const uint8_t *bytes, size_t size, struct logged_packet *packet) {
+  if (size < 20 || bytes[0] >> 4 != 4) return false;
+  size_t header = (size_t)(bytes[0] & 15) * 4;
+  packet->protocol = bytes[9];
+  memcpy(&packet->source, bytes + 12, sizeof(packet->source));
+  memcpy(&packet->destination, bytes + 16, sizeof(packet->destination));
+  packet->source = be32toh(packet->source);
+  packet->destination = be32toh(packet->destination);
+  bool has_ports = packet->protocol == IPPROTO_TCP || packet->protocol == IPPROTO_UDP;
+  packet->destination_port = has_ports && size >= header + 4 ? get_be16(bytes + header + 2, NULL) : 0;
+  return true;
+}
+
+void firewall_read_log(const struct firewall *firewall, void (*each)(const struct logged_packet *packet, void *context), void *context) {
+  static _Alignas(struct nlmsghdr) uint8_t buffer[NETLINK_RECEIVE];
+  ssize_t count = recv(firewall->log, buffer, sizeof(buffer), MSG_DONTWAIT);
+  size_t left = count < 0 ? 0 : (size_t)count;
+  for (struct nlmsghdr *message = (struct nlmsghdr *)buffer; NLMSG_OK(message, left); message = NLMSG_NEXT(message, left)) {
+    size_t prefix_size = 0, size = 0, total = message->nlmsg_len - NLMSG_HDRLEN;
+    struct logged_packet packet = {0};
+    if (message->nlmsg_type != type_of(NFNL_SUBSYS_ULOG, NFULNL_MSG_PACKET) || total < sizeof(struct nfgenmsg)) continue;
+    const uint8_t *attributes = (const uint8_t *)NLMSG_DATA(message) + sizeof(struct nfgenmsg);
+    const uint8_t *prefix = nl_find(attributes, total - sizeof(struct nfgenmsg), NFULA_PREFIX, &prefix_size);
+    const uint8_t *bytes = nl_find(attributes, total - sizeof(struct nfgenmsg), NFULA_PAYLOAD, &size);
+    if (prefix == NULL || prefix_size == 0 || bytes == NULL || !understand_packet(bytes, size, &packet)) continue;
+    packet.allowed = prefix[0] == 'a';
+    each(&packet, context);
+  }
+}

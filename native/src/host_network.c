@@ -1,0 +1,121 @@
+#include "kernel_api.h"
+
+#include "host_network.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+
+#include "io.h"
+
+static struct flow flows[MAX_FLOWS];
+
+static int bad_request(struct failure *failure) {
+  errno = EBADMSG;
+  return fail(failure, "understand the request");
+}
+
+static int require_network(const struct host *host, struct failure *failure) {
+  errno = ENETDOWN;
+  return host->network.wanted ? 0 : fail(failure, "use the network, which is switched off");
+}
+
+/* Reads the number of a cell, which must be there with nothing behind when `alone`. */
+static int read_index(struct reader *reader, bool alone, uint32_t *index, struct failure *failure) {
+  *index = read_u32(reader);
+  if (reader->failed || (alone && !reader_finished(reader)) || *index >= MAX_CELLS) return bad_request(failure);
+  return 0;
+}
+
+int host_watch_log(const struct host *host, struct failure *failure) {
+  struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uint64_t)TAG_LOG};
+  if (!host->network.wanted) return 0;
+  if (epoll_ctl(host->epoll, EPOLL_CTL_ADD, host->network.firewall.log, &event) < 0) return fail(failure, "watch the firewall's log");
+  return 0;
+}
+
+static void tell_of_packet(const struct logged_packet *packet, void *context) {
+  struct host *host = context;
+  uint32_t index = packet->source - link_address(host->network.subnet, 0);
+  if (index >= MAX_CELLS) return;
+  writer_reset(&host->reply);
+  write_u32(&host->reply, index);
+  write_u32(&host->reply, packet->allowed ? 1 : 0);
+  write_u32(&host->reply, packet->destination);
+  write_u32(&host->reply, packet->destination_port);
+  write_u32(&host->reply, packet->protocol);
+  host_answer(host, 0, EVENT_PACKET, &(struct failure){0});
+}
+
+void host_packets_logged(struct host *host) { firewall_read_log(&host->network.firewall, tell_of_packet, host); }
+
+int op_net_update(struct host *host, struct reader *reader, struct failure *failure) {
+  if (require_network(host, failure) < 0) return -1;
+  return firewall_update(&host->network.firewall, reader, failure);
+}
+
+int op_net_stats(struct host *host, struct reader *reader, struct failure *failure) {
+  uint32_t index;
+  struct link_traffic traffic = {0};
+  uint64_t refused[2];
+  if (read_index(reader, true, &index, failure) < 0 || require_network(host, failure) < 0) return -1;
+  if (link_traffic(host->network.route, index, &traffic, failure) < 0) return -1;
+  uint32_t address = link_address(host->network.subnet, index);
+  if (firewall_counter(&host->network.firewall, "refused", address, refused, failure) < 0) return -1;
+  write_u64(&host->reply, traffic.received_bytes);
+  write_u64(&host->reply, traffic.received_packets);
+  write_u64(&host->reply, traffic.sent_bytes);
+  write_u64(&host->reply, traffic.sent_packets);
+  write_u64(&host->reply, refused[0]);
+  return 0;
+}
+
+int op_net_flows(struct host *host, struct reader *reader, struct failure *failure) {
+  uint32_t index;
+  if (read_index(reader, true, &index, failure) < 0 || require_network(host, failure) < 0) return -1;
+  int count = firewall_flows(&host->network.firewall, link_address(host->network.subnet, index), flows, failure);
+  if (count < 0) return -1;
+  write_u32(&host->reply, (uint32_t)count);
+  for (int i = 0; i < count; i++) {
+    write_u32(&host->reply, flows[i].destination);
+    write_u32(&host->reply, (uint32_t)flows[i].source_port << 16 | flows[i].destination_port);
+    write_u32(&host->reply, flows[i].protocol | (flows[i].redirected ? 256U : 0));
+  }
+  return 0;
+}
+
+int op_net_cut(struct host *host, struct reader *reader, struct failure *failure) {
+  uint32_t index;
+  if (read_index(reader, false, &index, failure) < 0 || require_network(host, failure) < 0) return -1;
+  uint32_t count = read_u32(reader);
+  if (reader->failed || count > MAX_FLOWS) return bad_request(failure);
+  for (uint32_t i = 0; i < count; i++) {
+    flows[i].destination = read_u32(reader);
+    uint32_t ports = read_u32(reader);
+    flows[i].source_port = (uint16_t)(ports >> 16);
+    flows[i].destination_port = (uint16_t)ports;
+    flows[i].protocol = (uint8_t)read_u32(reader);
+  }
+  if (!reader_finished(reader)) return bad_request(failure);
+  for (uint32_t i = 0; i < count; i++)
+    if (firewall_cut(&host->network.firewall, link_address(host->network.subnet, index), &flows[i], failure) < 0) return -1;
+  return 0;
+}
+
+int op_net_shape(struct host *host, struct reader *reader, struct failure *failure) {
+  char name[IFNAMSIZ];
+  uint32_t index;
+  if (read_index(reader, false, &index, failure) < 0 || require_network(host, failure) < 0) return -1;
+  uint64_t to_cell = read_u64(reader), from_cell = read_u64(reader);
+  if (!reader_finished(reader)) return bad_request(failure);
+  pid_t pid;
+  if (living_cell(host, index, &pid, failure) < 0) return -1;
+  link_name(index, name);
+  if (link_shape(host->network.route, name, to_cell, failure) < 0) return -1;
+  return network_shape_inside(&host->network, pid, from_cell, failure);
+}
+
+int op_net_close(struct host *host, struct reader *reader, struct failure *failure) {
+  if (!reader_finished(reader)) return bad_request(failure);
+  if (require_network(host, failure) < 0) return -1;
+  return link_gateway(host->network.route, host->network.subnet + 1, false, failure);
+}

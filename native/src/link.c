@@ -1,0 +1,263 @@
+#include "kernel_api.h"
+
+#include "link.h"
+
+#include <errno.h>
+#include <linux/if_link.h>
+#include <linux/neighbour.h>
+#include <linux/pkt_sched.h>
+#include <linux/rtnetlink.h>
+#include <linux/veth.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+
+#include "io.h"
+#include "netlink.h"
+
+enum { CAPACITY = 4096, NAME_TRIES = 400, NAME_WAIT_NS = 5000000, HARDWARE_ADDRESS = 6, LEAST_BURST = 131072 };
+
+const char link_inside[] = "eth0";
+
+void link_name(uint32_t index, char name[IFNAMSIZ]) { (void)format(name, IFNAMSIZ, "sq%uh", index); }
+
+/* Locally administered; the third byte from the left tells the ends apart. */
+static void hardware_address(uint32_t index, bool host, uint8_t address[HARDWARE_ADDRESS]) {
+  const uint8_t bytes[HARDWARE_ADDRESS] = {0x02, 0x53, host ? 0x01 : 0x02, (uint8_t)(index >> 16), (uint8_t)(index >> 8), (uint8_t)index};
+  memcpy(address, bytes, sizeof(bytes));
+}
+
+static int interface_index(int netlink, const char *name, struct failure *failure) {
+  struct ifreq request = {0};
+  (void)format(request.ifr_name, sizeof(request.ifr_name), "%s", name);
+  if (ioctl(netlink, SIOCGIFINDEX, &request) < 0) return fail(failure, "find interface %s", name);
+  return request.ifr_ifindex;
+}
+
+static int create_pair(const struct link_plan *plan, int cell, int host_netns) {
+  uint8_t bytes[CAPACITY], address[HARDWARE_ADDRESS];
+  char name[IFNAMSIZ];
+  struct nl_batch batch;
+  const struct ifinfomsg none = {.ifi_family = AF_UNSPEC};
+  link_name(plan->index, name);
+  nl_start(&batch, bytes, sizeof(bytes));
+  (void)nl_message(&batch, RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &none, sizeof(none));
+  hardware_address(plan->index, false, address);
+  nl_put_text(&batch, IFLA_IFNAME, link_inside);
+  nl_put(&batch, IFLA_ADDRESS, address, sizeof(address));
+  size_t info = nl_nest(&batch, IFLA_LINKINFO);
+  nl_put_text(&batch, IFLA_INFO_KIND, "veth");
+  size_t data = nl_nest(&batch, IFLA_INFO_DATA);
+  size_t peer = nl_nest(&batch, VETH_INFO_PEER);
+  size_t header = batch.size;
+  batch.size += NLMSG_ALIGN(sizeof(none)); /* the peer's own header, without an attribute's */
+  if (batch.size > batch.capacity) batch.failed = true;
+  else memcpy(bytes + header, &none, sizeof(none));
+  hardware_address(plan->index, true, address);
+  nl_put_text(&batch, IFLA_IFNAME, name);
+  nl_put(&batch, IFLA_ADDRESS, address, sizeof(address));
+  nl_put_u32(&batch, IFLA_GROUP, LINK_GROUP);
+  nl_put_u32(&batch, IFLA_NET_NS_FD, (uint32_t)host_netns);
+  nl_end(&batch, peer);
+  nl_end(&batch, data);
+  nl_end(&batch, info);
+  return nl_transact(cell, &batch, 0);
+}
+
+static int remove_link(int host, const char *name) {
+  uint8_t bytes[256];
+  struct nl_batch batch;
+  const struct ifinfomsg none = {.ifi_family = AF_UNSPEC};
+  nl_start(&batch, bytes, sizeof(bytes));
+  (void)nl_message(&batch, RTM_DELLINK, NLM_F_ACK, &none, sizeof(none));
+  nl_put_text(&batch, IFLA_IFNAME, name);
+  return nl_transact(host, &batch, ENODEV);
+}
+
+/* A link goes a moment after its cell does; one of the same number may still be there, and is in nobody's use. */
+static int create_named(const struct link_plan *plan, int cell, int host, int host_netns, struct failure *failure) {
+  char name[IFNAMSIZ];
+  link_name(plan->index, name);
+  for (int attempt = 0; create_pair(plan, cell, host_netns) < 0; attempt++) {
+    if (errno != EEXIST || attempt == NAME_TRIES) return fail(failure, "make link %s", name);
+    if (attempt == 0) (void)remove_link(host, name);
+    (void)nanosleep(&(struct timespec){.tv_nsec = NAME_WAIT_NS}, NULL);
+  }
+  return 0;
+}
+
+static void put_up(struct nl_batch *batch, int interface, unsigned more) {
+  const struct ifinfomsg info = {
+      .ifi_family = AF_UNSPEC, .ifi_index = interface, .ifi_flags = IFF_UP | more, .ifi_change = IFF_UP | more};
+  (void)nl_message(batch, RTM_NEWLINK, NLM_F_ACK, &info, sizeof(info));
+}
+
+static void put_neighbour(struct nl_batch *batch, int interface, uint32_t address, const uint8_t hardware[HARDWARE_ADDRESS]) {
+  const struct ndmsg info = {.ndm_family = AF_INET, .ndm_ifindex = interface, .ndm_state = NUD_PERMANENT};
+  (void)nl_message(batch, RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, &info, sizeof(info));
+  nl_put_be32(batch, NDA_DST, address);
+  nl_put(batch, NDA_LLADDR, hardware, HARDWARE_ADDRESS);
+}
+
+/* A route to `destination` (null: everything) over an interface, through `gateway` (0: none), which need not be on any network. */
+static void put_route(struct nl_batch *batch, int interface, const uint32_t *destination, uint32_t gateway) {
+  const struct rtmsg info = {.rtm_family = AF_INET,
+                             .rtm_dst_len = destination == NULL ? 0 : 32,
+                             .rtm_table = RT_TABLE_MAIN,
+                             .rtm_protocol = RTPROT_STATIC,
+                             .rtm_scope = gateway != 0 ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK,
+                             .rtm_type = RTN_UNICAST,
+                             .rtm_flags = gateway != 0 ? RTNH_F_ONLINK : 0};
+  (void)nl_message(batch, RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, &info, sizeof(info));
+  if (destination != NULL) nl_put_be32(batch, RTA_DST, *destination);
+  if (gateway != 0) nl_put_be32(batch, RTA_GATEWAY, gateway);
+  nl_put_u32(batch, RTA_OIF, (uint32_t)interface);
+}
+
+static void put_address(struct nl_batch *batch, int interface, uint16_t type, uint16_t flags, uint32_t address) {
+  const struct ifaddrmsg info = {.ifa_family = AF_INET, .ifa_prefixlen = 32, .ifa_index = (unsigned)interface};
+  (void)nl_message(batch, type, NLM_F_ACK | flags, &info, sizeof(info));
+  nl_put_be32(batch, IFA_LOCAL, address);
+  nl_put_be32(batch, IFA_ADDRESS, address);
+}
+
+static int set_up_inside(const struct link_plan *plan, int cell, struct failure *failure) {
+  uint8_t bytes[CAPACITY], gateway[HARDWARE_ADDRESS];
+  struct nl_batch batch;
+  int interface = interface_index(cell, link_inside, failure);
+  if (interface < 0) return -1;
+  hardware_address(plan->index, true, gateway);
+  nl_start(&batch, bytes, sizeof(bytes));
+  put_address(&batch, interface, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, plan->address);
+  put_up(&batch, interface, IFF_NOARP);
+  put_neighbour(&batch, interface, plan->gateway, gateway);
+  put_route(&batch, interface, NULL, plan->gateway);
+  if (nl_transact(cell, &batch, 0) < 0) return fail(failure, "set up the cell's end of its link");
+  return 0;
+}
+
+static int set_up_outside(const struct link_plan *plan, int host, struct failure *failure) {
+  uint8_t bytes[CAPACITY], cell[HARDWARE_ADDRESS];
+  char name[IFNAMSIZ];
+  struct nl_batch batch;
+  link_name(plan->index, name);
+  int interface = interface_index(host, name, failure);
+  if (interface < 0) return -1;
+  hardware_address(plan->index, false, cell);
+  nl_start(&batch, bytes, sizeof(bytes));
+  put_up(&batch, interface, IFF_NOARP);
+  put_neighbour(&batch, interface, plan->address, cell);
+  put_route(&batch, interface, &plan->address, 0);
+  if (nl_transact(host, &batch, 0) < 0) return fail(failure, "set up link %s", name);
+  return 0;
+}
+
+/* A setting of the network namespace that the caller is in. A kernel without IPv6 lacks its settings. */
+static int set_sysctl(const char *path, const char *value, struct failure *failure) {
+  if (write_file_at(AT_FDCWD, path, value) == 0) return 0;
+  if (errno == ENOENT && strncmp(path, "/proc/sys/net/ipv6/", 19) == 0) return 0;
+  return fail(failure, "write %s to %s", value, path);
+}
+
+int link_make(const struct link_plan *plan, int host, int host_netns, struct failure *failure) {
+  AUTO_CLOSE int cell = nl_open(NETLINK_ROUTE, failure);
+  if (cell < 0) return -1;
+  /* Before there is an interface: none will have IPv6 but loopback. */
+  if (set_sysctl("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1", failure) < 0) return -1;
+  if (create_named(plan, cell, host, host_netns, failure) < 0) return -1;
+  if (set_up_inside(plan, cell, failure) < 0) return -1;
+  return set_up_outside(plan, host, failure);
+}
+
+int link_open(const struct link_plan *plan, struct failure *failure) {
+  static const struct {
+    const char *pattern, *value;
+  } settings[] = {
+      {"/proc/sys/net/ipv6/conf/%s/disable_ipv6", "1"},
+      {"/proc/sys/net/ipv4/conf/%s/send_redirects", "0"},
+      {"/proc/sys/net/ipv4/conf/%s/accept_redirects", "0"},
+      {"/proc/sys/net/ipv4/conf/%s/rp_filter", "1"},
+      {"/proc/sys/net/ipv4/conf/%s/forwarding", "1"},
+  };
+  char name[IFNAMSIZ], path[128];
+  link_name(plan->index, name);
+  for (size_t i = 0; i < ARRAY_LEN(settings); i++) {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+    (void)format(path, sizeof(path), settings[i].pattern, name);
+#pragma GCC diagnostic pop
+    if (set_sysctl(path, settings[i].value, failure) < 0) return -1;
+  }
+  return 0;
+}
+
+int link_gateway(int host, uint32_t gateway, bool present, struct failure *failure) {
+  uint8_t bytes[256];
+  struct nl_batch batch;
+  int interface = interface_index(host, "lo", failure);
+  if (interface < 0) return -1;
+  nl_start(&batch, bytes, sizeof(bytes));
+  put_address(&batch, interface, present ? RTM_NEWADDR : RTM_DELADDR, present ? NLM_F_CREATE | NLM_F_EXCL : 0, gateway);
+  if (nl_transact(host, &batch, present ? EEXIST : EADDRNOTAVAIL) < 0)
+    return fail(failure, "%s the gateway's address", present ? "add" : "remove");
+  return 0;
+}
+
+static void take_traffic(const uint8_t *payload, size_t size, void *context) {
+  struct link_traffic *traffic = context;
+  struct rtnl_link_stats64 stats;
+  size_t length = 0;
+  if (size < NLMSG_ALIGN(sizeof(struct ifinfomsg))) return;
+  const uint8_t *found =
+      nl_find(payload + NLMSG_ALIGN(sizeof(struct ifinfomsg)), size - NLMSG_ALIGN(sizeof(struct ifinfomsg)), IFLA_STATS64, &length);
+  if (found == NULL) return;
+  memset(&stats, 0, sizeof(stats));
+  memcpy(&stats, found, length < sizeof(stats) ? length : sizeof(stats));
+  *traffic = (struct link_traffic){stats.rx_bytes, stats.rx_packets, stats.tx_bytes, stats.tx_packets};
+}
+
+/* A query for one object is answered by that object, then by an acknowledgement. */
+int link_traffic(int host, uint32_t index, struct link_traffic *traffic, struct failure *failure) {
+  uint8_t bytes[256];
+  char name[IFNAMSIZ];
+  struct nl_batch batch;
+  const struct ifinfomsg none = {.ifi_family = AF_UNSPEC};
+  link_name(index, name);
+  nl_start(&batch, bytes, sizeof(bytes));
+  (void)nl_message(&batch, RTM_GETLINK, NLM_F_ACK, &none, sizeof(none));
+  nl_put_text(&batch, IFLA_IFNAME, name);
+  if (nl_query(host, &batch, take_traffic, traffic) < 0) return fail(failure, "read the traffic of link %s", name);
+  return 0;
+}
+
+/* A token bucket of a fiftieth of a second, with room for a packet before its segmentation, and a queue of a tenth. Source: tc-tbf(8) */
+static void put_bucket(struct nl_batch *batch, uint64_t rate) {
+  uint64_t burst = rate / 50 < LEAST_BURST ? LEAST_BURST : rate / 50, limit = burst + rate / 10;
+  struct tc_tbf_qopt options = {.limit = (uint32_t)(limit > UINT32_MAX ? UINT32_MAX : limit)};
+  options.rate.rate = (uint32_t)(rate > UINT32_MAX ? UINT32_MAX : rate);
+  options.rate.linklayer = TC_LINKLAYER_ETHERNET;
+  size_t nest = nl_nest(batch, TCA_OPTIONS);
+  nl_put(batch, TCA_TBF_PARMS, &options, sizeof(options));
+  nl_put_u32(batch, TCA_TBF_BURST, (uint32_t)burst);
+  if (rate > UINT32_MAX) nl_put(batch, TCA_TBF_RATE64, &rate, sizeof(rate));
+  nl_end(batch, nest);
+}
+
+int link_shape(int netlink, const char *name, uint64_t rate, struct failure *failure) {
+  uint8_t bytes[512];
+  struct nl_batch batch;
+  int interface = interface_index(netlink, name, failure);
+  if (interface < 0) return -1;
+  struct tcmsg info = {.tcm_family = AF_UNSPEC, .tcm_ifindex = interface, .tcm_parent = TC_H_ROOT};
+  nl_start(&batch, bytes, sizeof(bytes));
+  if (rate == 0) {
+    (void)nl_message(&batch, RTM_DELQDISC, NLM_F_ACK, &info, sizeof(info));
+  } else {
+    (void)nl_message(&batch, RTM_NEWQDISC, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, &info, sizeof(info));
+    nl_put_text(&batch, TCA_KIND, "tbf");
+    put_bucket(&batch, rate);
+  }
+  int result = nl_transact(netlink, &batch, rate == 0 ? ENOENT : 0);
+  if (result < 0 && rate == 0 && errno == EINVAL) return 0; /* the other way in which a kernel says that there is none */
+  return result < 0 ? fail(failure, "limit the bandwidth of link %s", name) : 0;
+}
