@@ -68,6 +68,7 @@ export class Daemon {
     const { config, emit } = options;
     await mkdir(join(config.dataDir, "modules"), { recursive: true });
     await mkdir(config.runDir, { recursive: true, mode: 0o700 });
+    let network: DaemonNetwork | null = null;
     const kernel = await LinuxKernel.start({
       binary: options.hostBinary,
       runDir: config.runDir,
@@ -75,13 +76,16 @@ export class Daemon {
       uidBase: config.uidBase,
       subnet: config.subnet,
       cgroupRoot: config.cgroupRoot,
-      hostRestarted: (reason) => emit({ type: "host.restarted", reason }),
+      hostRestarted: (reason) => {
+        emit({ type: "host.restarted", reason });
+        network?.restore();
+      },
     });
     const template = new Ext4Template(join(config.dataDir, "cache", "upper-template"));
     const store = new SandboxFiles(config.dataDir, (path, size) => template.make(path, size));
     const cells = new Cells(kernel, { poolSize: config.poolSize, emit });
     const layers = new Layers(kernel, { lingerMs: layerLingerMs });
-    const network = await DaemonNetwork.start(kernel.firewall, options);
+    network = await DaemonNetwork.start(kernel.firewall, options);
     const parts = { kernel, store, catalog: options.catalog, layers, cells, networks: network.networks };
     const sandboxes = new Sandboxes(parts, {
       maxSandboxes: config.maxSandboxes,

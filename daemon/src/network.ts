@@ -13,6 +13,7 @@ import { lockNetwork } from "./kernel/network/lock.js";
 import { DecisionLog } from "./store/decision-log.js";
 
 const expireMs = 10_000;
+const restoreDelayMs = 500;
 /** connections of one sandbox that the host tracks at once; the host's own table has room for many sandboxes then */
 const connectionLimit = 2_048;
 
@@ -25,6 +26,8 @@ interface NetworkOptions {
 export class DaemonNetwork {
   readonly networks: Networks;
   readonly decisions: DecisionLog;
+  /** Loads the rules again, when somebody may have changed them behind a new sq-host's back. */
+  readonly restore: () => void;
   readonly #firewall: LinuxFirewall | null;
   readonly #plane: ThreadPlane | null;
   readonly #lock: Server | null;
@@ -34,7 +37,13 @@ export class DaemonNetwork {
   private constructor(
     networks: Networks,
     decisions: DecisionLog,
-    parts: { firewall: LinuxFirewall; plane: ThreadPlane; lock: Server; timer: NodeJS.Timeout } | null,
+    parts: {
+      firewall: LinuxFirewall;
+      plane: ThreadPlane;
+      lock: Server;
+      timer: NodeJS.Timeout;
+      restore: () => void;
+    } | null,
     forwarding: Forwarding,
   ) {
     this.networks = networks;
@@ -43,6 +52,7 @@ export class DaemonNetwork {
     this.#plane = parts?.plane ?? null;
     this.#lock = parts?.lock ?? null;
     this.#timer = parts?.timer;
+    this.restore = parts?.restore ?? (() => undefined);
     this.#forwarding = forwarding;
   }
 
@@ -60,21 +70,32 @@ export class DaemonNetwork {
       resolverPort: 53,
       report,
     });
-    await firewall.load({
-      ports: plane.ports,
-      apiPort: config.listen.kind === "tcp" ? config.listen.port : null,
-      specialRanges: specialRanges[4],
-      connectionLimit,
-      closedInterfaces: await forwarding.open(),
-    });
+    const load = async (): Promise<void> =>
+      firewall.load({
+        ports: plane.ports,
+        apiPort: config.listen.kind === "tcp" ? config.listen.port : null,
+        specialRanges: specialRanges[4],
+        connectionLimit,
+        closedInterfaces: await forwarding.open(),
+      });
+    await load();
     const audit = (decision: Decision): void => decisions.append(logged(decision));
     const networks = new SandboxNetworks({ firewall, plane, audit });
     plane.connect(networks);
+    const restore = restorer(async () => {
+      await load();
+      await networks.restore();
+      await firewall.open();
+    }, report);
+    firewall.onGone(() => {
+      report("the firewall's rules were removed by somebody else, and are loaded again; links are closed meanwhile");
+      restore();
+    });
     const timer = setInterval(() => {
       networks.expire().catch(report);
       leaveToOthers(firewall, forwarding).catch(report);
     }, expireMs).unref();
-    return new DaemonNetwork(networks, decisions, { firewall, plane, lock, timer }, forwarding);
+    return new DaemonNetwork(networks, decisions, { firewall, plane, lock, timer, restore }, forwarding);
   }
 
   /** Ends the plane; with `forget`, which is right only when no sandbox is left, nothing of the network stays on the host. */
@@ -88,6 +109,31 @@ export class DaemonNetwork {
     await this.decisions.close();
     this.#lock?.close();
   }
+}
+
+/** Runs `work` when asked to, once more when asked meanwhile, and again a moment later when it fails. */
+function restorer(work: () => Promise<void>, report: (error: unknown) => void): () => void {
+  let running = false;
+  let again = false;
+  const start = (): void => {
+    if (running) {
+      again = true;
+      return;
+    }
+    running = true;
+    work()
+      .catch((error: unknown) => {
+        report(error);
+        again = true;
+        return new Promise((resolve) => setTimeout(resolve, restoreDelayMs).unref());
+      })
+      .finally(() => {
+        running = false;
+        if (again) start();
+        again = false;
+      });
+  };
+  return start;
 }
 
 /** Once something else on the machine switches forwarding on, keeping interfaces closed would break that. */

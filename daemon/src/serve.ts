@@ -44,7 +44,10 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
       writeEvent(event);
       metrics.observe(event);
     },
-    report: (error) => log.error({ err: error }, "network"),
+    report: (error) => {
+      if (typeof error === "string") log.warn(error);
+      else log.error({ err: error }, "network");
+    },
     reapFailed: (sandbox, error) => log.error({ sandbox, err: error }, "cannot destroy an expired sandbox"),
   });
   metrics.watch(daemon.gauges);

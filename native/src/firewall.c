@@ -45,7 +45,11 @@ static int bind_log(int fd, struct failure *failure) {
 int firewall_open(struct firewall *firewall, struct failure *failure) {
   firewall->netfilter = nl_open(NETLINK_NETFILTER, failure);
   firewall->log = nl_open(NETLINK_NETFILTER, failure);
-  if (firewall->netfilter < 0 || firewall->log < 0) return -1;
+  firewall->changes = nl_open(NETLINK_NETFILTER, failure);
+  if (firewall->netfilter < 0 || firewall->log < 0 || firewall->changes < 0) return -1;
+  int group = NFNLGRP_NFTABLES;
+  if (setsockopt(firewall->changes, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof(group)) < 0)
+    return fail(failure, "listen to changes of the firewall");
   return bind_log(firewall->log, failure);
 }
 
@@ -276,6 +280,31 @@ int firewall_cut(const struct firewall *firewall, uint32_t source, const struct 
   put_flow(&batch, source, flow);
   if (nl_transact(firewall->netfilter, &batch, ENOENT) < 0) return fail(failure, "forget a tracked connection");
   return 0;
+}
+
+static bool is_our_table(const uint8_t *payload, size_t size) {
+  struct nfgenmsg header;
+  size_t length = 0;
+  if (size < sizeof(header)) return false;
+  memcpy(&header, payload, sizeof(header));
+  const uint8_t *name = nl_find(payload + sizeof(header), size - sizeof(header), NFTA_TABLE_NAME, &length);
+  return header.nfgen_family == NFPROTO_INET && name != NULL && length == sizeof(table) && memcmp(name, table, length) == 0;
+}
+
+bool firewall_is_gone(const struct firewall *firewall) {
+  static _Alignas(struct nlmsghdr) uint8_t buffer[NETLINK_RECEIVE];
+  bool gone = false;
+  for (;;) {
+    ssize_t count = recv(firewall->changes, buffer, sizeof(buffer), MSG_DONTWAIT | MSG_TRUNC);
+    if (count < 0 && errno == ENOBUFS) return true; /* too much happened to know what: whoever asks looks again */
+    if (count < 0) return gone;
+    size_t left = (size_t)count > sizeof(buffer) ? 0 : (size_t)count;
+    for (struct nlmsghdr *message = (struct nlmsghdr *)buffer; NLMSG_OK(message, left); message = NLMSG_NEXT(message, left)) {
+      bool made = message->nlmsg_type == type_of(NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWTABLE);
+      if (!made && message->nlmsg_type != type_of(NFNL_SUBSYS_NFTABLES, NFT_MSG_DELTABLE)) continue;
+      if (is_our_table(NLMSG_DATA(message), message->nlmsg_len - NLMSG_HDRLEN)) gone = !made;
+    }
+  }
 }
 
 /* An IPv4 packet's first bytes. Fragments were put together before, so that a port is where it should be. */

@@ -35,6 +35,7 @@ struct logged_packet {
 struct firewall {
   int netfilter; /* for requests */
   int log;       /* for packets */
+  int changes;   /* for what happens to tables */
 };
 
 int firewall_open(struct firewall *firewall, struct failure *failure);
@@ -53,6 +54,9 @@ int firewall_flows(const struct firewall *firewall, uint32_t source, struct flow
 
 /* Forgets a connection, whose next packet is then decided on as a first one; one that is gone is fine. */
 int firewall_cut(const struct firewall *firewall, uint32_t source, const struct flow *flow, struct failure *failure);
+
+/* Reads what was told of tables; true when squashd's is gone, and no other has taken its place. Somebody may flush all rules of the host. */
+bool firewall_is_gone(const struct firewall *firewall);
 
 /* Reads what was told of packets; calls `each` with every one. */
 void firewall_read_log(const struct firewall *firewall, void (*each)(const struct logged_packet *packet, void *context), void *context);

@@ -26,11 +26,40 @@ static int read_index(struct reader *reader, bool alone, uint32_t *index, struct
   return 0;
 }
 
-int host_watch_log(const struct host *host, struct failure *failure) {
-  struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uint64_t)TAG_LOG};
+int host_watch_firewall(const struct host *host, struct failure *failure) {
+  struct epoll_event log = {.events = EPOLLIN, .data.u64 = (uint64_t)TAG_LOG};
+  struct epoll_event changes = {.events = EPOLLIN, .data.u64 = (uint64_t)TAG_FIREWALL};
   if (!host->network.wanted) return 0;
-  if (epoll_ctl(host->epoll, EPOLL_CTL_ADD, host->network.firewall.log, &event) < 0) return fail(failure, "watch the firewall's log");
+  if (epoll_ctl(host->epoll, EPOLL_CTL_ADD, host->network.firewall.log, &log) < 0 ||
+      epoll_ctl(host->epoll, EPOLL_CTL_ADD, host->network.firewall.changes, &changes) < 0)
+    return fail(failure, "watch the firewall");
   return 0;
+}
+
+/* Goes on after a failure, and returns the first: a link that cannot be found belongs to a cell that has just died. */
+static int set_links(const struct host *host, bool up, struct failure *failure) {
+  for (uint32_t index = 0; index < MAX_CELLS; index++) {
+    if (host->cells[index].pid == 0) continue;
+    struct link_plan plan = network_link(&host->network, index);
+    struct failure problem = {0};
+    if (link_set(&plan, host->network.route, up, &problem) < 0 && problem.code != ENODEV && failure->code == 0) *failure = problem;
+  }
+  return failure->code == 0 ? 0 : -1;
+}
+
+void host_firewall_changed(struct host *host) {
+  struct failure ignored = {0};
+  if (!firewall_is_gone(&host->network.firewall)) return;
+  (void)set_links(host, false, &ignored);
+  writer_reset(&host->reply);
+  host_answer(host, 0, EVENT_FIREWALL_GONE, &(struct failure){0});
+}
+
+int op_net_gate(struct host *host, struct reader *reader, struct failure *failure) {
+  uint32_t open = read_u32(reader);
+  if (!reader_finished(reader)) return bad_request(failure);
+  if (require_network(host, failure) < 0) return -1;
+  return set_links(host, open != 0, failure);
 }
 
 static void tell_of_packet(const struct logged_packet *packet, void *context) {

@@ -30,7 +30,7 @@ static int op_hello(struct host *host, struct reader *reader, struct failure *fa
   if (run_dir[0] != '/' || data_dir[0] != '/') return bad_request(failure);
   (void)format(host->run_dir, sizeof(host->run_dir), "%s", run_dir);
   host->uid_base = uid_base;
-  if (network_open(&host->network, subnet, failure) < 0 || host_watch_log(host, failure) < 0) return -1;
+  if (network_open(&host->network, subnet, failure) < 0 || host_watch_firewall(host, failure) < 0) return -1;
   if (cgroups_open(&host->cgroups, (int)version, paths, failure) < 0) return -1;
   if (house_open(&host->house, host->run_dir, data_dir, failure) < 0) return -1;
   host->ready = true;
@@ -156,7 +156,7 @@ enum outcome host_operate(struct host *host, const struct frame_header *header, 
       [OP_UPPER_UNMOUNT] = op_upper_unmount, [OP_NETNS_PUBLISH] = op_netns_publish, [OP_NETNS_WITHDRAW] = op_netns_withdraw,
       [OP_CLOSE] = op_close,           [OP_NET_UPDATE] = op_net_update,       [OP_NET_STATS] = op_net_stats,
       [OP_NET_FLOWS] = op_net_flows,   [OP_NET_CUT] = op_net_cut,             [OP_NET_SHAPE] = op_net_shape,
-      [OP_NET_CLOSE] = op_net_close,
+      [OP_NET_GATE] = op_net_gate,     [OP_NET_CLOSE] = op_net_close,
   };
   writer_reset(&host->reply);
   if (header->type == OP_HELLO || host->ready) {

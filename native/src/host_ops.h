@@ -33,9 +33,11 @@ enum operation {
   OP_NET_FLOWS,      /* u32 index → u32 count, flows (u32 destination, u16 destination port and source port, u32 protocol, with bit 8 if redirected) */
   OP_NET_CUT,        /* u32 index, u32 count, flows */
   OP_NET_SHAPE,      /* u32 index, u64 bytes a second to the cell, u64 from it; 0 = unlimited */
+  OP_NET_GATE,       /* u32 open: let packets pass the links of all known cells again, or none */
   OP_NET_CLOSE,      /* remove the gateway's address from the host */
   OP_COUNT,
   EVENT_CELL_DIED = 0x4001, /* u32 index, u32 pid */
+  EVENT_FIREWALL_GONE = 0x4003, /* somebody removed it, and no packet passes any link until OP_NET_GATE */
   EVENT_PACKET = 0x4002     /* u32 index, u32 allowed, u32 destination, u32 port, u32 protocol */
 };
 
@@ -63,7 +65,7 @@ struct host {
 };
 
 /* What the event loop watches, besides cells: their tags are numbers, with a bit above where it is the maker. */
-enum event_tag { TAG_LINK = -1, TAG_LOG = -2 };
+enum event_tag { TAG_LINK = -1, TAG_LOG = -2, TAG_FIREWALL = -3 };
 
 enum outcome { DONE, LATER };
 
@@ -75,6 +77,9 @@ void host_answer(struct host *host, uint32_t request, uint16_t type, const struc
 
 /* The init of a cell, which must be alive: a pid is only used while its pidfd says that it is still the same process. */
 int living_cell(const struct host *host, uint32_t index, pid_t *pid, struct failure *failure);
+
+/* Looks whether the firewall is still there; where it is not, closes all links and tells squashd. */
+void host_firewall_changed(struct host *host);
 
 /* Tells squashd of the packets that the firewall logged. */
 void host_packets_logged(struct host *host);

@@ -86,9 +86,9 @@ static int create_named(const struct link_plan *plan, int cell, int host, int ho
   return 0;
 }
 
-static void put_up(struct nl_batch *batch, int interface, unsigned more) {
+static void put_flags(struct nl_batch *batch, int interface, unsigned flags) {
   const struct ifinfomsg info = {
-      .ifi_family = AF_UNSPEC, .ifi_index = interface, .ifi_flags = IFF_UP | more, .ifi_change = IFF_UP | more};
+      .ifi_family = AF_UNSPEC, .ifi_index = interface, .ifi_flags = flags, .ifi_change = IFF_UP | IFF_NOARP};
   (void)nl_message(batch, RTM_NEWLINK, NLM_F_ACK, &info, sizeof(info));
 }
 
@@ -129,14 +129,14 @@ static int set_up_inside(const struct link_plan *plan, int cell, struct failure 
   hardware_address(plan->index, true, gateway);
   nl_start(&batch, bytes, sizeof(bytes));
   put_address(&batch, interface, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, plan->address);
-  put_up(&batch, interface, IFF_NOARP);
+  put_flags(&batch, interface, IFF_UP | IFF_NOARP);
   put_neighbour(&batch, interface, plan->gateway, gateway);
   put_route(&batch, interface, NULL, plan->gateway);
   if (nl_transact(cell, &batch, 0) < 0) return fail(failure, "set up the cell's end of its link");
   return 0;
 }
 
-static int set_up_outside(const struct link_plan *plan, int host, struct failure *failure) {
+int link_set(const struct link_plan *plan, int host, bool up, struct failure *failure) {
   uint8_t bytes[CAPACITY], cell[HARDWARE_ADDRESS];
   char name[IFNAMSIZ];
   struct nl_batch batch;
@@ -145,10 +145,12 @@ static int set_up_outside(const struct link_plan *plan, int host, struct failure
   if (interface < 0) return -1;
   hardware_address(plan->index, false, cell);
   nl_start(&batch, bytes, sizeof(bytes));
-  put_up(&batch, interface, IFF_NOARP);
-  put_neighbour(&batch, interface, plan->address, cell);
-  put_route(&batch, interface, &plan->address, 0);
-  if (nl_transact(host, &batch, 0) < 0) return fail(failure, "set up link %s", name);
+  put_flags(&batch, interface, up ? IFF_UP | IFF_NOARP : IFF_NOARP);
+  if (up) {
+    put_neighbour(&batch, interface, plan->address, cell);
+    put_route(&batch, interface, &plan->address, 0);
+  }
+  if (nl_transact(host, &batch, 0) < 0) return fail(failure, "set link %s %s", name, up ? "up" : "down");
   return 0;
 }
 
@@ -166,7 +168,7 @@ int link_make(const struct link_plan *plan, int host, int host_netns, struct fai
   if (set_sysctl("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1", failure) < 0) return -1;
   if (create_named(plan, cell, host, host_netns, failure) < 0) return -1;
   if (set_up_inside(plan, cell, failure) < 0) return -1;
-  return set_up_outside(plan, host, failure);
+  return link_set(plan, host, true, failure);
 }
 
 int link_open(const struct link_plan *plan, struct failure *failure) {

@@ -36,6 +36,9 @@ int link_make(const struct link_plan *plan, int host, int host_netns, struct fai
 /* What only a process in the host's network namespace can do for the host's end: forwarding, and no IPv6. */
 int link_open(const struct link_plan *plan, struct failure *failure);
 
+/* Sets the host's end up, with its neighbour and route, or down, so that nothing passes; `host` as for link_make. */
+int link_set(const struct link_plan *plan, int host, bool up, struct failure *failure);
+
 /* Adds the gateway's address to the host's loopback interface, or removes it; idempotent. */
 int link_gateway(int host, uint32_t gateway, bool present, struct failure *failure);
 

@@ -54,6 +54,8 @@ static void serve(void) {
         serve_request();
       } else if (tag == (uint64_t)TAG_LOG) {
         host_packets_logged(&host);
+      } else if (tag == (uint64_t)TAG_FIREWALL) {
+        host_firewall_changed(&host);
       } else if ((tag >> 32) != 0) {
         host_cell_made(&host, (uint32_t)tag);
       } else {

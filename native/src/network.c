@@ -9,7 +9,7 @@
 #include "netlink.h"
 
 int network_open(struct network *network, uint32_t subnet, struct failure *failure) {
-  *network = (struct network){.wanted = subnet != 0, .subnet = subnet, .route = -1, .namespace = -1, .firewall = {-1, -1}};
+  *network = (struct network){.wanted = subnet != 0, .subnet = subnet, .route = -1, .namespace = -1, .firewall = {-1, -1, -1}};
   if (!network->wanted) return 0;
   network->namespace = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
   if (network->namespace < 0) return fail(failure, "open the host's network namespace");

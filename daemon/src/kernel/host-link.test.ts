@@ -64,6 +64,7 @@ function open(binary: string): Heard {
   const closed: string[] = [];
   const link = new HostLink(binary, {
     packetLogged: () => undefined,
+    firewallGone: () => undefined,
     cellDied: (index, pid) => deaths.push(`${index} ${pid}`),
     closed: (reason) => closed.push(reason),
   });

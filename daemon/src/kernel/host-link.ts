@@ -5,7 +5,7 @@ import { getSystemErrorName } from "node:util";
 import { SquashError } from "@squash/sdk/errors";
 import type { LoggedPacket } from "../core/egress/firewall.js";
 import { FieldReader, FieldWriter, FrameDecoder, type Frame } from "./frame.js";
-import { cellDiedEvent, operation, packetEvent, type Operation } from "./host-protocol.js";
+import { cellDiedEvent, firewallGoneEvent, operation, packetEvent, type Operation } from "./host-protocol.js";
 
 const requestTimeoutMs = 30_000;
 
@@ -21,6 +21,8 @@ export interface HostLinkEvents {
   cellDied(index: number, pid: number): void;
   /** The firewall decided on a packet and told of it. */
   packetLogged(packet: LoggedPacket): void;
+  /** Somebody removed the firewall, and all links are closed. */
+  firewallGone(): void;
   /** sq-host is gone, and every request that waited for it has failed. */
   closed(reason: string): void;
 }
@@ -92,6 +94,10 @@ export class HostLink {
     const fields = new FieldReader(frame.payload);
     if (frame.type === cellDiedEvent) {
       this.#events.cellDied(fields.u32(), fields.u32());
+      return;
+    }
+    if (frame.type === firewallGoneEvent) {
+      this.#events.firewallGone();
       return;
     }
     if (frame.type === packetEvent) {

@@ -20,7 +20,8 @@ export const operation = {
   netFlows: 18,
   netCut: 19,
   netShape: 20,
-  netClose: 21,
+  netGate: 21,
+  netClose: 22,
 } as const;
 
 export type Operation = keyof typeof operation;
@@ -30,6 +31,9 @@ export const cellDiedEvent = 0x4001;
 
 /** Sent by sq-host on its own: u32 index, u32 allowed, u32 destination, u32 port, u32 protocol of a packet that the firewall logged. */
 export const packetEvent = 0x4002;
+
+/** Sent by sq-host on its own: the firewall's table is gone, and all links are closed. */
+export const firewallGoneEvent = 0x4003;
 
 /** Frames of a session; native/src/session.h has the same numbers. */
 export const session = {

@@ -31,6 +31,7 @@ export class Host {
   #link: Promise<HostLink>;
   #deathListener: (index: number, pid: number) => void = () => undefined;
   #packetListener: (packet: LoggedPacket) => void = () => undefined;
+  #firewallListener: () => void = () => undefined;
   #closing = false;
 
   private constructor(options: HostOptions) {
@@ -52,6 +53,10 @@ export class Host {
 
   onPacket(listener: (packet: LoggedPacket) => void): void {
     this.#packetListener = listener;
+  }
+
+  onFirewallGone(listener: () => void): void {
+    this.#firewallListener = listener;
   }
 
   async request(op: Operation, fields: FieldWriter): Promise<FieldReader> {
@@ -87,6 +92,7 @@ export class Host {
         this.forget(index);
         this.#deathListener(index, pid);
       },
+      firewallGone: () => this.#firewallListener(),
       packetLogged: (packet) => this.#packetListener(packet),
       closed: (reason) => this.#restart(reason),
     });

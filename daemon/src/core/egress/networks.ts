@@ -171,6 +171,12 @@ export class SandboxNetworks implements Networks, PlaneEvents {
     this.#audit(decision);
   }
 
+  /** Tells a firewall whose sets were emptied of all sandboxes again. */
+  async restore(): Promise<void> {
+    for (const attached of this.#attached.values())
+      await this.#firewall.update([], [...attached.elements, ...attached.learned.elements()]);
+  }
+
   /** Lets go of addresses that no name stands for any more; to be called every few seconds. */
   async expire(): Promise<void> {
     const now = Date.now();

@@ -25,6 +25,16 @@ export class LinuxFirewall implements Firewall {
     await runNft(["-f", "-"], renderRuleset({ ...facts, subnet: cidr, gateway }), "load the firewall's rules");
   }
 
+  /** Called when somebody has removed the table. Nothing passes any link by then, until `open`. */
+  onGone(listener: () => void): void {
+    this.#host.onFirewallGone(listener);
+  }
+
+  /** Lets packets pass the links again, as far as the rules allow. */
+  async open(): Promise<void> {
+    await this.#host.request("netGate", new FieldWriter().u32(1));
+  }
+
   /** Another program has switched forwarding on for good: what was kept closed is its business now. */
   async openInterfaces(): Promise<void> {
     await runNft(["flush", "set", "inet", tableName, "closed"], "", "open interfaces that others forward by");
