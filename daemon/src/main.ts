@@ -8,6 +8,7 @@ import { readVersion } from "./version.js";
 const usage = `Usage: squashd                     serve the API until SIGTERM or SIGINT
        squashd mkbase <kind> ...   build a base module
        squashd doctor [--json]     check whether squashd can work on this machine
+       squashd doctor --remove-network   take the firewall's rules and all else of sandboxes' network off it
        squashd --version
 Settings come from the environment: see docs/operations.md.
 `;

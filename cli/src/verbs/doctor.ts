@@ -12,10 +12,15 @@ export function addDoctor(program: Command, context: Context): void {
   const command = program
     .command("doctor")
     .description("check whether squashd can work on this host")
+    .option("--remove-network", "take the firewall's rules and all else of the sandboxes' network off this host")
     .addHelpText("after", "\nNeeds no running daemon. Exits with 1 when a required check fails.\n");
   withJson(command).action(action(context, doctor));
 
   async function doctor(self: Command): Promise<void> {
+    if (self.opts<{ removeNetwork?: true }>().removeNetwork === true) {
+      context.exit(await context.squashd.run(["doctor", "--remove-network"]));
+      return;
+    }
     const value = parseChecks(await context.squashd.read(["doctor", "--json"]));
     printAnswer(context, self, { value, render: (checks) => renderChecks(checks, context.colors) });
     if (value.some((check) => check.required && !check.ok)) context.exit(exitStatus.refused);

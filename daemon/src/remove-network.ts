@@ -1,0 +1,33 @@
+import { SquashError } from "@squash/sdk/errors";
+import type { Config } from "./config.js";
+import { Forwarding } from "./kernel/network/forwarding.js";
+import { lockNetwork } from "./kernel/network/lock.js";
+import { LinuxKernel } from "./kernel/kernel.js";
+
+/**
+ * Takes everything of the sandboxes' network off the machine: the firewall's table, the gateway's address, forwarding that squashd switched
+ * on. Refuses while a squashd runs or a sandbox lives, whose link would be open then. Idempotent.
+ */
+export async function removeNetwork(config: Config): Promise<void> {
+  const { subnet, runDir, dataDir, uidBase, cgroupRoot } = config;
+  if (subnet === null) throw new SquashError("invalid_request", "Cannot remove the network: SQUASH_SUBNET is none");
+  const lock = await lockNetwork();
+  try {
+    const binary = config.hostBinary;
+    const hostRestarted = (): void => undefined;
+    const kernel = await LinuxKernel.start({ binary, runDir, dataDir, uidBase, cgroupRoot, subnet, hostRestarted });
+    const cells = await kernel.cellsInCgroups();
+    if (cells.length > 0) {
+      await kernel.close({ forget: false });
+      throw new SquashError(
+        "sandbox_exists",
+        `Cannot remove the network: ${cells.length} cells are left, whose links it closes; start squashd and destroy its sandboxes first`,
+      );
+    }
+    await kernel.firewall?.unload();
+    await new Forwarding(runDir).close();
+    await kernel.close({ forget: true });
+  } finally {
+    lock.close();
+  }
+}
