@@ -8,9 +8,10 @@ import { mappableFormats } from "../../src/kernel/image-formats.js";
 import { LinuxKernel } from "../../src/kernel/kernel.js";
 import { hostState, settledState, type HostState } from "../../../test/support/leaks.js";
 import { ensureTestModules } from "../../../test/support/modules.js";
+import { patience } from "../../../test/support/patience.js";
 import { repositoryRoot } from "../../../test/support/root.js";
 
-const settleTimeoutMs = 20_000;
+const settleTimeoutMs = 20_000 * patience;
 let counter = 0;
 
 export type Format = "squashfs" | "erofs";
