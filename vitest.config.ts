@@ -1,38 +1,21 @@
 import { defineConfig } from "vitest/config";
+import { patience } from "./test/support/patience.js";
 
-const serial = { pool: "forks", fileParallelism: false } as const;
+const privileged = {
+  pool: "forks",
+  fileParallelism: false,
+  testTimeout: 60_000 * patience,
+  hookTimeout: 60_000 * patience,
+  expect: { poll: { timeout: 10_000 * patience } },
+} as const;
 
 export default defineConfig({
   test: {
     projects: [
       { test: { name: "unit", include: ["{sdk,daemon,cli}/src/**/*.test.ts"] } },
-      {
-        test: {
-          name: "kernel",
-          include: ["daemon/test/kernel/**/*.test.ts"],
-          ...serial,
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
-        },
-      },
-      {
-        test: {
-          name: "system",
-          include: ["test/system/**/*.test.ts"],
-          ...serial,
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
-        },
-      },
-      {
-        test: {
-          name: "vm",
-          include: ["test/vm/**/*.test.ts"],
-          ...serial,
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
-        },
-      },
+      { test: { name: "kernel", include: ["daemon/test/kernel/**/*.test.ts"], ...privileged } },
+      { test: { name: "system", include: ["test/system/**/*.test.ts"], ...privileged } },
+      { test: { name: "vm", include: ["test/vm/**/*.test.ts"], ...privileged } },
     ],
   },
 });

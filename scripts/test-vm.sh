@@ -14,7 +14,7 @@ seconds=${VM_SECONDS:-3000}
 case "${1:-}" in
 --short)
   tests=short
-  seconds=${VM_SECONDS:-420}
+  seconds=${VM_SECONDS:-900}
   ;;
 "") ;;
 *) fail "there is no $1; the only option is --short" ;;

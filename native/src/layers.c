@@ -17,20 +17,32 @@ int layer_path(const char *name, char *path, unsigned long size, struct failure 
   return 0;
 }
 
-/* erofs mounts a file by itself where the kernel can (6.12); everything else goes through a loop device. */
+enum { ATTRIBUTES = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID };
+
+/*
+ * erofs mounts a file by itself where the kernel can (6.12). The kernel gets what was opened and looked at: with the image's path it would
+ * follow links, and wait for a pipe's other end for ever.
+ */
+static int mount_file(const char *image, const char *type) {
+  struct failure ignored = {0};
+  char source[64];
+  struct stat info;
+  AUTO_CLOSE int file = open(image, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  if (file < 0 || fstat(file, &info) < 0 || !S_ISREG(info.st_mode)) return -1;
+  (void)format(source, sizeof(source), "/proc/self/fd/%d", file);
+  const struct mount_option options[] = {{"source", source}, {"ro", NULL}};
+  return mount_new(type, options, ARRAY_LEN(options), ATTRIBUTES, &ignored);
+}
+
+/* Everything else goes through a loop device, which also says what is wrong. */
 static int mount_image(const char *image, const char *type, struct failure *failure) {
-  uint64_t attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID;
-  if (strcmp(type, "erofs") == 0) {
-    struct failure ignored = {0};
-    const struct mount_option file[] = {{"source", image}, {"ro", NULL}};
-    int mount = mount_new(type, file, ARRAY_LEN(file), attributes, &ignored);
-    if (mount >= 0) return mount;
-  }
+  int mount = strcmp(type, "erofs") == 0 ? mount_file(image, type) : -1;
+  if (mount >= 0) return mount;
   char device[32];
   AUTO_CLOSE int loop = loop_attach(image, 0, device, sizeof(device), failure);
   if (loop < 0) return -1;
   const struct mount_option options[] = {{"source", device}, {"ro", NULL}};
-  return mount_new(type, options, ARRAY_LEN(options), attributes, failure);
+  return mount_new(type, options, ARRAY_LEN(options), ATTRIBUTES, failure);
 }
 
 int layer_mount(const char *name, const char *image, const char *type, struct failure *failure) {

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 #include "command.h"
@@ -18,7 +19,7 @@
 #include "io.h"
 #include "tree.h"
 
-enum { REQUEST_TIMEOUT_MS = 30000, STRAGGLER_MS = 50, KILL_MS = 5000, CHUNK = 64 * 1024, INPUT_CAPACITY = 1024 * 1024 };
+enum { REQUEST_TIMEOUT_MS = 30000, STRAGGLER_MS = 50, KILL_MS = 5000, LINGER_MS = 2000, CHUNK = 64 * 1024, INPUT_CAPACITY = 1024 * 1024 };
 
 /* One of the command's outputs: its first `limit` bytes go to squashd, the rest is drained, so that the command never blocks on it. */
 struct output {
@@ -57,11 +58,26 @@ static void send_chunk(uint16_t type, uint32_t size) {
   session.connection = -1;
 }
 
+/*
+ * Closes the connection after the last frame, once squashd has. Input that squashd still sent, and nobody wants any more, must be read before:
+ * a socket that is closed with something unread in it breaks the connection, and the answer may be lost.
+ */
+static void hang_up(void) {
+  if (session.connection < 0) return;
+  struct pollfd ready = {.fd = session.connection, .events = POLLIN};
+  (void)shutdown(session.connection, SHUT_WR);
+  for (uint64_t now = now_ms(), deadline = now + LINGER_MS; now < deadline; now = now_ms())
+    if (poll(&ready, 1, (int)(deadline - now)) <= 0 || read(session.connection, chunk, sizeof(chunk)) <= 0) break;
+  close_fd(&session.connection);
+  session.connection = -1;
+}
+
 static _Noreturn void fail_session(int code, const char *what) {
   writer_reset(&writer);
   write_string(&writer, what);
   if (session.connection >= 0)
     (void)send_frame(session.connection, (struct frame_header){.type = SESSION_FAILED, .status = (uint16_t)code}, &writer);
+  hang_up();
   _exit(0);
 }
 
@@ -145,8 +161,7 @@ static void answer(void) {
   write_u32(&writer, code);
   write_u32(&writer, session.flags | (session.command.signalled ? SESSION_SIGNALLED : 0));
   if (session.connection >= 0) (void)send_frame(session.connection, (struct frame_header){.type = SESSION_EXIT}, &writer);
-  close_fd(&session.connection);
-  session.connection = -1;
+  hang_up();
   session.answered = true;
   close_input();
 }

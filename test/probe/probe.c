@@ -464,6 +464,19 @@ static int own_terminal(void) {
   return fd;
 }
 
+static const char *signal_name(int number) {
+  switch (number) {
+  case SIGSYS: return "SIGSYS";
+  case SIGSEGV: return "SIGSEGV";
+  case SIGILL: return "SIGILL";
+  case SIGBUS: return "SIGBUS";
+  case SIGTRAP: return "SIGTRAP";
+  case SIGKILL: return "SIGKILL";
+  case SIGABRT: return "SIGABRT";
+  default: return NULL;
+  }
+}
+
 /* Runs `action` in a child, which is not a group leader and so can have a terminal of its own. */
 static _Noreturn void in_child(void (*action)(void)) {
   (void)fflush(stdout);
@@ -474,7 +487,9 @@ static _Noreturn void in_child(void (*action)(void)) {
   }
   int status = child < 0 ? 2 << 8 : wait_for(child);
   if (WIFSIGNALED(status)) {
-    (void)printf("refused: SIG%s\n", WTERMSIG(status) == SIGSYS ? "SYS" : "OTHER");
+    const char *name = signal_name(WTERMSIG(status));
+    if (name != NULL) (void)printf("refused: %s\n", name);
+    else (void)printf("refused: signal %d\n", WTERMSIG(status));
     exit(1);
   }
   exit(WEXITSTATUS(status));

@@ -1,4 +1,5 @@
 import { readFileSync, readdirSync } from "node:fs";
+import { patience } from "./patience.js";
 
 /** What a test could leave on the machine, as sorted lines. */
 export interface HostState {
@@ -38,7 +39,11 @@ export function hostState(marks: readonly string[]): HostState {
 }
 
 /** Waits until the state is `before` again, since the kernel takes namespaces and loop devices down a moment later, and returns it. */
-export async function settledState(before: HostState, marks: readonly string[], timeoutMs = 5_000): Promise<HostState> {
+export async function settledState(
+  before: HostState,
+  marks: readonly string[],
+  timeoutMs = 5_000 * patience,
+): Promise<HostState> {
   const wanted = JSON.stringify(before);
   const deadline = Date.now() + timeoutMs;
   for (;;) {

@@ -5,9 +5,10 @@ import { join } from "node:path";
 import { Client } from "@squash/sdk";
 import { ensureTestModules } from "./modules.js";
 import { TestNetns } from "./netns.js";
+import { patience } from "./patience.js";
 import { repositoryRoot } from "./root.js";
 
-const startTimeoutMs = 60_000;
+const startTimeoutMs = 60_000 * patience;
 let counter = 0;
 
 export interface SquashdOptions {

@@ -194,6 +194,11 @@ describe.skipIf(lacks("root"))("mkbase of a distribution", () => {
     expect(hashes("000-base-void", other)).toEqual(hashes("000-base-void", one));
   });
 
+  it("gives the root directory to its owner alone, with the time of the tar file", async () => {
+    expectDone(await mkbase(["void", "--name", "000-root", ...server.serve("root", rootfs)]), "000-root");
+    expect(await inSandbox("000-root", "stat -c '%a %u:%g' /; stat -c '%a %Y' /usr")).toBe("755 0:0\n755 1706933106\n");
+  });
+
   it("is the default base of sandboxes when it is alpine", async () => {
     expectDone(await mkbase(["alpine", ...server.serve("alpine", rootfs)]), "000-base-alpine");
     await using sandbox = await squashd.client.create();

@@ -1,6 +1,6 @@
 # The tests that run in the virtual machine. Usage: tests.sh short|full
-# What takes a moment elsewhere takes seconds here: see the time limits. A property is tried a few times instead of many.
-export TESTS_MUST_RUN=1 TEST_RUNS=4 NO_COLOR=1
+# What takes a moment elsewhere takes seconds here: see patience.ts. A property is tried a few times instead of many.
+export TESTS_MUST_RUN=1 TEST_RUNS=4 TEST_PATIENCE=6 NO_COLOR=1
 
 # One project of the tests, or those files of it that are named.
 run() {
@@ -9,7 +9,7 @@ run() {
   shift 2
   start=$(cut -d. -f1 /proc/uptime)
   node node_modules/vitest/vitest.mjs run --project "$project" "$@" --reporter=verbose --reporter=json \
-    --outputFile.json="/results/$name.json" --testTimeout=400000 --hookTimeout=400000 --expect.poll.timeout=60000 --passWithNoTests
+    --outputFile.json="/results/$name.json"
   status=$?
   [ -e "/results/$name.json" ] || echo "0 passed, 1 failed, 0 skipped" >"/results/$name.txt"
   echo "vm: $name ended with status $status, took $(($(cut -d. -f1 /proc/uptime) - start)) s"

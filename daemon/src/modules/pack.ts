@@ -8,20 +8,13 @@ import { writeAtomically } from "../store/atomic-file.js";
 import { checkModuleName, moduleFormats, type ModuleFormat } from "./module-name.js";
 import { Cleanup } from "./cleanup.js";
 import { makeErofs, surveyTree } from "./erofs-image.js";
+import type { TarFacts } from "./bases/tar-check.js";
 import { runTool, type RunTool } from "./run-tool.js";
 
 const deadlineMs = 30 * 60_000;
 /** zstd's level is the default, 15: sqfstar 4.5 takes the number behind -Xcompression-level for the image's name */
 const compression = ["-comp", "zstd", "-b", "128K"];
-const squashfsOptions = [
-  ...compression,
-  "-reproducible",
-  "-mkfs-time",
-  "0",
-  "-quiet",
-  "-no-progress",
-  "-exit-on-error",
-];
+const squashfsOptions = [...compression, "-reproducible", "-quiet", "-no-progress", "-exit-on-error"];
 
 export interface PackOptions {
   readonly dataDir: string;
@@ -76,7 +69,17 @@ export async function packDirectory(directory: string, options: PackOptions): Pr
       return makeErofs(run, tree, draft, { deadlineMs, ...withSignal(signal) });
     }
     const noDevices = "exclude@type(b)||type(c)||type(s)";
-    const argv = [directory, draft, "-noappend", "-no-exports", ...squashfsOptions, "-action", noDevices];
+    const argv = [
+      directory,
+      draft,
+      "-noappend",
+      "-no-exports",
+      ...squashfsOptions,
+      "-mkfs-time",
+      "0",
+      "-action",
+      noDevices,
+    ];
     await run(["mksquashfs", ...argv], {
       op: "pack squashfs image of",
       target: name,
@@ -87,11 +90,12 @@ export async function packDirectory(directory: string, options: PackOptions): Pr
 }
 
 /**
- * Packs an uncompressed tar file as a module, without the paths in `excluded`. Never unpacks the tar file: the tree for the erofs image is
- * taken from the squashfs one, in `scratch`, which must be a directory that nobody else can enter. Throws like `packDirectory`.
+ * Packs an uncompressed tar file as a module, without its devices. Never unpacks the tar file: the tree for the erofs image is taken from
+ * the squashfs one, in `scratch`, which must be a directory that nobody else can enter. The same tar file gives the same bytes, unless its
+ * times lie in the future. Throws like `packDirectory`.
  */
 export async function packTar(
-  tar: { readonly path: string; readonly excluded: readonly string[] },
+  tar: { readonly path: string; readonly facts: TarFacts },
   scratch: string,
   options: PackOptions,
 ): Promise<ModuleManifest> {
@@ -99,9 +103,12 @@ export async function packTar(
   const limits = { target: name, deadlineMs, ...withSignal(signal) };
   const image = join(scratch, "image.squashfs");
   await using file = await open(tar.path, "r");
-  await run(["sqfstar", ...squashfsOptions, image, ...tar.excluded], {
+  // sqfstar passes over the entry of the root itself, and would make it writable for everybody
+  await run(["sqfstar", ...squashfsOptions, "-root-mode", "0755", image, ...tar.facts.devices], {
     op: "pack tar file as",
     stdin: file.fd,
+    // what has no entry, such as the root, would get the time of the packing; this caps all times at the latest of the tar file
+    env: { SOURCE_DATE_EPOCH: String(tar.facts.latestMtimeS) },
     ...limits,
   });
   return await publish(options, async (format, draft) => {

@@ -42,8 +42,11 @@ describe.skipIf(lacks("root"))("a system call that reaches the kernel as a whole
     ["int80", "32-bit"],
     ["x32", "x32"],
   ])("by %s ends the caller, as the filter does not know %s calls", async (text) => {
-    expect(await attack(target.sandbox, text)).toBe("refused: SIGSYS");
-    expect(control(text)).toMatch(/^escaped: |^refused: ENOSYS$/);
+    const unprotected = control(text);
+    // without 32-bit emulation the processor itself refuses the entry, before any filter sees it
+    expect(unprotected).toMatch(/^escaped: |^refused: (ENOSYS|SIGSEGV)$/);
+    const ownRefusal = unprotected === "refused: SIGSEGV" && text === "int80";
+    expect(await attack(target.sandbox, text)).toBe(ownRefusal ? unprotected : "refused: SIGSYS");
   });
 
   it("is refused to other users inside as well", async () => {

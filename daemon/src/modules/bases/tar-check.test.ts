@@ -6,7 +6,7 @@ import { buffer } from "node:stream/consumers";
 import fc from "fast-check";
 import { pack, type Header } from "tar-stream";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { checkTar } from "./tar-check.js";
+import { checkTar, type TarFacts } from "./tar-check.js";
 
 let folder: string;
 let path: string;
@@ -26,7 +26,7 @@ function archive(entries: readonly Entry[]): Promise<Buffer> {
   return buffer(tar);
 }
 
-async function check(entries: readonly Entry[], signal?: AbortSignal): Promise<string[]> {
+async function check(entries: readonly Entry[], signal?: AbortSignal): Promise<TarFacts> {
   writeFileSync(path, await archive(entries));
   return checkTar(path, signal);
 }
@@ -45,7 +45,7 @@ const plain: Entry[] = [
 
 describe("checkTar()", () => {
   it("takes what root file systems have, links to elsewhere included", async () => {
-    expect(await check(plain)).toEqual([]);
+    expect(await check(plain)).toMatchObject({ devices: [] });
   });
 
   it("names the devices", async () => {
@@ -53,7 +53,16 @@ describe("checkTar()", () => {
       { name: "./dev/null", type: "character-device", devmajor: 1, devminor: 3 },
       { name: "dev/sda", type: "block-device", devmajor: 8, devminor: 0 },
     ];
-    expect(await check([...plain, ...devices])).toEqual(["dev/null", "dev/sda"]);
+    expect(await check([...plain, ...devices])).toMatchObject({ devices: ["dev/null", "dev/sda"] });
+  });
+
+  it("finds the latest time, among those that an image can hold", async () => {
+    const times = [7_000, 9_000, 8_000, 2 ** 33 * 1000].map((time, index): Entry => ({
+      name: `${index}`,
+      mtime: new Date(time),
+    }));
+    expect((await check(times)).latestMtimeS).toBe(9);
+    expect((await check(times.slice(3))).latestMtimeS).toBe(0);
   });
 
   it.each<[Entry, RegExp]>([
@@ -85,7 +94,7 @@ describe("checkTar()", () => {
   it("refuses more devices than any root file system has", async () => {
     const devices = Array.from({ length: 501 }, (_, index): Entry => ({ name: `dev/d${index}`, type: "block-device" }));
     await expect(check(devices)).rejects.toMatchObject({ message: /over 500 devices/ });
-    expect(await check(devices.slice(1))).toHaveLength(500);
+    expect((await check(devices.slice(1))).devices).toHaveLength(500);
   });
 
   it("refuses what is empty, cut off or no tar file", async () => {

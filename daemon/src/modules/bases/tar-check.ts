@@ -7,13 +7,22 @@ const maxEntries = 2_000_000;
 const maxExcluded = 500;
 const devices: readonly (string | null | undefined)[] = ["character-device", "block-device"];
 
+/** What a tar file holds that a packer must know beforehand. */
+export interface TarFacts {
+  /** paths without a `/` in front */
+  readonly devices: readonly string[];
+  /** seconds since 1970, of the entry that was modified last */
+  readonly latestMtimeS: number;
+}
+
 /**
- * Reads an uncompressed tar file through. Returns the devices in it, as paths without a `/` in front, for leaving out. Throws
- * `build_failed` for an entry that is absolute or climbs out with `..`, and for what is no tar file.
+ * Reads an uncompressed tar file through. Throws `build_failed` for an entry that is absolute or climbs out with `..`, and for what is no
+ * tar file.
  */
-export async function checkTar(path: string, signal?: AbortSignal): Promise<string[]> {
+export async function checkTar(path: string, signal?: AbortSignal): Promise<TarFacts> {
   const found: string[] = [];
   let entries = 0;
+  let latestMtimeS = 0;
   const tar = extract();
   tar.on("entry", (header, stream, next) => {
     stream.on("error", () => {
@@ -21,6 +30,7 @@ export async function checkTar(path: string, signal?: AbortSignal): Promise<stri
     });
     try {
       checkEntry(header);
+      latestMtimeS = Math.max(latestMtimeS, secondsOf(header.mtime));
       if (++entries > maxEntries) throw refused(`it has over ${maxEntries} entries`);
       if (devices.includes(header.type)) found.push(deviceName(header.name));
       if (found.length > maxExcluded) throw refused(`it has over ${maxExcluded} devices`);
@@ -39,7 +49,7 @@ export async function checkTar(path: string, signal?: AbortSignal): Promise<stri
     throw refused(`it is damaged or no tar file (${(cause as Error).message})`, cause);
   }
   if (entries === 0) throw refused("it has no entries");
-  return found;
+  return { devices: found, latestMtimeS };
 }
 
 function checkEntry({ name, type, linkname }: Header): void {
@@ -56,6 +66,12 @@ function deviceName(name: string): string {
   if (!/^[A-Za-z0-9_][\w./+:-]*$/.test(plain))
     throw refused(`the name of device ${JSON.stringify(name)} has unusual characters`);
   return plain;
+}
+
+/** As an image holds it; a time that it cannot hold counts as none. */
+function secondsOf(time: Date | undefined): number {
+  const seconds = Math.floor((time?.getTime() ?? 0) / 1000);
+  return seconds >= 0 && seconds <= 0xffffffff ? seconds : 0;
 }
 
 function refused(found: string, cause?: unknown): SquashError {

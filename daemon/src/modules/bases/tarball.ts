@@ -39,9 +39,9 @@ export async function buildFromTarball(options: TarballOptions): Promise<ModuleM
   });
   options.progress("checking its entries");
   const path = await decompress(run, archive, options);
-  const excluded = await checkTar(path, signal);
+  const facts = await checkTar(path, signal);
   options.progress("packing it");
-  return await packTar({ path, excluded }, scratch, options);
+  return await packTar({ path, facts }, scratch, options);
 }
 
 async function decompress(run: RunTool, archive: string, options: TarballOptions): Promise<string> {

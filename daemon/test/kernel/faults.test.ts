@@ -1,0 +1,171 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Cells } from "../../src/core/cells.js";
+import { NoNetworks } from "../../src/core/egress/no-networks.js";
+import { networkSettings } from "../../src/core/egress/settings.js";
+import { Layers } from "../../src/core/layers.js";
+import {
+  rebuildStages,
+  sandboxStages,
+  type SandboxDraft,
+  type SandboxPlan,
+  type StageParts,
+} from "../../src/core/sandbox-stages.js";
+import { bringUp, takeDown, type Stage } from "../../src/core/stages.js";
+import { DirectoryCatalog } from "../../src/modules/catalog.js";
+import { Ext4Template } from "../../src/store/ext4-template.js";
+import { SandboxFiles } from "../../src/store/sandbox-files.js";
+import { lacks } from "../../../test/support/needs.js";
+import { usableFormat, useKernel } from "./test-kernel.js";
+
+const backends = ["tmpfs", "loop"] as const;
+const moments = ["before", "after"] as const;
+const createNames = ["directories", "layers", "cell", "upper", "limits", "root", "network", "record"] as const;
+const rebuildNames = createNames.slice(1);
+
+type Moment = (typeof moments)[number];
+
+/** The table with one stage that fails, before or after it has done its work. */
+function failingAt(stages: readonly Stage<SandboxDraft>[], name: string, moment: Moment): Stage<SandboxDraft>[] {
+  return stages.map((stage) => ({
+    name: stage.name,
+    down: (draft) => stage.down(draft),
+    async up(draft) {
+      if (stage.name !== name) return stage.up(draft);
+      if (moment === "after") await stage.up(draft);
+      throw new Error("as planned");
+    },
+  }));
+}
+
+describe.skipIf(lacks("root"))("a sandbox's stages", () => {
+  const machine = useKernel();
+  const id = `${machine.mark}-box`;
+  let parts: StageParts;
+  let create: Stage<SandboxDraft>[];
+  let rebuild: Stage<SandboxDraft>[];
+  let layers: Layers;
+
+  beforeAll(async () => {
+    const { kernel, dataDir } = machine;
+    const [base, extra] = (["000-base-test", "100-extra"] as const).map((name) => machine.image(name, usableFormat));
+    const names = [base, extra].map((image = "") => image.replace(/^modules\//, "").replace(/\.[a-z]+$/, ""));
+    const template = new Ext4Template(join(dataDir, "cache/template"));
+    layers = new Layers(kernel, { lingerMs: 0 });
+    parts = {
+      kernel,
+      store: new SandboxFiles(dataDir, (path, size) => template.make(path, size)),
+      catalog: new DirectoryCatalog(dataDir, { defaultLayers: names }),
+      layers,
+      cells: new Cells(kernel, { poolSize: 0, emit: () => undefined }),
+      networks: new NoNetworks(),
+    };
+    await parts.store.list(); // makes the directory of all sandboxes, as at a start
+    create = sandboxStages(parts);
+    rebuild = rebuildStages(parts);
+  });
+  afterAll(() => expect(layers.mounted).toBe(0));
+
+  function planFor(backend: (typeof backends)[number]): SandboxPlan {
+    const now = new Date(0).toISOString();
+    return {
+      version: 1,
+      id,
+      owner: "",
+      task: "",
+      requestedLayers: [],
+      created: now,
+      lastActive: now,
+      cpu: 1,
+      memoryMb: 128,
+      pids: 50,
+      maxLifetimeS: 0,
+      network: networkSettings({}),
+      nestedUserns: false,
+      upper: { backend, limitBytes: 16 * 1_048_576 },
+      restarts: 0,
+    };
+  }
+
+  it("have these names", () => {
+    expect(create.map(({ name }) => name)).toEqual(createNames);
+    expect(rebuild.map(({ name }) => name)).toEqual(rebuildNames);
+  });
+
+  const matrix = (names: readonly string[]) =>
+    backends.flatMap((backend) => moments.flatMap((moment) => names.map((name) => ({ backend, moment, name }))));
+
+  it.each(matrix(createNames))(
+    "leave nothing with an upper of $backend when $name fails $moment its work",
+    async ({ backend, moment, name }) => {
+      const before = await machine.state();
+      const failing = bringUp(failingAt(create, name, moment), { id, plan: planFor(backend) });
+      const error: unknown = await failing.catch((cause: unknown) => cause);
+      expect(error).toMatchObject({ code: "create_failed", details: { stage: name }, message: /as planned/ });
+      expect(error).not.toHaveProperty("details.leftovers");
+      expect(await machine.settled(before)).toEqual(before);
+      expect(layers.mounted).toBe(0);
+
+      const draft: SandboxDraft = { id, plan: planFor(backend) };
+      await bringUp(create, draft);
+      expect(await machine.print(draft.index ?? -1, "hostname; cat /opt/extra/file")).toBe(
+        `${id}\nfrom the extra layer\n`,
+      );
+      expect(await takeDown(create, draft)).toEqual([]);
+    },
+  );
+
+  it.each(matrix(rebuildNames))(
+    "keep the files of an upper of $backend when $name fails $moment its work in a rebuild",
+    async ({ backend, moment, name }) => {
+      const first: SandboxDraft = { id, plan: planFor(backend) };
+      await bringUp(create, first);
+      const index = first.index ?? -1;
+      await machine.print(index, "echo kept >/root/file");
+      const { record } = first;
+      expect(record).toBeDefined();
+      // as after a restart of the machine, which a tmpfs would not have survived
+      const dead: SandboxDraft = { id, index, layerKeys: first.layerKeys ?? [] };
+      expect(await takeDown(rebuild, dead)).toEqual([]);
+      if (backend === "loop") await parts.kernel.unmountUpper(parts.store.upperPath(id));
+      const before = await machine.state();
+      expect(await parts.kernel.cellsInCgroups()).toEqual([]);
+
+      const failed: SandboxDraft = { id, index, plan: planFor(backend) };
+      const failing = bringUp(failingAt(rebuild, name, moment), failed);
+      const error: unknown = await failing.catch((cause: unknown) => cause);
+      expect(error).toMatchObject({ code: "create_failed", details: { stage: name } });
+      expect(error).not.toHaveProperty("details.leftovers");
+      // the upper stays where it was mounted again: the sandbox is not gone
+      const upper = parts.store.upperPath(id);
+      if (await parts.store.isUpperMounted(id))
+        expect(readFileSync(join(upper, "data/root/file"), "utf8")).toBe("kept\n");
+      if (backend === "loop") await parts.kernel.unmountUpper(upper);
+      expect(await machine.settled(before)).toEqual(before);
+
+      const draft: SandboxDraft = { id, index, plan: planFor(backend) };
+      await bringUp(rebuild, draft);
+      expect(draft.index).toBe(index);
+      expect(await machine.print(index, "cat /root/file")).toBe("kept\n");
+      expect(await takeDown(create, draft)).toEqual([]);
+    },
+  );
+
+  it("are taken down after sq-host was killed in between", async () => {
+    const draft: SandboxDraft = { id, plan: planFor("loop") };
+    await bringUp(create, draft);
+    process.kill(await machine.hostPid(), "SIGKILL");
+    await expect.poll(() => machine.restarts.length).toBe(1);
+    expect(await takeDown(create, draft)).toEqual([]);
+  });
+
+  it("are taken down by their id alone, and twice", async () => {
+    const draft: SandboxDraft = { id, plan: planFor("tmpfs") };
+    await bringUp(create, draft);
+    const index = draft.index ?? -1;
+    expect(await takeDown(create, { id, index, layerKeys: draft.layerKeys ?? [] })).toEqual([]);
+    expect(await takeDown(create, { id, index })).toEqual([]);
+    expect(await takeDown(create, { id })).toEqual([]);
+  });
+});
