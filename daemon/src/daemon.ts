@@ -60,6 +60,8 @@ export class Daemon {
       sandboxesByState: () => this.sandboxes.byState(),
       poolReady: () => this.#cells.ready,
       layersMounted: () => this.#layers.mounted,
+      learnedAddresses: () => this.#network.learned,
+      networks: () => this.sandboxes.networks(),
     };
   }
 

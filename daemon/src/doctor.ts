@@ -6,7 +6,7 @@ import { networkChecks } from "./doctor/network-checks.js";
 import { removeNetwork } from "./remove-network.js";
 import type { Config } from "./config.js";
 
-export interface DoctorSettings {
+interface DoctorSettings {
   readonly dataDir: string;
   readonly runDir: string;
   /** name of the cgroup that holds all sandboxes */

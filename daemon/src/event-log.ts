@@ -14,6 +14,8 @@ export function logEvents(log: Logger): Emit {
       case "sandbox.exec":
         if (commandsShown) log.debug(facts, type);
         break;
+      case "network.decided":
+        break; // has a log of its own
       case "cell.made":
         log.debug(facts, type);
         break;

@@ -4,6 +4,19 @@ import type { Gauges } from "./core/service.js";
 
 const buckets = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 120, 600];
 
+/** Gauges of each sandbox, named as the API names them. They begin anew with a sandbox's cell. */
+const networkFigures = {
+  sent_bytes: "Bytes that a sandbox has sent",
+  sent_packets: "Packets that a sandbox has sent",
+  received_bytes: "Bytes that a sandbox has received",
+  received_packets: "Packets that a sandbox has received",
+  connections_open: "Connections of a sandbox that the host tracks",
+  connections_refused: "Connections and packets of a sandbox that were refused",
+  dns_allowed: "DNS queries of a sandbox that were answered",
+  dns_refused: "DNS queries of a sandbox that were refused",
+  dns_limited: "DNS queries of a sandbox beyond the rate limit",
+} as const;
+
 /** Figures for Prometheus, kept from the domain's events; gauges are read when they are scraped. */
 export class Metrics {
   readonly #registry = new Registry();
@@ -30,6 +43,18 @@ export class Metrics {
   );
   readonly #swept = this.#counter("squash_swept_total", "Leftovers that were removed", "what");
   readonly #hostRestarts = this.#counter("squash_host_restarts_total", "Times sq-host had to be started again");
+  readonly #decisions = this.#counter(
+    "squash_network_decisions_total",
+    "Logged decisions on what sandboxes wanted to reach",
+    "kind",
+    "verdict",
+  );
+  readonly #networks = Object.entries(networkFigures).map(([name, help]) => {
+    const labelNames = ["sandbox"] as const;
+    const gauge = new Gauge({ name: `squash_network_${name}`, help, labelNames, registers: [this.#registry] });
+    return { name: name as keyof typeof networkFigures, gauge };
+  });
+  #gauges: Gauges | null = null;
   readonly #cellFailures = this.#counter("squash_cell_failures_total", "Cells that could not be made for the pool");
 
   constructor() {
@@ -38,6 +63,7 @@ export class Metrics {
 
   /** Adds the gauges, which are read at every scrape. */
   watch(gauges: Gauges): void {
+    this.#gauges = gauges;
     const registers = [this.#registry];
     new Gauge({
       name: "squash_sandboxes",
@@ -60,13 +86,24 @@ export class Metrics {
       registers,
       collect: atScrape(() => gauges.layersMounted()),
     });
+    new Gauge({
+      name: "squash_network_learned_addresses",
+      help: "Addresses that names have resolved to",
+      registers,
+      collect: atScrape(() => gauges.learnedAddresses()),
+    });
   }
 
   get contentType(): string {
     return this.#registry.contentType;
   }
 
-  render(): Promise<string> {
+  async render(): Promise<string> {
+    const figures = (await this.#gauges?.networks()) ?? [];
+    for (const { name, gauge } of this.#networks) {
+      gauge.reset();
+      for (const { sandbox, usage } of figures) gauge.set({ sandbox }, usage[name]);
+    }
     return this.#registry.metrics();
   }
 
@@ -88,6 +125,9 @@ export class Metrics {
         break;
       case "cell.failed":
         this.#cellFailures.inc();
+        break;
+      case "network.decided":
+        this.#decisions.inc({ kind: event.kind, verdict: event.allowed ? "allowed" : "refused" });
         break;
       case "cell.made":
       case "sandbox.died":

@@ -6,6 +6,7 @@ import type { Decision } from "./core/egress/decision.js";
 import { SandboxNetworks, type Networks } from "./core/egress/networks.js";
 import { NoNetworks } from "./core/egress/no-networks.js";
 import { specialRanges } from "./core/egress/special-ranges.js";
+import type { Emit } from "./core/events.js";
 import { ThreadPlane } from "./egress/plane.js";
 import type { LinuxFirewall } from "./kernel/network/firewall.js";
 import { Forwarding } from "./kernel/network/forwarding.js";
@@ -19,57 +20,43 @@ const connectionLimit = 2_048;
 
 interface NetworkOptions {
   readonly config: Config;
+  readonly emit: Emit;
+  /** told of failures that no caller learns of, and of what was coped with, as a text */
   readonly report: (error: unknown) => void;
+}
+
+/** What there is only with a network. */
+interface Running {
+  readonly networks: SandboxNetworks;
+  readonly firewall: LinuxFirewall;
+  readonly plane: ThreadPlane;
+  readonly lock: Server;
+  readonly timer: NodeJS.Timeout;
+  readonly forwarding: Forwarding;
+  readonly restore: () => void;
 }
 
 /** The parts of the sandboxes' network, connected: firewall, plane, log. Without a subnet there is only the log. */
 export class DaemonNetwork {
   readonly networks: Networks;
   readonly decisions: DecisionLog;
-  /** Loads the rules again, when somebody may have changed them behind a new sq-host's back. */
-  readonly restore: () => void;
-  readonly #firewall: LinuxFirewall | null;
-  readonly #plane: ThreadPlane | null;
-  readonly #lock: Server | null;
-  readonly #timer: NodeJS.Timeout | undefined;
-  readonly #forwarding: Forwarding;
+  readonly #running: Running | null;
 
-  private constructor(
-    networks: Networks,
-    decisions: DecisionLog,
-    parts: {
-      firewall: LinuxFirewall;
-      plane: ThreadPlane;
-      lock: Server;
-      timer: NodeJS.Timeout;
-      restore: () => void;
-    } | null,
-    forwarding: Forwarding,
-  ) {
-    this.networks = networks;
+  private constructor(decisions: DecisionLog, running: Running | null) {
     this.decisions = decisions;
-    this.#firewall = parts?.firewall ?? null;
-    this.#plane = parts?.plane ?? null;
-    this.#lock = parts?.lock ?? null;
-    this.#timer = parts?.timer;
-    this.restore = parts?.restore ?? (() => undefined);
-    this.#forwarding = forwarding;
+    this.#running = running;
+    this.networks = running?.networks ?? new NoNetworks();
   }
 
   /** Loads the firewall's rules and starts the plane. Throws `SquashError` that says what this machine lacks. */
-  static async start(firewall: LinuxFirewall | null, { config, report }: NetworkOptions): Promise<DaemonNetwork> {
+  static async start(firewall: LinuxFirewall | null, options: NetworkOptions): Promise<DaemonNetwork> {
+    const { config, emit, report } = options;
     const decisions = new DecisionLog(join(config.dataDir, "audit"), { report });
-    const forwarding = new Forwarding(config.runDir);
-    if (firewall === null) return new DaemonNetwork(new NoNetworks(), decisions, null, forwarding);
+    if (firewall === null) return new DaemonNetwork(decisions, null);
     const lock = await lockNetwork();
-    const { cidr, gateway } = firewall.subnet;
-    const plane = await ThreadPlane.start({
-      gateway,
-      subnet: cidr,
-      resolvConf: config.resolvConf,
-      resolverPort: 53,
-      report,
-    });
+    const { cidr: subnet, gateway } = firewall.subnet;
+    const plane = await ThreadPlane.start({ gateway, subnet, resolvConf: config.resolvConf, resolverPort: 53, report });
+    const forwarding = new Forwarding(config.runDir);
     const load = async (): Promise<void> =>
       firewall.load({
         ports: plane.ports,
@@ -79,7 +66,10 @@ export class DaemonNetwork {
         closedInterfaces: await forwarding.open(),
       });
     await load();
-    const audit = (decision: Decision): void => decisions.append(logged(decision));
+    const audit = (decision: Decision): void => {
+      decisions.append(logged(decision));
+      emit({ type: "network.decided", kind: decision.kind, allowed: decision.allowed });
+    };
     const networks = new SandboxNetworks({ firewall, plane, audit });
     plane.connect(networks);
     const restore = restorer(async () => {
@@ -95,19 +85,33 @@ export class DaemonNetwork {
       networks.expire().catch(report);
       leaveToOthers(firewall, forwarding).catch(report);
     }, expireMs).unref();
-    return new DaemonNetwork(networks, decisions, { firewall, plane, lock, timer, restore }, forwarding);
+    return new DaemonNetwork(decisions, { networks, firewall, plane, lock, timer, forwarding, restore });
+  }
+
+  /** Addresses that names have resolved to, for all sandboxes. */
+  get learned(): number {
+    return this.#running?.networks.learned ?? 0;
+  }
+
+  /** Loads the rules again, which somebody may have changed behind a new sq-host's back. */
+  restore(): void {
+    this.#running?.restore();
   }
 
   /** Ends the plane; with `forget`, which is right only when no sandbox is left, nothing of the network stays on the host. */
   async close({ forget }: { readonly forget: boolean }): Promise<void> {
-    clearInterval(this.#timer);
-    await this.#plane?.close();
-    if (forget && this.#firewall !== null) {
-      await this.#firewall.unload();
-      await this.#forwarding.close();
+    const running = this.#running;
+    if (running !== null) {
+      clearInterval(running.timer);
+      running.firewall.onGone(() => undefined);
+      await running.plane.close();
+      if (forget) {
+        await running.firewall.unload();
+        await running.forwarding.close();
+      }
     }
     await this.decisions.close();
-    this.#lock?.close();
+    running?.lock.close();
   }
 }
 
@@ -115,25 +119,25 @@ export class DaemonNetwork {
 function restorer(work: () => Promise<void>, report: (error: unknown) => void): () => void {
   let running = false;
   let again = false;
-  const start = (): void => {
-    if (running) {
-      again = true;
-      return;
-    }
-    running = true;
-    work()
-      .catch((error: unknown) => {
+  const run = async (): Promise<void> => {
+    do {
+      again = false;
+      try {
+        await work();
+      } catch (error) {
         report(error);
         again = true;
-        return new Promise((resolve) => setTimeout(resolve, restoreDelayMs).unref());
-      })
-      .finally(() => {
-        running = false;
-        if (again) start();
-        again = false;
-      });
+        await new Promise((resolve) => setTimeout(resolve, restoreDelayMs));
+      }
+    } while (again);
+    running = false;
   };
-  return start;
+  return () => {
+    again = true;
+    if (running) return;
+    running = true;
+    void run();
+  };
 }
 
 /** Once something else on the machine switches forwarding on, keeping interfaces closed would break that. */

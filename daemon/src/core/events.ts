@@ -1,3 +1,4 @@
+import type { Decision } from "./egress/decision.js";
 import type { ErrorCode } from "@squash/sdk/protocol";
 
 /** One fact about one finished operation; `main` connects these to the log and to the metrics. */
@@ -13,7 +14,8 @@ export type DomainEvent =
     }
   | { readonly type: "record.damaged"; readonly sandbox: string; readonly error: string }
   | { readonly type: "swept"; readonly what: string; readonly name: string }
-  | { readonly type: "host.restarted"; readonly reason: string };
+  | { readonly type: "host.restarted"; readonly reason: string }
+  | { readonly type: "network.decided"; readonly kind: Decision["kind"]; readonly allowed: boolean };
 
 /** The canonical event of an operation, emitted once at its end. */
 export interface OperationEvent {

@@ -15,7 +15,7 @@ import { KeyedMutex } from "./keyed-mutex.js";
 import type { CellUsage, SandboxRecord } from "./ports.js";
 import { newSandbox, sandboxInfo, type Sandbox } from "./sandbox.js";
 import { sandboxStages, type SandboxDraft, type SandboxPlan, type StageParts } from "./sandbox-stages.js";
-import type { SandboxService } from "./service.js";
+import type { NetworkFigures, SandboxService } from "./service.js";
 import { bringUp, takeDown, type Stage, type Timings } from "./stages.js";
 
 export interface SandboxesOptions {
@@ -25,6 +25,7 @@ export interface SandboxesOptions {
   readonly emit: Emit;
 }
 
+const figuresAtOnce = 4;
 const noUsage: CellUsage = { memoryBytes: 0, oomKills: 0 };
 
 /** The registry: which sandboxes there are, and what can be done with them. Operations on one sandbox wait for each other, commands do not. */
@@ -178,6 +179,21 @@ export class Sandboxes implements SandboxService {
     const usage = await this.#parts.networks.usage(record.cell.index);
     if (usage === null) throw networkOff(id);
     return { ...networkWish(record.network), ...usage };
+  }
+
+  /** Figures of all sandboxes that have a network, a few at a time, so that what else the kernel is asked for is not held up. */
+  async networks(): Promise<NetworkFigures[]> {
+    const ready = this.all().filter(({ state, record }) => state === "ready" && record !== null);
+    const found: NetworkFigures[] = [];
+    for (let at = 0; at < ready.length; at += figuresAtOnce) {
+      const some = ready.slice(at, at + figuresAtOnce).map(async ({ id, record }) => {
+        // one that goes meanwhile has none
+        const usage = record === null ? null : await this.#parts.networks.usage(record.cell.index).catch(() => null);
+        return usage === null ? [] : [{ sandbox: id, usage }];
+      });
+      found.push(...(await Promise.all(some)).flat());
+    }
+    return found;
   }
 
   async setNetwork(id: string, request: NetworkRequest): Promise<NetworkInfo> {

@@ -1,3 +1,4 @@
+import type { NetworkUsage } from "./egress/networks.js";
 import type {
   CreateSandbox,
   ExecRequest,
@@ -53,4 +54,13 @@ export interface Gauges {
   poolReady(): number;
   /** mounted layers, each counted once */
   layersMounted(): number;
+  /** addresses that names have resolved to, in all sandboxes' sets */
+  learnedAddresses(): number;
+  /** figures of every sandbox that has a network */
+  networks(): Promise<readonly NetworkFigures[]>;
+}
+
+export interface NetworkFigures {
+  readonly sandbox: string;
+  readonly usage: NetworkUsage;
 }

@@ -1,0 +1,45 @@
+import { describe, expect, it } from "vitest";
+import { addressNumber } from "../core/egress/firewall.js";
+import { hostFirewall, subnetIsFree } from "./network-checks.js";
+
+const subnet = { cidr: "10.200.0.0/14", base: addressNumber("10.200.0.0"), gateway: "10.200.0.1" };
+const head = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n";
+const route = (name: string, destination: string, mask: string): string =>
+  `${name}\t${destination}\t00000000\t0001\t0\t0\t0\t${mask}\t0\t0\t0\n`;
+
+describe("subnetIsFree()", () => {
+  it.each([
+    ["the default route", "eth0", "00000000", "00000000", true],
+    ["a network before", "eth0", "0000C60A", "0000FEFF", true],
+    ["a network behind", "eth0", "0000CC0A", "0000FCFF", true],
+    ["a link of squashd's own", "sq17h", "1300C80A", "FFFFFFFF", true],
+    ["an interface that only looks like one", "sq17hx", "1300C80A", "FFFFFFFF", false],
+    ["a host in it", "eth0", "1300C90A", "FFFFFFFF", false],
+    ["a network around it", "tun0", "0000000A", "000000FF", false],
+    ["its last address", "eth0", "FFFFCB0A", "FFFFFFFF", false],
+  ])("looks at %s", (_, name, destination, mask, ok) => {
+    const found = subnetIsFree(subnet, head + route("lo", "0000007F", "000000FF") + route(name, destination, mask));
+    expect(found.ok).toBe(ok);
+    if (!ok) expect(found.found).toContain(`over ${name}`);
+  });
+});
+
+describe("hostFirewall()", () => {
+  const chain = (table: string, name: string, hook: string, policy: string): string =>
+    `table ${table} {\n\tchain ${name} {\n\t\ttype filter hook ${hook} priority filter; policy ${policy};\n\t}\n}\n`;
+
+  it("names the chains that drop by their policy, but for squashd's own", () => {
+    const text =
+      chain("ip filter", "FORWARD", "forward", "drop") +
+      chain("inet other", "in", "input", "drop") +
+      chain("inet other", "out", "output", "drop") +
+      chain("inet squash", "forward", "forward", "drop") +
+      chain("ip6 filter", "FORWARD", "forward", "accept");
+    expect(hostFirewall(text)).toMatchObject({ ok: false, found: "ip filter FORWARD, inet other in drops by default" });
+  });
+
+  it("is content where nothing drops", () => {
+    expect(hostFirewall("")).toMatchObject({ ok: true });
+    expect(hostFirewall(chain("ip filter", "FORWARD", "forward", "accept"))).toMatchObject({ ok: true });
+  });
+});
