@@ -246,6 +246,7 @@ byId("create").addEventListener("submit", (event) => {
     cpu: typed("cpu"),
     memory: typed("memory"),
     lifetime: typed("lifetime"),
+    reach: typed("reach"),
     owner: typed("owner"),
     task: typed("task"),
   });

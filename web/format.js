@@ -115,13 +115,14 @@ export function pauseMs(failures) {
 }
 
 /** The body of a create, of what was typed; what was left empty is absent, so that the daemon's default holds. */
-export function createBody({ id, layers, cpu, memory, lifetime, owner, task }) {
+export function createBody({ id, layers, cpu, memory, lifetime, reach, owner, task }) {
   return filled({
     id: id.trim(),
     layers: layers.trim(),
     cpu: numberOf(cpu),
     memory_mb: numberOf(memory),
     max_lifetime_s: numberOf(lifetime),
+    allow_net: listOf(reach),
     owner: owner.trim(),
     task: task.trim(),
   });
@@ -140,6 +141,19 @@ export function execBody({ command, workdir, user, timeout }) {
 
 function filled(fields) {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== ""));
+}
+
+/** What a sandbox may reach, in one line. */
+export function reachOf({ allow_net: allow, deny_net: deny, address }) {
+  if (address === null || allow?.[0] === "none") return "reaches nothing";
+  const what = allow === null || allow.length === 0 ? "everything public" : allow.join(", ");
+  return `reaches ${what}${deny.length === 0 ? "" : `, not ${deny.join(", ")}`}`;
+}
+
+/** What was typed between commas or blanks; "" for nothing. */
+function listOf(text) {
+  const items = text.split(/[\s,]+/).filter((item) => item !== "");
+  return items.length === 0 ? "" : items;
 }
 
 /** A number where one was typed; another text is sent as it is, and the daemon says what is wrong with it. */

@@ -1,7 +1,7 @@
 // How each kind of thing looks. What came from a sandbox goes through `visible`.
 
 import { make, setText } from "./dom.js";
-import { age, bytes, commandText, duration, outcome, took, visible } from "./format.js";
+import { age, bytes, commandText, duration, outcome, reachOf, took, visible } from "./format.js";
 
 const maxOutput = 70_000;
 const tones = { ready: "good", creating: "busy", recovering: "busy", destroying: "busy", lost: "bad", failed: "bad" };
@@ -17,6 +17,7 @@ export function sandboxRow({ id }, { select, destroy }) {
   const disk = make("span");
   const meter = make("meter", { min: "0", "aria-label": "disk used" });
   const limits = make("span");
+  const reach = make("div", { class: "quiet clip" });
   const created = make("span", { class: "whole" });
   const remove = make(
     "button",
@@ -31,7 +32,7 @@ export function sandboxRow({ id }, { select, destroy }) {
     cell("Layers", layers),
     cell("Commands", commands),
     cell("Disk", disk, meter),
-    cell("Limits", limits),
+    cell("Limits", limits, reach),
     cell("Age", created),
     make("td", { class: "end" }, remove),
   );
@@ -59,6 +60,8 @@ export function sandboxRow({ id }, { select, destroy }) {
     meter.high = meter.max * 0.8;
     meter.value = sandbox.upper_bytes;
     setText(limits, `${sandbox.cpu} CPU, ${bytes(sandbox.memory_mb * 1024 ** 2)}`);
+    setText(reach, visible(reachOf(sandbox), { limit: 80 }));
+    reach.title = visible(`${sandbox.address ?? "no address"}: ${reachOf(sandbox)}`, { limit: 1_000 });
     setText(created, age(sandbox.created, Date.now()));
     created.title = visible(sandbox.created);
     remove.disabled = sandbox.state === "destroying";

@@ -12,6 +12,7 @@ Examples:
   sq create box
   sq create box --layers 000-base-debian,100-python312 --memory-mb 2048 --max-lifetime 3600
   sq create box alice 000-base-debian "try the new parser"
+  sq create box --allow-net 'pypi.org,files.pythonhosted.org:443'     see "sq net --help" for what an entry is
 `;
 
 /** `sq create`: a sandbox that stays. */

@@ -15,6 +15,7 @@ interface Format {
   matches(sandbox: object, words: string): boolean;
   pauseMs(failures: number): number;
   createBody(fields: Record<string, string>): object;
+  reachOf(sandbox: object): string;
   execBody(fields: Record<string, string>): object;
 }
 
@@ -128,18 +129,36 @@ describe("commands", () => {
 });
 
 describe("sandboxes", () => {
-  const empty = { id: "a", layers: "", cpu: "", memory: "", lifetime: "", owner: "", task: "" };
+  const empty = { id: "a", layers: "", cpu: "", memory: "", lifetime: "", reach: "", owner: "", task: "" };
 
   it("are created of what was typed, and the daemon judges it", () => {
     expect(format.createBody(empty)).toEqual({ id: "a" });
-    const typed = { ...empty, layers: "b, a ", cpu: "0.5", memory: "64", lifetime: "soon" };
+    const typed = {
+      ...empty,
+      layers: "b, a ",
+      cpu: "0.5",
+      memory: "64",
+      lifetime: "soon",
+      reach: "a.org, 10.0.0.0/8:22",
+    };
     expect(format.createBody(typed)).toEqual({
       id: "a",
       layers: "b, a",
       cpu: 0.5,
       memory_mb: 64,
       max_lifetime_s: "soon",
+      allow_net: ["a.org", "10.0.0.0/8:22"],
     });
+  });
+
+  it.each([
+    [null, [], "10.200.0.9", "reaches everything public"],
+    [[], ["b.org"], "10.200.0.9", "reaches everything public, not b.org"],
+    [["a.org", "192.0.2.7"], ["b.a.org"], "10.200.0.9", "reaches a.org, 192.0.2.7, not b.a.org"],
+    [["none"], ["b.org"], "10.200.0.9", "reaches nothing"],
+    [null, [], null, "reaches nothing"],
+  ])("reach what is allowed, and not denied: %j, %j, %j", (allow, deny, address, text) => {
+    expect(format.reachOf({ allow_net: allow, deny_net: deny, address })).toBe(text);
   });
 
   it("are found by what a person knows of them", () => {

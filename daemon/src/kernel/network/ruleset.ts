@@ -75,9 +75,10 @@ function decisions(facts: RulesetFacts): string {
   const api = apiPort === null ? "" : `    tcp dport ${apiPort} goto refuse\n`;
   const nets = levels(facts, (length) => [netLookup(length), portLookup(length)]);
   const ports = levels(facts, (length) => [portLookup(length)]);
+  const decided = `meta mark vmap { ${permitted} : goto permit, ${refused} : goto refuse, ${special} : goto refuse }`;
   const lookUpAll = `meta l4proto { tcp, udp } jump by_address
-    meta mark vmap { ${permitted} : goto permit, ${refused} : goto refuse, ${special} : goto refuse }`;
-  // to other resolvers only where an entry names that very port
+    ${decided}`;
+  // to other resolvers only where an entry names that very port, and no more precise one denies the address
   const noResolvers = "meta l4proto { tcp, udp } th dport { 53, 853 } goto resolvers";
   // where no entry has decided: addresses of the host's own, and what routes lead nowhere
   const publicOnly = `fib daddr type != unicast goto refuse
@@ -102,6 +103,8 @@ ${nets}
   }
   chain resolvers {
 ${ports}
+    meta mark != ${permitted} goto refuse
+    jump by_address
     meta mark ${permitted} goto permit
     goto refuse
   }
@@ -111,7 +114,8 @@ ${ports}
     goto refuse
   }
   chain open {
-    ${lookUpAll}
+    jump by_address
+    ${decided}
     ${publicOnly}
     meta l4proto { tcp, udp } goto permit
     icmp type echo-request goto permit
