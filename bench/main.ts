@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { repositoryRoot } from "../test/support/root.js";
 import { makeBenchBase } from "./base.js";
 import { measurePeers } from "./peers.js";
-import { startSquashd } from "./squash.js";
+import { NetworkBench } from "./network.js";
+import { startOnline, startSquashd } from "./squash.js";
 import type { Summary } from "./stats.js";
 import { ms, renderTable, type Row } from "./table.js";
 
@@ -56,6 +57,45 @@ async function measureWarm(): Promise<Summary> {
   return interactive;
 }
 
+/** The network of sandboxes; the tests' internet is beside it. */
+async function measureNetwork(): Promise<void> {
+  const env = { SQUASH_POOL_SIZE: "8", SQUASH_MAX_SANDBOXES: String(crowdSize + 10) };
+  const { bench, internet } = await startOnline((modules) => makeBenchBase(join(scratch, "root-online"), modules), env);
+  await using _bench = bench;
+  await using _internet = internet;
+  const network = new NetworkBench(bench);
+  say("policies and names");
+  await network.change(50);
+  const change = await network.change(count);
+  timed("change of a policy of 50 entries", change, { p50: 5, p99: 20 });
+  timed("DNS answer from the cache, inside", await network.dns(50), { p50: 0.5, p99: 5 });
+  say("throughput");
+  const { sandbox, plain } = await network.direct();
+  rows.push({
+    what: "TCP from the host, by address",
+    p50: `${sandbox.toFixed(1)} Gbit/s`,
+    target: "≥ 0.9 × plain veth",
+    ok: sandbox >= 0.9 * plain,
+    ratio: `${(sandbox / plain).toFixed(2)} × a plain veth pair (${plain.toFixed(1)} Gbit/s)`,
+  });
+  const proxied = await network.proxied(internet);
+  rows.push({
+    what: "TCP through the proxy",
+    p50: `${proxied.toFixed(1)} Gbit/s`,
+    target: "≥ 3 Gbit/s",
+    ok: proxied >= 3,
+  });
+  say(`${crowdSize} sandboxes with policies`);
+  const few = await network.among(10, count);
+  const many = await network.among(crowdSize, count);
+  atMost(`change of a policy at ${crowdSize} / at 10`, many.change.p50 / few.change.p50, 1.5, (value) =>
+    value.toFixed(2),
+  );
+  atMost(`create with a policy at ${crowdSize} / at 10`, many.create.p50 / few.create.p50, 1.5, (value) =>
+    value.toFixed(2),
+  );
+}
+
 async function measureCold(): Promise<void> {
   await using squashd = await startSquashd((modules) => makeBenchBase(join(scratch, "root-cold"), modules), {
     SQUASH_POOL_SIZE: "0",
@@ -75,6 +115,7 @@ async function measureCold(): Promise<void> {
 try {
   const interactive = await measureWarm();
   await measureCold();
+  await measureNetwork();
   say("peers");
   mkdirSync(root, { recursive: true });
   for (const { name, summary, reason } of await measurePeers(root, scratch, count)) {

@@ -1,10 +1,11 @@
 import { readFileSync } from "node:fs";
 import { createServer, type AddressInfo } from "node:net";
 import { Client, type Sandbox } from "@squash/sdk";
+import { TestInternet } from "../test/support/internet.js";
 import { TestSquashd } from "../test/support/squashd.js";
 import { rate, summarize, times, type Summary } from "./stats.js";
 
-const layers = ["000-base-bench"];
+export const layers = ["000-base-bench"];
 
 /** A squashd that is asked over TCP with keep-alive, as its users do. */
 export async function startSquashd(prepare: (modules: string) => void, env: Record<string, string>): Promise<Bench> {
@@ -12,6 +13,7 @@ export async function startSquashd(prepare: (modules: string) => void, env: Reco
   const squashd = new TestSquashd({
     env: { SQUASH_LISTEN: `127.0.0.1:${port}`, ...env },
     url: `http://127.0.0.1:${port}`,
+    here: true,
   });
   prepare(`${squashd.dataDir}/modules`);
   await squashd.start();
@@ -19,18 +21,33 @@ export async function startSquashd(prepare: (modules: string) => void, env: Reco
   return new Bench(squashd);
 }
 
+/** The same with the tests' internet beside it, which is to be disposed of first. */
+export async function startOnline(
+  prepare: (modules: string) => void,
+  env: Record<string, string>,
+): Promise<{ bench: Bench; internet: TestInternet }> {
+  const port = await freePort();
+  const squashd = new TestSquashd({ url: `http://127.0.0.1:${port}`, here: true });
+  prepare(`${squashd.dataDir}/modules`);
+  const internet = new TestInternet(squashd);
+  await internet.start();
+  await squashd.start({ SQUASH_LISTEN: `127.0.0.1:${port}`, ...env, ...internet.env });
+  await settled(squashd.client);
+  return { bench: new Bench(squashd), internet };
+}
+
 export class Bench {
-  readonly #squashd: TestSquashd;
+  readonly squashd: TestSquashd;
   readonly #client: Client;
   #next = 0;
 
   constructor(squashd: TestSquashd) {
-    this.#squashd = squashd;
+    this.squashd = squashd;
     this.#client = squashd.client;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#squashd[Symbol.asyncDispose]();
+    await this.squashd[Symbol.asyncDispose]();
   }
 
   /** Create and first command, until its result is there; destroyed outside the time. */

@@ -7,6 +7,7 @@ cd "$root"
 
 is_root || fail "the measurements need root; run: sudo npm run bench"
 bash scripts/setup.sh
-need_packages "${peer_packages[@]}"
+need_packages "${peer_packages[@]}" "${test_packages[@]}"
 npx --no-install tsc -b
-exec node build/test/bench/main.js
+# in a network namespace of its own, where squashd changes routes and firewall rules as it likes
+exec unshare --net sh -c 'ip link set lo up && exec node build/test/bench/main.js'

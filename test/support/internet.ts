@@ -120,6 +120,11 @@ export class TestInternet implements AsyncDisposable {
     writeFileSync(this.env["SQUASH_RESOLV_CONF"] ?? "", addresses.map((address) => `nameserver ${address}\n`).join(""));
   }
 
+  /** Where its servers are. */
+  get netns(): TestNetns {
+    return this.#netns;
+  }
+
   /** Runs a program in the internet's namespace to its end. */
   run(program: string, ...args: readonly string[]): string {
     return this.#netns.run(program, ...args);

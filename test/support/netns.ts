@@ -4,10 +4,12 @@ import { existsSync, rmSync, writeFileSync } from "node:fs";
 /** A network namespace of a test's own, in which a squashd changes routes and firewall rules as it likes, and nothing of the machine's. */
 export class TestNetns {
   readonly path: string;
+  readonly #isOurs: boolean;
 
-  /** `path` is where its file is to be. */
-  constructor(path: string) {
-    this.path = path;
+  /** `path` is where its file is to be; without one it is the namespace that this process is in. */
+  constructor(path?: string) {
+    this.path = path ?? "/proc/self/ns/net";
+    this.#isOurs = path !== undefined;
   }
 
   /** Makes it, with its loopback interface up; idempotent. */
@@ -36,7 +38,7 @@ export class TestNetns {
 
   /** Removes it; what is in it goes as well. Idempotent. */
   [Symbol.dispose](): void {
-    if (!existsSync(this.path)) return;
+    if (!this.#isOurs || !existsSync(this.path)) return;
     execFileSync("umount", [this.path]);
     rmSync(this.path);
   }

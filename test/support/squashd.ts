@@ -16,6 +16,8 @@ export interface SquashdOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** where it listens, when `env` says so */
   readonly url?: string;
+  /** whether it is to run in this process's network namespace, which must be one that was made for that */
+  readonly here?: boolean;
 }
 
 /** A squashd with directories, cgroups and a socket of its own, which a test may start, kill and start again. */
@@ -39,7 +41,7 @@ export class TestSquashd {
     this.runDir = join(this.home, "run");
     mkdirSync(this.dataDir, { recursive: true });
     mkdirSync(this.runDir, { recursive: true });
-    this.netns = new TestNetns(join(this.home, "net"));
+    this.netns = options.here === true ? new TestNetns() : new TestNetns(join(this.home, "net"));
     const socket = join(this.home, "api.sock");
     this.client = new Client({ url: options.url ?? `unix:${socket}` });
     this.#env = {
