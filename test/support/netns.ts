@@ -8,7 +8,7 @@ export class TestNetns {
 
   /** `path` is where its file is to be; without one it is the namespace that this process is in. */
   constructor(path?: string) {
-    this.path = path ?? "/proc/self/ns/net";
+    this.path = path ?? `/proc/${process.pid}/ns/net`;
     this.#isOurs = path !== undefined;
   }
 
