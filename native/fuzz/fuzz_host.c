@@ -2,12 +2,18 @@
  * What squashd tells sq-host: any operation with any fields. The kernel is replaced by functions that only check what reaches them: names
  * without slashes, ended strings, indexes in range.
  */
+#include "../src/kernel_api.h"
+
+#include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 
 #include "../src/frame.h"
 #include "../src/host_cells.h"
+#include "../src/host_network.h"
 #include "../src/host_ops.h"
 #include "../src/layers.h"
 #include "../src/root.h"
@@ -17,6 +23,83 @@ static struct host host;
 
 static void require(int condition) {
   if (!condition) abort();
+}
+
+static ssize_t check_messages(int fd, const void *bytes, size_t size, int flags, const struct sockaddr *to, socklen_t length);
+
+#define sendto check_messages
+#include "../src/netlink.c"
+#undef sendto
+
+/* What would go to the kernel is a sequence of whole messages. */
+static ssize_t check_messages(int fd, const void *bytes, size_t size, int flags, const struct sockaddr *to, socklen_t length) {
+  size_t at = 0;
+  while (nl_step(bytes, size, &at) != NULL) continue;
+  require(fd == -1 && flags == 0 && to != NULL && length > 0 && at == size && size > 0);
+  errno = EBADF;
+  return -1;
+}
+
+int network_open(struct network *network, uint32_t subnet, struct failure *failure) {
+  (void)failure;
+  *network = (struct network){.subnet = subnet, .route = -1, .namespace = -1, .firewall = {-1, -1, -1}};
+  return 0;
+}
+
+struct link_plan network_link(const struct network *network, uint32_t index) {
+  require(index < MAX_CELLS);
+  return (struct link_plan){.wanted = network->wanted, .index = index};
+}
+
+int network_shape_inside(const struct network *network, int pid, uint64_t rate, struct failure *failure) {
+  (void)rate;
+  (void)failure;
+  require(network->wanted && pid > 0);
+  return 0;
+}
+
+void link_name(uint32_t index, char name[IFNAMSIZ]) {
+  require(index < MAX_CELLS);
+  (void)format(name, IFNAMSIZ, "sq%uh", index);
+}
+
+int link_set(const struct link_plan *plan, int fd, bool up, struct failure *failure) {
+  (void)fd;
+  (void)up;
+  (void)failure;
+  require(plan->wanted);
+  return 0;
+}
+
+int link_gateway(int fd, uint32_t gateway, bool present, struct failure *failure) {
+  (void)fd;
+  (void)gateway;
+  (void)failure;
+  require(!present);
+  return 0;
+}
+
+int link_traffic(int fd, uint32_t index, struct link_traffic *traffic, struct failure *failure) {
+  (void)fd;
+  (void)traffic;
+  (void)failure;
+  require(index < MAX_CELLS);
+  return 0;
+}
+
+int link_shape(int fd, const char *name, uint64_t rate, struct failure *failure) {
+  (void)fd;
+  (void)rate;
+  (void)failure;
+  require(strlen(name) < IFNAMSIZ);
+  return 0;
+}
+
+void host_answer(struct host *self, uint32_t request, uint16_t type, const struct failure *failure) {
+  (void)self;
+  (void)request;
+  (void)type;
+  (void)failure;
 }
 
 int cgroups_open(struct cgroups *cgroups, int version, char *const *paths, struct failure *failure) {
@@ -134,6 +217,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   struct frame_header header = {.size = (uint32_t)(size - 1), .id = 1, .type = (uint16_t)(payload[0] % (OP_COUNT + 2))};
   struct reader reader = {.data = payload + 1, .size = size - 1};
   host.ready = header.type != OP_HELLO;
+  host.network.wanted = (payload[0] & 0x80) == 0;
+  host.network.firewall = (struct firewall){-1, -1, -1};
+  /* one cell is alive, as this process is */
+  if (host.cells[0].pid == 0) host.cells[0] = (struct cell){.pid = getpid(), .pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0)};
   (void)host_operate(&host, &header, &reader, &failure);
   free(payload);
   return 0;

@@ -10,7 +10,6 @@
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <linux/netfilter/nfnetlink_log.h>
-#include <linux/netlink.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -176,9 +175,14 @@ struct flow_search {
   int count;
 };
 
-static uint16_t get_be16(const uint8_t *bytes, const uint8_t *fallback) {
-  const uint8_t *from = bytes == NULL ? fallback : bytes;
-  return (uint16_t)(from[0] << 8 | from[1]);
+static uint16_t get_be16(const uint8_t bytes[2]) { return (uint16_t)(bytes[0] << 8 | bytes[1]); }
+
+/* A number of two bytes or one in an attribute; 0 where there is none. */
+static uint16_t get_number(const uint8_t *attributes, size_t size, uint16_t type, size_t width) {
+  size_t length = 0;
+  const uint8_t *found = nl_find(attributes, size, type, &length);
+  if (found == NULL || length != width) return 0;
+  return width == 2 ? get_be16(found) : found[0];
 }
 
 static bool get_address(const uint8_t *tuple, size_t size, uint16_t type, uint32_t *address) {
@@ -190,42 +194,51 @@ static bool get_address(const uint8_t *tuple, size_t size, uint16_t type, uint32
   return true;
 }
 
-/* Whether answers come from somewhere else than where the sandbox sent to. */
-static bool is_redirected(const uint8_t *attributes, size_t size, uint32_t destination) {
-  size_t tuple_size = 0, ip_size = 0;
+/* One direction of a connection. */
+struct tuple {
+  const uint8_t *ip, *proto;
+  size_t ip_size, proto_size;
+};
+
+static bool get_tuple(const uint8_t *attributes, size_t size, uint16_t type, struct tuple *tuple) {
+  size_t length = 0;
+  const uint8_t *found = nl_find(attributes, size, type, &length);
+  tuple->ip = found == NULL ? NULL : nl_find(found, length, CTA_TUPLE_IP, &tuple->ip_size);
+  tuple->proto = found == NULL ? NULL : nl_find(found, length, CTA_TUPLE_PROTO, &tuple->proto_size);
+  return tuple->ip != NULL && tuple->proto != NULL;
+}
+
+/* Whether answers come from somewhere else than where the sandbox sent to: from another address, or from another port of the gateway. */
+static bool is_redirected(const uint8_t *attributes, size_t size, const struct flow *flow) {
+  struct tuple reply;
   uint32_t source;
-  const uint8_t *tuple = nl_find(attributes, size, CTA_TUPLE_REPLY, &tuple_size);
-  const uint8_t *ip = tuple == NULL ? NULL : nl_find(tuple, tuple_size, CTA_TUPLE_IP, &ip_size);
-  return ip != NULL && get_address(ip, ip_size, CTA_IP_V4_SRC, &source) && source != destination;
+  if (!get_tuple(attributes, size, CTA_TUPLE_REPLY, &reply) || !get_address(reply.ip, reply.ip_size, CTA_IP_V4_SRC, &source)) return false;
+  if (source != flow->destination) return true;
+  return flow->protocol != IPPROTO_ICMP && get_number(reply.proto, reply.proto_size, CTA_PROTO_SRC_PORT, 2) != flow->destination_port;
 }
 
 static void take_flow(const uint8_t *payload, size_t size, void *context) {
-  static const uint8_t zero[2] = {0};
   struct flow_search *search = context;
-  size_t tuple_size = 0, ip_size = 0, proto_size = 0, length = 0;
+  struct tuple sent;
   uint32_t source;
   struct flow flow = {0};
   if (size < sizeof(struct nfgenmsg) || search->count == MAX_FLOWS) return;
   const uint8_t *attributes = payload + sizeof(struct nfgenmsg);
-  size_t attributes_size = size - sizeof(struct nfgenmsg);
-  const uint8_t *tuple = nl_find(attributes, attributes_size, CTA_TUPLE_ORIG, &tuple_size);
-  const uint8_t *ip = tuple == NULL ? NULL : nl_find(tuple, tuple_size, CTA_TUPLE_IP, &ip_size);
-  const uint8_t *proto = tuple == NULL ? NULL : nl_find(tuple, tuple_size, CTA_TUPLE_PROTO, &proto_size);
-  if (ip == NULL || proto == NULL || !get_address(ip, ip_size, CTA_IP_V4_SRC, &source) || source != search->source) return;
-  if (!get_address(ip, ip_size, CTA_IP_V4_DST, &flow.destination)) return;
-  const uint8_t *number = nl_find(proto, proto_size, CTA_PROTO_NUM, &length);
-  if (number == NULL || length != 1) return;
-  flow.protocol = number[0];
+  size -= sizeof(struct nfgenmsg);
+  if (!get_tuple(attributes, size, CTA_TUPLE_ORIG, &sent)) return;
+  if (!get_address(sent.ip, sent.ip_size, CTA_IP_V4_SRC, &source) || source != search->source) return;
+  if (!get_address(sent.ip, sent.ip_size, CTA_IP_V4_DST, &flow.destination)) return;
+  flow.protocol = (uint8_t)get_number(sent.proto, sent.proto_size, CTA_PROTO_NUM, 1);
+  if (flow.protocol == 0) return;
   if (flow.protocol == IPPROTO_ICMP) {
-    const uint8_t *type = nl_find(proto, proto_size, CTA_PROTO_ICMP_TYPE, &length);
-    const uint8_t *code = nl_find(proto, proto_size, CTA_PROTO_ICMP_CODE, &length);
-    flow.source_port = get_be16(nl_find(proto, proto_size, CTA_PROTO_ICMP_ID, &length), zero);
-    flow.destination_port = (uint16_t)((type == NULL ? 0 : type[0]) << 8 | (code == NULL ? 0 : code[0]));
+    uint16_t type = get_number(sent.proto, sent.proto_size, CTA_PROTO_ICMP_TYPE, 1);
+    flow.source_port = get_number(sent.proto, sent.proto_size, CTA_PROTO_ICMP_ID, 2);
+    flow.destination_port = (uint16_t)(type << 8 | get_number(sent.proto, sent.proto_size, CTA_PROTO_ICMP_CODE, 1));
   } else {
-    flow.source_port = get_be16(nl_find(proto, proto_size, CTA_PROTO_SRC_PORT, &length), zero);
-    flow.destination_port = get_be16(nl_find(proto, proto_size, CTA_PROTO_DST_PORT, &length), zero);
+    flow.source_port = get_number(sent.proto, sent.proto_size, CTA_PROTO_SRC_PORT, 2);
+    flow.destination_port = get_number(sent.proto, sent.proto_size, CTA_PROTO_DST_PORT, 2);
   }
-  flow.redirected = is_redirected(attributes, attributes_size, flow.destination);
+  flow.redirected = is_redirected(attributes, size, &flow);
   search->flows[search->count++] = flow;
 }
 
@@ -298,8 +311,8 @@ bool firewall_is_gone(const struct firewall *firewall) {
     ssize_t count = recv(firewall->changes, buffer, sizeof(buffer), MSG_DONTWAIT | MSG_TRUNC);
     if (count < 0 && errno == ENOBUFS) return true; /* too much happened to know what: whoever asks looks again */
     if (count < 0) return gone;
-    size_t left = (size_t)count > sizeof(buffer) ? 0 : (size_t)count;
-    for (struct nlmsghdr *message = (struct nlmsghdr *)buffer; NLMSG_OK(message, left); message = NLMSG_NEXT(message, left)) {
+    size_t at = 0, size = (size_t)count > sizeof(buffer) ? 0 : (size_t)count;
+    for (const struct nlmsghdr *message; (message = nl_step(buffer, size, &at)) != NULL;) {
       bool made = message->nlmsg_type == type_of(NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWTABLE);
       if (!made && message->nlmsg_type != type_of(NFNL_SUBSYS_NFTABLES, NFT_MSG_DELTABLE)) continue;
       if (is_our_table(NLMSG_DATA(message), message->nlmsg_len - NLMSG_HDRLEN)) gone = !made;
@@ -311,21 +324,22 @@ bool firewall_is_gone(const struct firewall *firewall) {
 static bool understand_packet(const uint8_t *bytes, size_t size, struct logged_packet *packet) {
   if (size < 20 || bytes[0] >> 4 != 4) return false;
   size_t header = (size_t)(bytes[0] & 15) * 4;
+  if (header < 20) return false;
   packet->protocol = bytes[9];
   memcpy(&packet->source, bytes + 12, sizeof(packet->source));
   memcpy(&packet->destination, bytes + 16, sizeof(packet->destination));
   packet->source = be32toh(packet->source);
   packet->destination = be32toh(packet->destination);
   bool has_ports = packet->protocol == IPPROTO_TCP || packet->protocol == IPPROTO_UDP;
-  packet->destination_port = has_ports && size >= header + 4 ? get_be16(bytes + header + 2, NULL) : 0;
+  packet->destination_port = has_ports && size >= header + 4 ? get_be16(bytes + header + 2) : 0;
   return true;
 }
 
 void firewall_read_log(const struct firewall *firewall, void (*each)(const struct logged_packet *packet, void *context), void *context) {
   static _Alignas(struct nlmsghdr) uint8_t buffer[NETLINK_RECEIVE];
   ssize_t count = recv(firewall->log, buffer, sizeof(buffer), MSG_DONTWAIT);
-  size_t left = count < 0 ? 0 : (size_t)count;
-  for (struct nlmsghdr *message = (struct nlmsghdr *)buffer; NLMSG_OK(message, left); message = NLMSG_NEXT(message, left)) {
+  size_t at = 0;
+  for (const struct nlmsghdr *message; count > 0 && (message = nl_step(buffer, (size_t)count, &at)) != NULL;) {
     size_t prefix_size = 0, size = 0, total = message->nlmsg_len - NLMSG_HDRLEN;
     struct logged_packet packet = {0};
     if (message->nlmsg_type != type_of(NFNL_SUBSYS_ULOG, NFULNL_MSG_PACKET) || total < sizeof(struct nfgenmsg)) continue;

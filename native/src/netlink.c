@@ -2,21 +2,20 @@
 
 #include <endian.h>
 #include <errno.h>
-#include <linux/netlink.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 
 #include "io.h"
 
-enum { RECEIVE_TIMEOUT_S = 10, DUMP_BUFFER = 4 * 1024 * 1024 };
+enum { RECEIVE_TIMEOUT_S = 10, DUMP_BUFFER = 4 * 1024 * 1024, BATCH_BUFFER = 4 * 1024 * 1024, MAX_ERRNO = 4096 };
 
 /* Of all messages of this process, so that a late answer to an earlier batch is known as such. */
 static uint32_t last_sequence;
 
 int nl_open(int protocol, struct failure *failure) {
   static const struct timeval timeout = {.tv_sec = RECEIVE_TIMEOUT_S};
-  int size = DUMP_BUFFER, on = 1;
+  int dump = DUMP_BUFFER, batch = BATCH_BUFFER, on = 1;
   int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol);
   if (fd < 0) return fail(failure, "open netlink socket %d", protocol);
   struct sockaddr_nl address = {.nl_family = AF_NETLINK};
@@ -26,7 +25,8 @@ int nl_open(int protocol, struct failure *failure) {
     close_fd(&fd);
     return -1;
   }
-  (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
+  (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &dump, sizeof(dump));
+  (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &batch, sizeof(batch)); /* a batch is one datagram, which must fit */
   (void)setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &on, sizeof(on)); /* refusals need not bring the request back */
   return fd;
 }
@@ -136,7 +136,7 @@ static int error_of(const struct nlmsghdr *message) {
   int code;
   if (message->nlmsg_len < NLMSG_LENGTH(sizeof(code))) return EPROTO;
   memcpy(&code, NLMSG_DATA(message), sizeof(code));
-  return -code;
+  return code <= 0 && code > -MAX_ERRNO ? -code : EPROTO;
 }
 
 int nl_transact(int fd, struct nl_batch *batch, int tolerated) {
@@ -147,8 +147,8 @@ int nl_transact(int fd, struct nl_batch *batch, int tolerated) {
   while (!answered) {
     ssize_t count = receive(fd, buffer, sizeof(buffer));
     if (count < 0) return -1;
-    size_t left = (size_t)count;
-    for (struct nlmsghdr *message = (struct nlmsghdr *)buffer; NLMSG_OK(message, left); message = NLMSG_NEXT(message, left)) {
+    size_t at = 0;
+    for (const struct nlmsghdr *message; (message = nl_step(buffer, (size_t)count, &at)) != NULL;) {
       /* an answer to an earlier batch, which was not waited for to its end */
       if (message->nlmsg_type != NLMSG_ERROR || (int32_t)(message->nlmsg_seq - batch->before) <= 0) continue;
       int code = error_of(message);
@@ -166,8 +166,8 @@ int nl_query(int fd, struct nl_batch *batch, void (*each)(const uint8_t *payload
   for (;;) {
     ssize_t count = receive(fd, buffer, sizeof(buffer));
     if (count < 0) return -1;
-    size_t left = (size_t)count;
-    for (struct nlmsghdr *message = (struct nlmsghdr *)buffer; NLMSG_OK(message, left); message = NLMSG_NEXT(message, left)) {
+    size_t at = 0;
+    for (const struct nlmsghdr *message; (message = nl_step(buffer, (size_t)count, &at)) != NULL;) {
       if (message->nlmsg_seq != batch->sequence) continue;
       if (message->nlmsg_type == NLMSG_DONE) return 0;
       if (message->nlmsg_type == NLMSG_ERROR) {
@@ -177,6 +177,15 @@ int nl_query(int fd, struct nl_batch *batch, void (*each)(const uint8_t *payload
       each(NLMSG_DATA(message), message->nlmsg_len - NLMSG_HDRLEN, context);
     }
   }
+}
+
+/* Not NLMSG_NEXT, which steps beyond the end when the last message is not filled up to four bytes. */
+const struct nlmsghdr *nl_step(const uint8_t *bytes, size_t size, size_t *at) {
+  if (*at > size || size - *at < sizeof(struct nlmsghdr)) return NULL;
+  const struct nlmsghdr *message = (const struct nlmsghdr *)(bytes + *at);
+  if (message->nlmsg_len < sizeof(*message) || message->nlmsg_len > size - *at) return NULL;
+  *at += NLMSG_ALIGN(message->nlmsg_len);
+  return message;
 }
 
 const uint8_t *nl_find(const uint8_t *attributes, size_t size, uint16_t type, size_t *length) {

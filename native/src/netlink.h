@@ -2,6 +2,7 @@
 #ifndef SQ_NETLINK_H
 #define SQ_NETLINK_H
 
+#include <linux/netlink.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -50,6 +51,9 @@ int nl_transact(int fd, struct nl_batch *batch, int tolerated);
  * the end of the answer, or -1 with errno.
  */
 int nl_query(int fd, struct nl_batch *batch, void (*each)(const uint8_t *payload, size_t size, void *context), void *context);
+
+/* The message at `*at` among `size` bytes of messages, and moves `*at` behind it; NULL when no whole one is left. */
+const struct nlmsghdr *nl_step(const uint8_t *bytes, size_t size, size_t *at);
 
 /* The payload of the attribute of that type among `size` bytes of attributes, or NULL; `length` is that of the payload. */
 const uint8_t *nl_find(const uint8_t *attributes, size_t size, uint16_t type, size_t *length);

@@ -11,7 +11,7 @@ if [[ $output =~ ([0-9]+)\ passed,\ ([0-9]+)\ failed ]]; then
 else
   failed=1 # it crashed before it could count
 fi
-for target in session host; do
+for target in session host netlink; do
   log="$build/fuzz_$target.log"
   if "$build/fuzz_$target" -max_total_time="$seconds" -max_len=4096 -timeout=5 -rss_limit_mb=1024 -artifact_prefix="$build/crash-$target-" \
     "$build/corpus/$target" >"$log" 2>&1; then

@@ -10,6 +10,7 @@
 #include "../src/exec_request.h"
 #include "../src/frame.h"
 #include "check.h"
+#include "test_netlink.h"
 
 int checks_passed, checks_failed;
 
@@ -24,6 +25,12 @@ static void check_fields(struct reader *reader, char *fields) {
   for (char *field; (field = strsep(&fields, " ")) != NULL;) {
     if (field[0] == 'u') CHECK(read_u32(reader) == strtoul(field + 2, NULL, 10));
     if (field[0] == 'q') CHECK(read_u64(reader) == strtoull(field + 2, NULL, 10));
+    if (field[0] == 'b') {
+      uint8_t expected[64];
+      size_t size = from_hex(field + 2, expected, sizeof(expected));
+      const uint8_t *found = read_u32(reader) == size ? read_bytes(reader, size) : NULL;
+      CHECK(found != NULL && memcmp(found, expected, size) == 0);
+    }
     if (field[0] != 's') continue;
     for (char *blank; (blank = strchr(field, '_')) != NULL;) *blank = ' ';
     const char *text = read_string(reader, 255);
@@ -56,7 +63,7 @@ static void test_shared_vectors(void) {
     count++;
   }
   if (file != NULL) (void)fclose(file);
-  CHECK(count >= 7);
+  CHECK(count >= 8);
 }
 
 static void test_reader_refuses(void) {
@@ -69,6 +76,10 @@ static void test_reader_refuses(void) {
   CHECK(read_string(&reader, 2) == NULL && reader.failed);
   reader = (struct reader){.data = rest, .size = sizeof(rest)};
   CHECK(strcmp(read_string(&reader, 2), "") == 0 && !reader_finished(&reader));
+  reader = (struct reader){.data = over, .size = sizeof(over)};
+  CHECK(read_bytes(&reader, sizeof(over)) == over && reader_finished(&reader) && read_bytes(&reader, 1) == NULL && reader.failed);
+  reader = (struct reader){.data = over, .size = sizeof(over)};
+  CHECK(read_bytes(&reader, sizeof(over) + 1) == NULL && reader.failed && read_bytes(&reader, 1) == NULL);
   reader = (struct reader){.data = rest, .size = 3};
   CHECK(read_u32(&reader) == 0 && reader.failed && read_u64(&reader) == 0 && !reader_finished(&reader));
   uint8_t header_bytes[FRAME_HEADER_SIZE] = {0, 0, 0, 0x80};
@@ -121,6 +132,7 @@ int main(void) {
   test_passwd_lines();
   test_exec_request_limits();
   test_format();
+  test_netlink();
   (void)printf("%d passed, %d failed\n", checks_passed, checks_failed);
   return checks_failed == 0 ? 0 : 1;
 }

@@ -1,4 +1,5 @@
 import { networkInterfaces } from "node:os";
+import { widthOf } from "../core/egress/address.js";
 import type { EgressPolicy } from "../core/egress/egress-policy.js";
 
 const freshMs = 5_000;
@@ -29,7 +30,9 @@ export class OwnAddresses {
 export function closedToOwn(policy: EgressPolicy, own: OwnAddresses): EgressPolicy {
   const isClosed = (address: string): boolean =>
     own.has(address) &&
-    !policy.addressRules.some(({ network, prefix, allowed }) => allowed && network === address && prefix >= 32);
+    !policy.addressRules.some(
+      ({ family, network, prefix, allowed }) => allowed && network === address && prefix === widthOf(family),
+    );
   const refusal = { allowed: false, rule: "address of the host" };
   return {
     silent: policy.silent,

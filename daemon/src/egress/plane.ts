@@ -8,6 +8,7 @@ type Request = Exclude<ToThread, { type: "learned" }>;
 type Unnumbered<T> = T extends unknown ? Omit<T, "id"> : never;
 
 interface Waiting {
+  readonly timer: NodeJS.Timeout;
   readonly resolve: (counters: PlaneCounters | null) => void;
   readonly reject: (error: Error) => void;
 }
@@ -17,15 +18,19 @@ export interface PlaneOptions {
   readonly subnet: string;
   readonly resolvConf: string;
   readonly resolverPort: number;
+  /** path of the thread's program; another than ours only in tests */
+  readonly thread?: string;
   /** told of failures that no caller learns of */
   readonly report: (error: string) => void;
 }
 
 const startTimeoutMs = 20_000;
+/** a thread that does not answer for so long is taken for stuck, and replaced */
+const requestTimeoutMs = 10_000;
 const closeTimeoutMs = 2_000;
 const restartDelayMs = 100;
 // by name, so that it is found from the sources as well, where only the compiled thread can run
-const thread = createRequire(import.meta.url).resolve("#egress-thread");
+const usualThread = createRequire(import.meta.url).resolve("#egress-thread");
 
 /**
  * The resolver and the proxy, in a thread of their own, kept alive: when it ends, the next one listens at the same ports and knows the same
@@ -37,6 +42,8 @@ export class ThreadPlane implements EgressPlane {
   readonly #waiting = new Map<number, Waiting>();
   #events: PlaneEvents | null = null;
   #worker: Promise<Worker>;
+  /** the thread that runs or starts */
+  #latest: Worker | null = null;
   #ports: PlanePorts | null = null;
   #nextId = 1;
   #closing = false;
@@ -80,34 +87,46 @@ export class ThreadPlane implements EgressPlane {
     return counters;
   }
 
+  /** In bounded time; nothing can be asked for afterwards. */
   async close(): Promise<void> {
-    this.#closing = true;
-    const worker = await this.#worker.catch(() => null);
-    if (worker === null) return;
+    if (this.#closing) return;
     const late = new Promise((resolve) => setTimeout(resolve, closeTimeoutMs).unref());
-    await Promise.race([this.#request({ type: "close" }).catch(() => undefined), late]);
-    await worker.terminate();
+    const closed = this.#request({ type: "close" }).catch(() => undefined);
+    this.#closing = true;
+    await Promise.race([closed, late]);
+    await this.#latest?.terminate();
+    this.#fail("squashd is shutting down");
   }
 
   async #request(request: Unnumbered<Request>): Promise<PlaneCounters | null> {
+    const isClosed = (): boolean => this.#closing && request.type !== "close";
+    if (isClosed()) throw shuttingDown();
     const worker = await this.#worker;
+    if (isClosed()) throw shuttingDown();
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
-      this.#waiting.set(id, { resolve, reject });
+      const timer = setTimeout(() => {
+        const reason = `it did not answer ${request.type} in time`;
+        this.#waiting.delete(id);
+        reject(new SquashError("internal", `Cannot go on: ${reason}`));
+        this.#lost(worker, reason);
+      }, requestTimeoutMs);
+      this.#waiting.set(id, { resolve, reject, timer: timer.unref() });
       worker.postMessage({ ...request, id } satisfies ToThread);
     });
   }
 
   #start(): Promise<Worker> {
-    const { gateway, subnet, resolvConf, resolverPort } = this.#options;
+    if (this.#closing) return Promise.reject(shuttingDown());
+    const { gateway, subnet, resolvConf, resolverPort, thread = usualThread } = this.#options;
     const workerData = { gateway, subnet, resolvConf, resolverPort, ports: this.#ports } satisfies ThreadData;
     const worker = new Worker(thread, { name: "egress", workerData });
+    this.#latest = worker;
     worker.unref();
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => fail("it did not start in time"), startTimeoutMs);
       const fail = (reason: string): void => {
         clearTimeout(timer);
-        void worker.terminate();
         reject(new SquashError("kernel", `Cannot answer for sandboxes at ${gateway}: ${reason}`));
         this.#lost(worker, reason);
       };
@@ -129,6 +148,7 @@ export class ThreadPlane implements EgressPlane {
       case "done": {
         const waiting = this.#waiting.get(message.id);
         this.#waiting.delete(message.id);
+        clearTimeout(waiting?.timer);
         if (message.error === null) waiting?.resolve(message.counters);
         else waiting?.reject(new SquashError("internal", `Cannot change what sandboxes reach: ${message.error}`));
         break;
@@ -158,12 +178,27 @@ export class ThreadPlane implements EgressPlane {
 
   /** Whoever waited learns it. Once it had started, the next one takes its place. */
   #lost(worker: Worker, reason: string): void {
-    for (const { reject } of this.#waiting.values()) reject(new SquashError("internal", `Cannot go on: ${reason}`));
-    this.#waiting.clear();
-    if (this.#closing || this.#ports === null) return;
+    if (worker !== this.#latest) return;
+    this.#latest = null;
     worker.removeAllListeners();
+    worker.on("error", () => undefined); // nobody waits for it any more
+    void worker.terminate();
+    this.#fail(reason);
+    if (this.#closing || this.#ports === null) return;
     this.#options.report(`the egress thread is started again: ${reason}`);
     this.#worker = new Promise((resolve) => setTimeout(resolve, restartDelayMs)).then(() => this.#start());
     this.#worker.catch(() => undefined); // reported by whoever asks for it
   }
+
+  #fail(reason: string): void {
+    for (const { reject, timer } of this.#waiting.values()) {
+      clearTimeout(timer);
+      reject(new SquashError("internal", `Cannot go on: ${reason}`));
+    }
+    this.#waiting.clear();
+  }
+}
+
+function shuttingDown(): SquashError {
+  return new SquashError("shutting_down", "Cannot change what sandboxes reach: squashd is shutting down");
 }

@@ -1,4 +1,4 @@
-import { mkdir, open, readdir, rename, rm, stat, type FileHandle } from "node:fs/promises";
+import { mkdir, open, rename, rm, stat, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import type { NetworkDecision } from "@squash/sdk/protocol";
 
@@ -55,16 +55,20 @@ export class DecisionLog {
 
   /** The newest decisions on a sandbox, oldest first. */
   async read(sandbox: string, limit: number): Promise<NetworkDecision[]> {
-    await this.flush();
     const found: NetworkDecision[] = [];
-    for (const path of await this.#paths()) {
-      for await (const line of linesBackwards(path)) {
-        const decision = parse(line);
-        if (decision?.sandbox === sandbox) found.push(decision);
-        if (found.length >= limit) return found.toReversed();
+    const files = await this.#openAll();
+    try {
+      for (const file of files) {
+        for await (const line of linesBackwards(file)) {
+          if (found.length >= limit) return found.toReversed();
+          const decision = parse(line);
+          if (decision?.sandbox === sandbox) found.push(decision);
+        }
       }
+      return found.toReversed();
+    } finally {
+      for (const file of files) await file.close();
     }
-    return found.toReversed();
   }
 
   async close(): Promise<void> {
@@ -80,9 +84,17 @@ export class DecisionLog {
     this.#waiting = [];
     this.#lost = 0;
     const text = `${lines.join("\n")}\n`;
-    const file = await this.#ready(Buffer.byteLength(text));
-    await file.appendFile(text);
-    this.#size += Buffer.byteLength(text);
+    try {
+      const file = await this.#ready(Buffer.byteLength(text));
+      await file.appendFile(text);
+      this.#size += Buffer.byteLength(text);
+    } catch (error) {
+      this.#lost += lines.length;
+      // some of it may be there: whoever opens the file next sees where it ends
+      await this.#file?.close().catch(() => undefined);
+      this.#file = null;
+      throw error;
+    }
   }
 
   /** The open file, another one where this one would grow too large. */
@@ -91,7 +103,7 @@ export class DecisionLog {
     await mkdir(this.#folder, { recursive: true, mode: 0o700 });
     if (this.#file === null) {
       this.#size = await sizeOf(this.#path(0));
-      if (this.#size + more <= this.#options.maxBytes) return (this.#file = await open(this.#path(0), "a", 0o600));
+      if (this.#size + more <= this.#options.maxBytes) return (this.#file = await openToAppend(this.#path(0)));
     }
     await this.#file?.close();
     this.#file = null;
@@ -109,18 +121,36 @@ export class DecisionLog {
     return join(this.#folder, number === 0 ? name : `${name}.${number}`);
   }
 
-  /** Newest first. */
-  async #paths(): Promise<string[]> {
-    const there = new Set(
-      await readdir(this.#folder).catch((error: unknown) => {
-        if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
-        return [];
-      }),
+  /** Newest first; at one time, as files get other names when one is full. */
+  #openAll(): Promise<FileHandle[]> {
+    const opened = this.flush().then(async () => {
+      const files: FileHandle[] = [];
+      for (let at = 0; at < this.#options.files; at++) {
+        try {
+          files.push(await open(this.#path(at), "r"));
+        } catch (error) {
+          if ((error as NodeJS.ErrnoException).code === "ENOENT") continue;
+          for (const file of files) await file.close();
+          throw error;
+        }
+      }
+      return files;
+    });
+    this.#flushing = opened.then(
+      () => undefined,
+      () => undefined, // the reader learns it
     );
-    return Array.from({ length: this.#options.files }, (_, number) => this.#path(number)).filter((path) =>
-      there.has(path.slice(this.#folder.length + 1)),
-    );
+    return opened;
   }
+}
+
+/** A line that a crash cut off must not take the next one with it. */
+async function openToAppend(path: string): Promise<FileHandle> {
+  const file = await open(path, "a+", 0o600);
+  const { size } = await file.stat();
+  const { buffer } = await file.read(Buffer.alloc(1), 0, 1, Math.max(0, size - 1));
+  if (size > 0 && buffer[0] !== 10) await file.appendFile("\n");
+  return file;
 }
 
 async function sizeOf(path: string): Promise<number> {
@@ -142,26 +172,18 @@ function parse(line: string): NetworkDecision | null {
 }
 
 /** The lines of a file from the last to the first, without reading more than is asked for. */
-async function* linesBackwards(path: string): AsyncGenerator<string> {
-  const file = await open(path, "r");
-  try {
-    let end = (await file.stat()).size;
-    let rest = Buffer.alloc(0);
-    while (end > 0) {
-      const start = Math.max(0, end - readBytes);
-      const { buffer, bytesRead } = await file.read(Buffer.alloc(end - start), 0, end - start, start);
-      const lines = Buffer.concat([buffer.subarray(0, bytesRead), rest]);
-      const first = start === 0 ? -1 : lines.indexOf(10);
-      const whole = lines
-        .subarray(first + 1)
-        .toString("utf8")
-        .split("\n")
-        .toReversed();
-      rest = first < 0 ? Buffer.alloc(0) : Buffer.from(lines.subarray(0, first + 1));
-      for (const line of whole) if (line !== "") yield line;
-      end = start;
-    }
-  } finally {
-    await file.close();
+async function* linesBackwards(file: FileHandle): AsyncGenerator<string> {
+  let end = (await file.stat()).size;
+  let rest = Buffer.alloc(0);
+  while (end > 0) {
+    const start = Math.max(0, end - readBytes);
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(end - start), 0, end - start, start);
+    const bytes = Buffer.concat([buffer.subarray(0, bytesRead), rest]);
+    end = start;
+    // the first line may have begun in the block before; only the file's own first one has not
+    const first = start === 0 ? 0 : bytes.indexOf(10) + 1;
+    rest = start === 0 ? Buffer.alloc(0) : Buffer.from(first === 0 ? bytes : bytes.subarray(0, first));
+    if (start > 0 && first === 0) continue;
+    for (const line of bytes.subarray(first).toString("utf8").split("\n").toReversed()) if (line !== "") yield line;
   }
 }

@@ -5,31 +5,37 @@ import type { FirewallElement } from "./firewall.js";
 /** seconds beyond the time that the answer is good for: clients connect a moment later, and the kernel is to drop nothing before we do */
 const graceS = 30;
 const kernelGraceS = 120;
+/** seconds that the kernel has to be behind at least, which is more than passes between two calls of `expire` */
+const leastGraceS = 60;
 /** seconds that an address is good for, at least and at most */
 const leastS = 60;
 const mostS = 3_600;
-/** addresses of one sandbox; beyond it the one that would go first goes */
-const maxDestinations = 4_096;
+/** elements of one sandbox, an address without any counted as one; beyond it those that would go first go. Together with those of the entries they can all be exchanged in one change of the firewall. */
+const maxElements = 2_048;
+/** what is left when some had to go, so that not every answer makes others go */
+const lessElements = 1_792;
 
 interface Destination {
   /** names that resolved to it, with when that ends, in ms */
-  readonly names: Map<string, number>;
-  elements: FirewallElement[];
-  /** when the kernel drops them, in ms */
-  kernelEndMs: number;
+  readonly names: ReadonlyMap<string, number>;
+  readonly elements: readonly FirewallElement[];
+  /** when the kernel drops them, in ms, or a later time */
+  readonly kernelEndMs: number;
 }
 
+/** What the kernel has to be told. */
 export interface Change {
-  readonly remove: FirewallElement[];
-  readonly add: FirewallElement[];
+  readonly remove: readonly FirewallElement[];
+  readonly add: readonly FirewallElement[];
+  /** Takes it back when the kernel refused it; only while it is the latest. */
+  readonly undo: () => void;
 }
-
-const nothing: Change = { remove: [], add: [] };
 
 /** The addresses that names have resolved to for one sandbox, and what they may therefore be used for. Times are milliseconds since 1970. */
 export class Learned {
   readonly #client: number;
   readonly #destinations = new Map<number, Destination>();
+  #weight = 0;
 
   constructor(client: number) {
     this.#client = client;
@@ -56,44 +62,41 @@ export class Learned {
     now: number,
   ): Change {
     const end = now + (Math.min(mostS, Math.max(leastS, answer.ttlS)) + graceS) * 1000;
-    const changes = answer.destinations.map((destination) => {
-      const known = this.#destinations.get(destination) ?? {
-        names: new Map<string, number>(),
-        elements: [],
-        kernelEndMs: 0,
-      };
-      this.#destinations.set(destination, known);
-      const isNew = !known.names.has(name);
-      known.names.set(name, Math.max(end, known.names.get(name) ?? 0));
-      return isNew || known.kernelEndMs < end ? this.#renew(policy, destination, known, now) : nothing;
-    });
-    return join([...changes, ...this.#evict()]);
+    const changed = new Map<number, Destination | null>();
+    for (const destination of answer.destinations) {
+      const known = this.#destinations.get(destination);
+      const names = new Map(known?.names).set(name, Math.max(end, known?.names.get(name) ?? 0));
+      const isKnown = known?.names.has(name) === true && !dropsEarly(known, end);
+      changed.set(destination, isKnown ? { ...known, names } : this.#renew(policy, destination, names, now));
+    }
+    return this.#put(changed);
   }
 
   /** Under another policy names may grant something else, or nothing any more. */
   repolicy(policy: EgressPolicy, now: number): Change {
-    return join(
-      [...this.#destinations].map(([destination, known]) => {
-        for (const name of known.names.keys()) if (!policy.lookup(name).allowed) known.names.delete(name);
-        return this.#renew(policy, destination, known, now);
-      }),
-    );
+    const changed = new Map<number, Destination | null>();
+    for (const [destination, known] of this.#destinations) {
+      const names = new Map([...known.names].filter(([name]) => policy.lookup(name).allowed));
+      changed.set(destination, this.#renew(policy, destination, names, now));
+    }
+    return this.#put(changed);
   }
 
   /** Lets go of what has ended, unless `isInUse` says that a connection to it lives, which keeps it for another while. */
   expire(policy: EgressPolicy, isInUse: (destination: number) => boolean, now: number): Change {
-    return join(
-      [...this.#destinations].map(([destination, known]) => {
-        const ended = [...known.names].filter(([, end]) => end <= now).map(([name]) => name);
-        if (ended.length === 0) return nothing;
-        const inUse = isInUse(destination);
-        for (const name of ended) {
-          if (inUse) known.names.set(name, now + leastS * 1000);
-          else known.names.delete(name);
-        }
-        return this.#renew(policy, destination, known, now);
-      }),
-    );
+    const changed = new Map<number, Destination | null>();
+    for (const [destination, known] of this.#destinations) {
+      const ended = [...known.names].filter(([, end]) => end <= now).map(([name]) => name);
+      if (ended.length === 0) continue;
+      const inUse = isInUse(destination);
+      const names = new Map(known.names);
+      for (const name of ended) {
+        if (inUse) names.set(name, now + leastS * 1000);
+        else names.delete(name);
+      }
+      changed.set(destination, this.#renew(policy, destination, names, now));
+    }
+    return this.#put(changed);
   }
 
   /** Whether anything would end by `now`; cheaper than `expire`. */
@@ -101,38 +104,88 @@ export class Learned {
     return [...this.#destinations.values()].some(({ names }) => [...names.values()].some((end) => end <= now));
   }
 
-  #renew(policy: EgressPolicy, destination: number, known: Destination, now: number): Change {
-    const end = Math.max(0, ...known.names.values());
+  /** What a destination is to become with these names; null without any. */
+  #renew(
+    policy: EgressPolicy,
+    destination: number,
+    names: ReadonlyMap<string, number>,
+    now: number,
+  ): Destination | null {
+    if (names.size === 0) return null;
+    const known = this.#destinations.get(destination);
+    const end = Math.max(...names.values());
     const timeoutS = Math.ceil((end - now) / 1000) + kernelGraceS;
-    const grants = [...known.names.keys()].map((name) => policy.grantOf(name));
-    const wanted = known.names.size === 0 ? [] : learnedElements(this.#client, destination, grants, timeoutS);
-    // a time that has to be longer is another element: the kernel changes none that it has
-    const change =
-      known.kernelEndMs < end ? { remove: known.elements, add: wanted } : difference(known.elements, wanted);
-    if (known.kernelEndMs < end) known.kernelEndMs = now + timeoutS * 1000;
-    known.elements = wanted;
-    if (known.names.size === 0) this.#destinations.delete(destination);
-    return change;
+    const grants = [...names.keys()].map((name) => policy.grantOf(name));
+    const elements = learnedElements(this.#client, destination, grants, timeoutS);
+    const newEndMs = now + timeoutS * 1000;
+    const isLonger = known === undefined || dropsEarly(known, end);
+    // where only some are new, they may go before those that stay
+    return { names, elements, kernelEndMs: isLonger ? newEndMs : Math.min(newEndMs, known.kernelEndMs) };
   }
 
-  #evict(): Change[] {
-    const over = this.#destinations.size - maxDestinations;
-    if (over <= 0) return [];
-    const byEnd = [...this.#destinations].map(([destination, { names }]) => ({
-      destination,
-      end: Math.max(...names.values()),
-    }));
+  #put(changed: Map<number, Destination | null>): Change {
+    const before = new Map(
+      [...changed.keys()].map((destination) => [destination, this.#destinations.get(destination)]),
+    );
+    for (const [destination, next] of changed) this.#set(destination, next);
+    for (const destination of this.#tooMany(changed)) {
+      if (!before.has(destination)) before.set(destination, this.#destinations.get(destination));
+      this.#set(destination, null);
+    }
+    const differences = [...before].map(([destination, old]) => changeOf(old, this.#destinations.get(destination)));
+    return {
+      remove: differences.flatMap(({ remove }) => remove),
+      add: differences.flatMap(({ add }) => add),
+      undo: () => {
+        for (const [destination, old] of before) this.#set(destination, old ?? null);
+      },
+    };
+  }
+
+  #set(destination: number, next: Destination | null): void {
+    this.#weight -= weightOf(this.#destinations.get(destination));
+    if (next === null) this.#destinations.delete(destination);
+    else this.#destinations.set(destination, next);
+    this.#weight += weightOf(next ?? undefined);
+  }
+
+  /** Those that go first, to make room; the newest of all only when nothing else is left. */
+  #tooMany(newest: ReadonlyMap<number, unknown>): number[] {
+    if (this.#weight <= maxElements) return [];
+    let over = this.#weight - lessElements;
+    const byEnd = [...this.#destinations]
+      .map(([destination, known]) => ({
+        destination,
+        weight: weightOf(known),
+        isNew: newest.has(destination),
+        end: Math.max(...known.names.values()),
+      }))
+      .toSorted((a, b) => Number(a.isNew) - Number(b.isNew) || a.end - b.end);
     return byEnd
-      .toSorted((a, b) => a.end - b.end)
-      .slice(0, over + maxDestinations / 8)
-      .map(({ destination }) => {
-        const elements = this.#destinations.get(destination)?.elements ?? [];
-        this.#destinations.delete(destination);
-        return { remove: elements, add: [] };
-      });
+      .filter(({ weight, isNew }) => {
+        const goes = over > (isNew ? maxElements - lessElements : 0);
+        if (goes) over -= weight;
+        return goes;
+      })
+      .map(({ destination }) => destination);
   }
 }
 
-function join(changes: readonly Change[]): Change {
-  return { remove: changes.flatMap(({ remove }) => remove), add: changes.flatMap(({ add }) => add) };
+/** Whether the kernel might drop it before `end` is seen to be over. */
+function dropsEarly({ kernelEndMs }: Destination, end: number): boolean {
+  return kernelEndMs < end + leastGraceS * 1000;
+}
+
+function weightOf(destination: Destination | undefined): number {
+  return destination === undefined ? 0 : Math.max(1, destination.elements.length);
+}
+
+/** A time that has to be longer is another element: the kernel changes none that it has. */
+function changeOf(
+  old: Destination | undefined,
+  next: Destination | undefined,
+): { readonly remove: readonly FirewallElement[]; readonly add: readonly FirewallElement[] } {
+  const [before, after] = [old?.elements ?? [], next?.elements ?? []];
+  const isLonger = old !== undefined && next !== undefined && old.kernelEndMs < next.kernelEndMs;
+  return isLonger ? { remove: before, add: after } : difference(before, after);
 }

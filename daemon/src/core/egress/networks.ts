@@ -1,5 +1,6 @@
 import { SquashError, isSquashError } from "@squash/sdk/errors";
 import type { NetworkInfo } from "@squash/sdk/protocol";
+import { KeyedMutex } from "../keyed-mutex.js";
 import type { Decision } from "./decision.js";
 import type { EgressPolicy, PolicySpec } from "./egress-policy.js";
 import { clientElements, difference } from "./elements.js";
@@ -41,19 +42,21 @@ interface Attached {
   readonly address: number;
   policy: EgressPolicy;
   settings: NetworkSettings;
-  elements: FirewallElement[];
-  readonly learned: Learned;
+  elements: readonly FirewallElement[];
+  learned: Learned;
 }
 
 const icmp = 1;
 const protocolNames: Readonly<Record<number, "tcp" | "udp">> = { 6: "tcp", 17: "udp" };
 
-/** Keeps firewall and plane in line with what every sandbox may reach. Changes of one sandbox must not run at once, as `Sandboxes` sees to. */
+/** Keeps firewall and plane in line with what every sandbox may reach. What changes one sandbox's network runs one after another. */
 export class SandboxNetworks implements Networks, PlaneEvents {
   readonly #firewall: Firewall;
   readonly #plane: EgressPlane;
   readonly #audit: (decision: Decision) => void;
   readonly #attached = new Map<number, Attached>();
+  /** by index: what was computed from one state must not meet another */
+  readonly #mutex = new KeyedMutex();
 
   constructor(parts: {
     readonly firewall: Firewall;
@@ -70,58 +73,51 @@ export class SandboxNetworks implements Networks, PlaneEvents {
     this.#parse(settings.policy);
   }
 
-  async attach(index: number, sandbox: string, settings: NetworkSettings): Promise<void> {
-    const address = linkAddress(this.#firewall.subnet, index);
-    const policy = this.#parse(settings.policy);
-    const attached: Attached = {
-      index,
-      sandbox,
-      address,
-      policy,
-      settings,
-      elements: [],
-      learned: new Learned(address),
-    };
-    const elements = this.#elements(attached);
-    this.#attached.set(index, attached);
-    await this.#plane.set({ sandbox, address: addressText(address), spec: settings.policy });
-    if (isLimited(settings.limits)) await this.#shape(index, settings.limits);
-    await this.#firewall.update([], elements);
-    attached.elements = elements;
+  attach(index: number, sandbox: string, settings: NetworkSettings): Promise<void> {
+    return this.#inTurn(index, async () => {
+      const address = linkAddress(this.#firewall.subnet, index);
+      const policy = this.#parse(settings.policy);
+      const learned = new Learned(address);
+      const attached: Attached = { index, sandbox, address, policy, settings, elements: [], learned };
+      const elements = this.#elements(attached);
+      this.#attached.set(index, attached);
+      await this.#plane.set({ sandbox, address: addressText(address), spec: settings.policy });
+      if (isLimited(settings.limits)) await this.#shape(index, settings.limits);
+      await this.#firewall.update([], elements);
+      attached.elements = elements;
+    });
   }
 
-  async change(index: number, settings: NetworkSettings): Promise<void> {
-    const attached = this.#mustBeAttached(index);
-    const policy = this.#parse(settings.policy);
-    const before = { policy: attached.policy, settings: attached.settings };
-    Object.assign(attached, { policy, settings });
-    const elements = this.#elements(attached);
-    const own = difference(attached.elements, elements);
-    const learned = attached.learned.repolicy(policy, Date.now());
-    try {
-      await this.#apply({ remove: [...own.remove, ...learned.remove], add: [...own.add, ...learned.add] });
-    } catch (error) {
-      Object.assign(attached, before);
-      throw error;
-    }
-    attached.elements = elements;
-    await this.#plane.set({ sandbox: attached.sandbox, address: addressText(attached.address), spec: settings.policy });
-    const flows = await this.#firewall.flows(index);
-    await this.#firewall.cut(
-      index,
-      flows.filter((flow) => !this.#isAllowed(attached, flow)),
-    );
-    if (!sameRates(before.settings.limits, settings.limits)) await this.#shape(index, settings.limits);
+  change(index: number, settings: NetworkSettings): Promise<void> {
+    return this.#inTurn(index, async () => {
+      const attached = this.#mustBeAttached(index);
+      const before = attached.settings;
+      await this.#putIntoForce(attached, settings);
+      try {
+        await this.#follow(attached, before);
+      } catch (error) {
+        // the caller learns that nothing has changed, so that must be so, as far as it is possible
+        await this.#putIntoForce(attached, before)
+          .then(() => this.#follow(attached, settings))
+          .catch(() => undefined);
+        throw error;
+      }
+    });
   }
 
-  async detach(index: number): Promise<void> {
-    const attached = this.#attached.get(index);
-    if (attached === undefined) return;
-    this.#attached.delete(index);
-    await this.#apply({ remove: [...attached.elements, ...attached.learned.elements()], add: [] });
-    await this.#plane.remove(addressText(attached.address));
-    // the next cell of this number has its address, and must not inherit what was tracked
-    await this.#firewall.cut(index, await this.#firewall.flows(index));
+  detach(index: number): Promise<void> {
+    return this.#inTurn(index, async () => {
+      const attached = this.#attached.get(index);
+      if (attached === undefined) return;
+      await this.#apply({ remove: allElements(attached), add: [] });
+      attached.elements = [];
+      attached.learned = new Learned(attached.address);
+      await this.#plane.remove(addressText(attached.address));
+      // the next cell of this number has its address, and must not inherit what was tracked
+      await this.#firewall.cut(index, await this.#firewall.flows(index));
+      // last, so that a call after a failure does all of it
+      this.#attached.delete(index);
+    });
   }
 
   addressOf(index: number): string {
@@ -156,15 +152,19 @@ export class SandboxNetworks implements Networks, PlaneEvents {
     name: string,
     answer: { readonly addresses: readonly string[]; readonly ttlS: number },
   ): Promise<void> {
-    const attached = this.#attached.get(addressNumber(client) - linkAddress(this.#firewall.subnet, 0));
-    if (attached === undefined)
-      throw new SquashError("sandbox_not_found", `Cannot use an answer for ${client}: no sandbox has it`);
-    if (!attached.policy.enforcesNames) return;
-    const lookup = attached.policy.lookup(name);
-    // the policy may have become another one since the resolver asked
-    if (!lookup.allowed) throw new SquashError("invalid_request", `Cannot use an answer for ${name}: ${lookup.rule}`);
-    const destinations = answer.addresses.filter((address) => !address.includes(":")).map(addressNumber);
-    await this.#apply(attached.learned.add(attached.policy, name, { destinations, ttlS: answer.ttlS }, Date.now()));
+    const index = addressNumber(client) - linkAddress(this.#firewall.subnet, 0);
+    await this.#inTurn(index, async () => {
+      const attached = this.#attached.get(index);
+      if (attached === undefined)
+        throw new SquashError("sandbox_not_found", `Cannot use an answer for ${client}: no sandbox has it`);
+      const { policy, learned } = attached;
+      if (!policy.enforcesNames) return;
+      const lookup = policy.lookup(name);
+      // the policy may have become another one since the resolver asked
+      if (!lookup.allowed) throw new SquashError("invalid_request", `Cannot use an answer for ${name}: ${lookup.rule}`);
+      const destinations = answer.addresses.filter((address) => !address.includes(":")).map(addressNumber);
+      await this.#applyLearned(learned.add(policy, name, { destinations, ttlS: answer.ttlS }, Date.now()));
+    });
   }
 
   decided(decision: Decision): void {
@@ -173,18 +173,21 @@ export class SandboxNetworks implements Networks, PlaneEvents {
 
   /** Tells a firewall whose sets were emptied of all sandboxes again. */
   async restore(): Promise<void> {
-    for (const attached of this.#attached.values())
-      await this.#firewall.update([], [...attached.elements, ...attached.learned.elements()]);
+    for (const index of this.#attached.keys()) {
+      await this.#inTurn(index, async () => {
+        const attached = this.#attached.get(index);
+        if (attached !== undefined) await this.#apply({ remove: [], add: allElements(attached) });
+      });
+    }
   }
 
-  /** Lets go of addresses that no name stands for any more; to be called every few seconds. */
+  /** Lets go of addresses that no name stands for any more; to be called every few seconds. One that fails does not keep others from it. */
   async expire(): Promise<void> {
-    const now = Date.now();
-    for (const attached of this.#attached.values()) {
-      if (!attached.learned.hasEnded(now)) continue;
-      const inUse = new Set((await this.#firewall.flows(attached.index)).map(({ destination }) => destination));
-      await this.#apply(attached.learned.expire(attached.policy, (destination) => inUse.has(destination), now));
+    const failures: unknown[] = [];
+    for (const index of this.#attached.keys()) {
+      await this.#inTurn(index, () => this.#expire(index)).catch((error: unknown) => failures.push(error));
     }
+    if (failures.length > 0) throw failures[0];
   }
 
   /** Addresses that names have resolved to, for all sandboxes. */
@@ -204,8 +207,52 @@ export class SandboxNetworks implements Networks, PlaneEvents {
     await this.#firewall.shape(index, { toCell: bytesPerS(downKbit), fromCell: bytesPerS(upKbit) });
   }
 
+  #inTurn(index: number, work: () => Promise<void>): Promise<void> {
+    return this.#mutex.run(String(index), work);
+  }
+
+  async #expire(index: number): Promise<void> {
+    const attached = this.#attached.get(index);
+    const now = Date.now();
+    if (attached === undefined || !attached.learned.hasEnded(now)) return;
+    const inUse = new Set((await this.#firewall.flows(index)).map(({ destination }) => destination));
+    await this.#applyLearned(attached.learned.expire(attached.policy, (destination) => inUse.has(destination), now));
+  }
+
+  /** New connections are decided by the settings when this returns. When it throws, nothing has changed. */
+  async #putIntoForce(attached: Attached, settings: NetworkSettings): Promise<void> {
+    const policy = this.#parse(settings.policy);
+    const elements = this.#elements({ ...attached, policy, settings });
+    const own = difference(attached.elements, elements);
+    const { remove, add, undo } = attached.learned.repolicy(policy, Date.now());
+    await this.#applyLearned({ remove: [...own.remove, ...remove], add: [...own.add, ...add], undo });
+    Object.assign(attached, { policy, settings, elements });
+  }
+
+  /** What follows when settings have come into force in place of `before`: the plane, what is tracked, the limits. */
+  async #follow(attached: Attached, before: NetworkSettings): Promise<void> {
+    const { index, sandbox, address, settings } = attached;
+    await this.#plane.set({ sandbox, address: addressText(address), spec: settings.policy });
+    const flows = await this.#firewall.flows(index);
+    await this.#firewall.cut(
+      index,
+      flows.filter((flow) => !this.#isAllowed(attached, flow)),
+    );
+    if (!sameRates(before.limits, settings.limits)) await this.#shape(index, settings.limits);
+  }
+
+  async #applyLearned(change: Change): Promise<void> {
+    try {
+      await this.#apply(change);
+    } catch (error) {
+      change.undo();
+      throw error;
+    }
+  }
+
   /** One transaction; where the kernel has dropped something by itself, what is to be removed goes one by one, then the rest. */
-  async #apply({ remove, add }: Change): Promise<void> {
+  async #apply({ remove, add }: Omit<Change, "undo">): Promise<void> {
+    if (remove.length + add.length === 0) return;
     try {
       await this.#firewall.update(remove, add);
     } catch (error) {
@@ -258,6 +305,10 @@ export class SandboxNetworks implements Networks, PlaneEvents {
       throw new SquashError("internal", `Cannot find the network of cell ${index}: it has none`);
     return attached;
   }
+}
+
+function allElements({ elements, learned }: Attached): FirewallElement[] {
+  return [...elements, ...learned.elements()];
 }
 
 function isLimited({ downKbit, upKbit }: NetworkLimits): boolean {
