@@ -1,3 +1,4 @@
+import type { SquashError } from "@squash/sdk/errors";
 import type { Decision } from "../decision.js";
 import type { Firewall, FirewallElement, Flow, LinkTraffic, LoggedPacket } from "../firewall.js";
 import { addressNumber } from "../firewall.js";
@@ -117,5 +118,5 @@ export function networkBed(): NetworkBed {
   return { steps, firewall, plane, networks, audited };
 }
 
-export const gone = refusal("ENOENT");
-export const broken = refusal("EIO");
+export const gone: SquashError = refusal("ENOENT");
+export const broken: SquashError = refusal("EIO");
