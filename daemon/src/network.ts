@@ -9,7 +9,6 @@ import { specialRanges } from "./core/egress/special-ranges.js";
 import { ThreadPlane } from "./egress/plane.js";
 import type { LinuxFirewall } from "./kernel/network/firewall.js";
 import { Forwarding } from "./kernel/network/forwarding.js";
-import { lockNetwork } from "./kernel/network/lock.js";
 import { DecisionLog } from "./store/decision-log.js";
 
 const expireMs = 10_000;
@@ -19,6 +18,8 @@ const connectionLimit = 2_048;
 interface NetworkOptions {
   readonly config: Config;
   readonly report: (error: unknown) => void;
+  /** from `lockNetwork`, to be held until the end; null where there is no network */
+  readonly lock: Server | null;
 }
 
 /** The parts of the sandboxes' network, connected: firewall, plane, log. Without a subnet there is only the log. */
@@ -34,7 +35,7 @@ export class DaemonNetwork {
   private constructor(
     networks: Networks,
     decisions: DecisionLog,
-    parts: { firewall: LinuxFirewall; plane: ThreadPlane; lock: Server; timer: NodeJS.Timeout } | null,
+    parts: { firewall: LinuxFirewall; plane: ThreadPlane; lock: Server | null; timer: NodeJS.Timeout } | null,
     forwarding: Forwarding,
   ) {
     this.networks = networks;
@@ -47,11 +48,10 @@ export class DaemonNetwork {
   }
 
   /** Loads the firewall's rules and starts the plane. Throws `SquashError` that says what this machine lacks. */
-  static async start(firewall: LinuxFirewall | null, { config, report }: NetworkOptions): Promise<DaemonNetwork> {
+  static async start(firewall: LinuxFirewall | null, { config, report, lock }: NetworkOptions): Promise<DaemonNetwork> {
     const decisions = new DecisionLog(join(config.dataDir, "audit"), { report });
     const forwarding = new Forwarding(config.runDir);
     if (firewall === null) return new DaemonNetwork(new NoNetworks(), decisions, null, forwarding);
-    const lock = await lockNetwork();
     const { cidr, gateway } = firewall.subnet;
     const plane = await ThreadPlane.start({
       gateway,
