@@ -15,6 +15,8 @@ export interface SquashdOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** where it listens, when `env` says so */
   readonly url?: string;
+  /** that it wants, when `env` says so */
+  readonly token?: string;
 }
 
 /** A squashd with directories, cgroups and a socket of its own, which a test may start, kill and start again. */
@@ -40,7 +42,7 @@ export class TestSquashd {
     mkdirSync(this.runDir, { recursive: true });
     this.netns = new TestNetns(join(this.home, "net"));
     const socket = join(this.home, "api.sock");
-    this.client = new Client({ url: options.url ?? `unix:${socket}` });
+    this.client = new Client({ url: options.url ?? `unix:${socket}`, token: options.token });
     this.#env = {
       PATH: process.env["PATH"] ?? "/usr/sbin:/usr/bin:/sbin:/bin",
       SQUASH_DATA_DIR: this.dataDir,
