@@ -11,6 +11,7 @@ import { Recovery } from "./core/recovery.js";
 import { Sandboxes } from "./core/sandboxes.js";
 import type { Gauges, ModuleSource } from "./core/service.js";
 import { LinuxKernel } from "./kernel/kernel.js";
+import { lockNetwork } from "./kernel/network/lock.js";
 import { DaemonNetwork } from "./network.js";
 import type { DecisionLog } from "./store/decision-log.js";
 import { Ext4Template } from "./store/ext4-template.js";
@@ -70,6 +71,8 @@ export class Daemon {
     const { config, emit } = options;
     await mkdir(join(config.dataDir, "modules"), { recursive: true });
     await mkdir(config.runDir, { recursive: true, mode: 0o700 });
+    // first of all: sq-host itself changes addresses and takes the firewall's log
+    const lock = config.subnet === null ? null : await lockNetwork();
     let network: DaemonNetwork | null = null;
     const kernel = await LinuxKernel.start({
       binary: options.hostBinary,
@@ -87,7 +90,7 @@ export class Daemon {
     const store = new SandboxFiles(config.dataDir, (path, size) => template.make(path, size));
     const cells = new Cells(kernel, { poolSize: config.poolSize, emit });
     const layers = new Layers(kernel, { lingerMs: layerLingerMs });
-    network = await DaemonNetwork.start(kernel.firewall, options);
+    network = await DaemonNetwork.start(kernel.firewall, { ...options, lock });
     const parts = { kernel, store, catalog: options.catalog, layers, cells, networks: network.networks };
     const sandboxes = new Sandboxes(parts, {
       maxSandboxes: config.maxSandboxes,

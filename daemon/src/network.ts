@@ -10,7 +10,6 @@ import type { Emit } from "./core/events.js";
 import { ThreadPlane } from "./egress/plane.js";
 import type { LinuxFirewall } from "./kernel/network/firewall.js";
 import { Forwarding } from "./kernel/network/forwarding.js";
-import { lockNetwork } from "./kernel/network/lock.js";
 import { DecisionLog } from "./store/decision-log.js";
 
 const expireMs = 10_000;
@@ -23,6 +22,8 @@ interface NetworkOptions {
   readonly emit: Emit;
   /** told of failures that no caller learns of, and of what was coped with, as a text */
   readonly report: (error: unknown) => void;
+  /** from `lockNetwork`, to be held until the end; null where there is no network */
+  readonly lock: Server | null;
 }
 
 /** What there is only with a network. */
@@ -30,7 +31,7 @@ interface Running {
   readonly networks: SandboxNetworks;
   readonly firewall: LinuxFirewall;
   readonly plane: ThreadPlane;
-  readonly lock: Server;
+  readonly lock: Server | null;
   readonly timer: NodeJS.Timeout;
   readonly forwarding: Forwarding;
   readonly restore: () => void;
@@ -50,10 +51,9 @@ export class DaemonNetwork {
 
   /** Loads the firewall's rules and starts the plane. Throws `SquashError` that says what this machine lacks. */
   static async start(firewall: LinuxFirewall | null, options: NetworkOptions): Promise<DaemonNetwork> {
-    const { config, emit, report } = options;
+    const { config, emit, report, lock } = options;
     const decisions = new DecisionLog(join(config.dataDir, "audit"), { report });
     if (firewall === null) return new DaemonNetwork(decisions, null);
-    const lock = await lockNetwork();
     const { cidr: subnet, gateway } = firewall.subnet;
     const plane = await ThreadPlane.start({ gateway, subnet, resolvConf: config.resolvConf, resolverPort: 53, report });
     const forwarding = new Forwarding(config.runDir);
@@ -111,7 +111,7 @@ export class DaemonNetwork {
       }
     }
     await this.decisions.close();
-    running?.lock.close();
+    running?.lock?.close();
   }
 }
 

@@ -64,7 +64,38 @@ static int create_pair(const struct link_plan *plan, int cell, int host_netns) {
   return nl_transact(cell, &batch, 0);
 }
 
+struct link_facts {
+  const char *name;
+  bool is_ours;
+};
+
+static void take_facts(const uint8_t *payload, size_t size, void *context) {
+  struct link_facts *facts = context;
+  size_t length = 0, header = NLMSG_ALIGN(sizeof(struct ifinfomsg));
+  uint32_t group = 0;
+  if (size < header) return;
+  const uint8_t *name = nl_find(payload + header, size - header, IFLA_IFNAME, &length);
+  if (name == NULL || length != strlen(facts->name) + 1 || memcmp(name, facts->name, length) != 0) return; /* it is another's second name */
+  const uint8_t *found = nl_find(payload + header, size - header, IFLA_GROUP, &length);
+  if (found != NULL && length == sizeof(group)) memcpy(&group, found, sizeof(group));
+  facts->is_ours = group == LINK_GROUP;
+}
+
+/* Asks for a link by its name, of which there is one; the answer goes to `each`. */
+static int ask_for_link(int host, const char *name, void (*each)(const uint8_t *payload, size_t size, void *context), void *context) {
+  uint8_t bytes[256];
+  struct nl_batch batch;
+  const struct ifinfomsg none = {.ifi_family = AF_UNSPEC};
+  nl_start(&batch, bytes, sizeof(bytes));
+  (void)nl_message(&batch, RTM_GETLINK, NLM_F_ACK, &none, sizeof(none));
+  nl_put_text(&batch, IFLA_IFNAME, name);
+  return nl_query(host, &batch, each, context);
+}
+
+/* Removes a link of ours; one that only has the name is left alone. */
 static int remove_link(int host, const char *name) {
+  struct link_facts facts = {.name = name};
+  if (ask_for_link(host, name, take_facts, &facts) < 0 || !facts.is_ours) return -1;
   uint8_t bytes[256];
   struct nl_batch batch;
   const struct ifinfomsg none = {.ifi_family = AF_UNSPEC};
@@ -218,17 +249,10 @@ static void take_traffic(const uint8_t *payload, size_t size, void *context) {
   *traffic = (struct link_traffic){stats.rx_bytes, stats.rx_packets, stats.tx_bytes, stats.tx_packets};
 }
 
-/* A query for one object is answered by that object, then by an acknowledgement. */
 int link_traffic(int host, uint32_t index, struct link_traffic *traffic, struct failure *failure) {
-  uint8_t bytes[256];
   char name[IFNAMSIZ];
-  struct nl_batch batch;
-  const struct ifinfomsg none = {.ifi_family = AF_UNSPEC};
   link_name(index, name);
-  nl_start(&batch, bytes, sizeof(bytes));
-  (void)nl_message(&batch, RTM_GETLINK, NLM_F_ACK, &none, sizeof(none));
-  nl_put_text(&batch, IFLA_IFNAME, name);
-  if (nl_query(host, &batch, take_traffic, traffic) < 0) return fail(failure, "read the traffic of link %s", name);
+  if (ask_for_link(host, name, take_traffic, traffic) < 0) return fail(failure, "read the traffic of link %s", name);
   return 0;
 }
 

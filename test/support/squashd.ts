@@ -18,6 +18,8 @@ export interface SquashdOptions {
   readonly url?: string;
   /** whether it is to run in this process's network namespace, which must be one that was made for that */
   readonly here?: boolean;
+  /** that it wants, when `env` says so */
+  readonly token?: string;
 }
 
 /** A squashd with directories, cgroups and a socket of its own, which a test may start, kill and start again. */
@@ -43,7 +45,7 @@ export class TestSquashd {
     mkdirSync(this.runDir, { recursive: true });
     this.netns = options.here === true ? new TestNetns() : new TestNetns(join(this.home, "net"));
     const socket = join(this.home, "api.sock");
-    this.client = new Client({ url: options.url ?? `unix:${socket}` });
+    this.client = new Client({ url: options.url ?? `unix:${socket}`, token: options.token });
     this.#env = {
       PATH: process.env["PATH"] ?? "/usr/sbin:/usr/bin:/sbin:/bin",
       SQUASH_DATA_DIR: this.dataDir,
