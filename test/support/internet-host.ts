@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer as createHttp } from "node:http";
-import { createServer as createTcp } from "node:net";
+import { createServer as createTcp, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createServer as createTls } from "node:tls";
@@ -15,13 +15,16 @@ import { decode, encode, streamDecode, type Answer, type Packet } from "dns-pack
 
 /** What a server saw. */
 export interface Arrival {
-  /** such as "http 93.184.216.34:80", and what was sent */
+  /** such as "http 93.184.216.34:80", and what was sent; for every connection to it there is one of "tcp 93.184.216.34:80" */
   readonly server: string;
   readonly detail: string;
   readonly from: string;
 }
 
 export type Zone = Readonly<Record<string, readonly Answer[]>>;
+
+/** larger answers go by TCP only, as those of real servers do */
+const maxUdpAnswer = 1232;
 
 let zone: Zone = {};
 
@@ -72,7 +75,9 @@ function serveDns(address: string): void {
   udp.on("message", (message, { address: from, port }) => {
     const query = decode(message);
     arrived(`dns ${address}`, query.questions?.[0]?.name ?? "", from);
-    udp.send(answerTo(query), port, from);
+    const answer = answerTo(query);
+    const cut = { type: "response", id: query.id ?? 0, flags: 1024 | 512, questions: query.questions ?? [] } as const;
+    udp.send(answer.length > maxUdpAnswer ? encode(cut) : answer, port, from);
   });
   udp.bind(53, address);
   createTcp((socket) => {
@@ -85,8 +90,9 @@ function serveDns(address: string): void {
   }).listen(53, address);
 }
 
+/** Takes what is not quite HTTP for HTTP, as the servers do that requests are smuggled to. */
 function serveHttp(address: string, port: number): void {
-  createHttp((request, response) => {
+  createHttp({ insecureHTTPParser: true }, (request, response) => {
     const host = request.headers.host ?? "";
     arrived(`http ${address}:${port}`, `${host} ${request.url ?? ""}`, request.socket.remoteAddress);
     request.resume();
@@ -97,6 +103,7 @@ function serveHttp(address: string, port: number): void {
     }
     request.on("end", () => response.end(`hello from ${address}:${port} to ${host}\n`));
   })
+    .on("connection", (socket) => arrived(`tcp ${address}:${port}`, "", socket.remoteAddress))
     .on("connect", (request, socket) => {
       arrived(`connect ${address}:${port}`, request.url ?? "", request.socket.remoteAddress);
       socket.end("HTTP/1.1 200 OK\r\n\r\n");
@@ -112,6 +119,7 @@ function serveTls(address: string, port: number, pair: { key: string; cert: stri
       socket.end(`HTTP/1.0 200 OK\r\n\r\nsecret hello from ${address} as ${String(socket.servername)}\n`),
     );
   })
+    .on("connection", (socket: Socket) => arrived(`tcp ${address}:${port}`, "", socket.remoteAddress))
     .on("tlsClientError", () => undefined)
     .listen(port, address);
 }
@@ -124,6 +132,9 @@ function serveEcho(address: string, port: number): void {
     socket.write(`echo ${address}:${port}\n`);
     socket.pipe(socket);
   }).listen(port, address);
+}
+
+function serveUdpEcho(address: string, port: number): void {
   const udp = createSocket("udp4");
   udp.on("message", (message, { address: from, port: to }) => {
     arrived(`udp ${address}:${port}`, message.toString("latin1").slice(0, 80), from);
@@ -132,10 +143,11 @@ function serveEcho(address: string, port: number): void {
   udp.bind(port, address);
 }
 
-const { dns, web, echo } = JSON.parse(process.argv[2] ?? "{}") as {
+const { dns, web, echo, udpEcho } = JSON.parse(process.argv[2] ?? "{}") as {
   dns: string[];
   web: string[];
   echo: [string, number][];
+  udpEcho: [string, number][];
 };
 const pair = certificate();
 for (const address of dns) serveDns(address);
@@ -145,9 +157,10 @@ for (const address of web) {
   serveTls(address, 443, pair);
 }
 for (const [address, port] of echo) serveEcho(address, port);
+for (const [address, port] of udpEcho) serveUdpEcho(address, port);
 process.on("message", (message: Zone) => {
   zone = message;
   process.send?.({ server: "zone", detail: "", from: "" } satisfies Arrival);
 });
 process.on("disconnect", () => process.exit());
-setTimeout(() => process.send?.({ server: "ready", detail: "", from: "" } satisfies Arrival), 200);
+setTimeout(() => process.send?.({ server: "ready", detail: pair.cert, from: "" } satisfies Arrival), 200);

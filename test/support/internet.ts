@@ -17,6 +17,8 @@ export const places = {
   /** two names are on this one */
   web: "93.184.216.34",
   otherWeb: "93.184.216.99",
+  /** for who is not attacked, so that all that arrives elsewhere is an attacker's */
+  calmWeb: "93.184.216.55",
   /** a resolver of somebody else's, also by TLS and HTTPS */
   foreignResolver: "8.8.4.4",
   metadata: "169.254.169.254",
@@ -25,7 +27,12 @@ export const places = {
   hostPrivate: "10.77.0.1",
 } as const;
 
-const a = (name: string, ...addresses: readonly string[]): Answer[] =>
+const { web, otherWeb, calmWeb, foreignResolver, metadata, lan } = places;
+const servers = [web, otherWeb, calmWeb, foreignResolver, metadata, lan];
+const settleMs = 60;
+
+/** Address records of a name. */
+export const a = (name: string, ...addresses: readonly string[]): Answer[] =>
   addresses.map((data) => ({ type: "A", name, ttl: 60, data }));
 
 /** What the resolver knows at first. */
@@ -43,6 +50,9 @@ export const usualZone: Zone = {
   "rebind-mixed.example.org": a("rebind-mixed.example.org", places.web, places.lan),
   "rebind-alias.example.org": [{ type: "CNAME", name: "rebind-alias.example.org", ttl: 60, data: "inside.other.net" }],
   "inside.other.net": a("inside.other.net", places.lan),
+  "rebind-public.example.org": a("rebind-public.example.org", places.host),
+  "rebind-private.example.org": a("rebind-private.example.org", places.hostPrivate),
+  "calm.other.net": a("calm.other.net", places.calmWeb),
   "six.example.org": [{ type: "AAAA", name: "six.example.org", ttl: 60, data: "2606:2800:220:1::1" }],
   "*.wild.other.net": a("*.wild.other.net", places.otherWeb),
 };
@@ -56,6 +66,8 @@ export class TestInternet implements AsyncDisposable {
   readonly #netns: TestNetns;
   readonly arrivals: Arrival[] = [];
   #process: ChildProcess | null = null;
+  #zone: Zone = {};
+  #certificate = "";
 
   constructor(squashd: TestSquashd) {
     this.#squashd = squashd;
@@ -67,22 +79,25 @@ export class TestInternet implements AsyncDisposable {
     return { SQUASH_RESOLV_CONF: join(this.#squashd.home, "resolv.conf") };
   }
 
+  /** Of all TLS servers, in PEM; it is its own authority. */
+  get certificate(): string {
+    return this.#certificate;
+  }
+
   /** Must come before squashd starts. */
   async start(): Promise<void> {
     this.#squashd.netns.make();
     this.#netns.make();
     this.resolvers(places.resolver);
     this.#connect();
-    const { web, otherWeb, foreignResolver, metadata, lan, resolver } = places;
-    const echo = [web, otherWeb, lan, metadata, foreignResolver].flatMap((address) =>
-      [443, 853, 5432, 7000].map((port) => [address, port] as const),
-    );
-    const udpOnly = ([address, port]: readonly [string, number]): boolean =>
-      !(port === 443 && [web, otherWeb, lan, metadata, foreignResolver].includes(address as typeof web));
+    const { foreignResolver, resolver } = places;
+    const at = (...ports: readonly number[]): [string, number][] =>
+      servers.flatMap((address) => ports.map((port): [string, number] => [address, port]));
     const options = {
       dns: [resolver, foreignResolver],
-      web: [web, otherWeb, lan, metadata, foreignResolver],
-      echo: echo.filter((place) => udpOnly(place)),
+      web: servers,
+      echo: at(853, 5432, 7000),
+      udpEcho: at(443, 853, 5432, 7000),
     };
     const script = join(repositoryRoot, "build/test/test/support/internet-host.js");
     const [program, args] = this.#netns.enter(process.execPath, [script, JSON.stringify(options)]);
@@ -91,8 +106,10 @@ export class TestInternet implements AsyncDisposable {
     const ready = new Promise<void>((resolve, reject) => {
       child.on("exit", (status) => reject(new Error(`the internet ended with status ${status}`)));
       child.on("message", (arrival: Arrival) => {
-        if (arrival.server === "ready") resolve();
-        else this.arrivals.push(arrival);
+        if (arrival.server === "ready") {
+          this.#certificate = arrival.detail;
+          resolve();
+        } else if (arrival.server !== "zone") this.arrivals.push(arrival);
       });
     });
     await ready;
@@ -111,8 +128,15 @@ export class TestInternet implements AsyncDisposable {
       };
       child.on("message", look);
     });
+    this.#zone = zone;
     child.send(zone);
     await taken;
+  }
+
+  /** Waits until whatever is on its way to a server has been recorded. */
+  async settled(): Promise<void> {
+    await new Promise((resolve) => setTimeout(resolve, settleMs));
+    await this.setZone(this.#zone);
   }
 
   /** Writes the resolvers that squashd is to ask. */
@@ -153,12 +177,11 @@ export class TestInternet implements AsyncDisposable {
 
   #connect(): void {
     const { netns } = this.#squashd;
-    const { web, otherWeb, foreignResolver, metadata, lan, resolver, host, hostPrivate } = places;
+    const { resolver, host, hostPrivate } = places;
     this.#netns.run("ip", "link", "add", "up0", "type", "veth", "peer", "name", "down0", "netns", netns.path);
     this.#netns.run("ip", "address", "add", `${resolver}/30`, "dev", "up0");
     this.#netns.run("ip", "link", "set", "up0", "up");
-    for (const address of [web, otherWeb, foreignResolver, metadata, lan])
-      this.#netns.run("ip", "address", "add", `${address}/32`, "dev", "lo");
+    for (const address of servers) this.#netns.run("ip", "address", "add", `${address}/32`, "dev", "lo");
     netns.run("ip", "address", "add", `${host}/30`, "dev", "down0");
     netns.run("ip", "address", "add", `${hostPrivate}/32`, "dev", "lo");
     netns.run("ip", "link", "set", "down0", "up");

@@ -27,6 +27,8 @@ export const tableName = "squash";
 
 /** Packets carry these between the decision and the redirection, and nothing afterwards. */
 const { permitted, refused } = marks;
+/** of DNS queries, somewhat above the limit that the resolver counts by: see clientLimits in egress/dns/client-states.ts */
+const queryLimit = "limit rate over 50/second burst 50 packets";
 /** the destination is not public; only an entry at least as precise as its special range undoes that */
 const special = 3;
 
@@ -65,6 +67,7 @@ function sets(facts: RulesetFacts): string {
   map learned_port { type ipv4_addr . ipv4_addr . inet_proto . inet_service : mark; flags timeout; }
   set tracked { type ipv4_addr; size 65536; flags dynamic; }
   set noisy { type ipv4_addr; size 65536; flags dynamic, timeout; timeout 1m; }
+  set queries { type ipv4_addr; size 65536; flags dynamic, timeout; timeout 1m; }
   set special { type ipv4_addr; flags interval; auto-merge; elements = { ${elements} }; }
   set closed { type ifname;${names === "" ? "" : ` elements = { ${names} };`} }
 ${maps.join("\n")}`;
@@ -108,8 +111,13 @@ ${ports}
     meta mark ${permitted} goto permit
     goto refuse
   }
+  chain flood {
+    ip saddr @refused
+    drop
+  }
   chain gateway {
     ip saddr @asking udp dport 53 accept
+    ip saddr @asking tcp dport 53 update @queries { ip saddr ${queryLimit} } goto refuse
     ip saddr @asking tcp dport 53 accept
     goto refuse
   }
@@ -153,6 +161,7 @@ ${api}    meta l4proto { tcp, udp } meta mark set ip saddr . ip daddr map @net32
     goto refuse
   }
   chain decide {
+    ip daddr ${gateway} udp dport 53 update @queries { ip saddr ${queryLimit} } goto flood
     ct state established,related accept
     ct state invalid drop
     ip daddr ${gateway} goto gateway
