@@ -84,7 +84,8 @@ function networkState(netns: TestNetns): Record<string, string[]> {
       .replaceAll(/counter packets \d+ bytes \d+/g, "counter")
       // what packets fill and the kernel empties: counts of living connections, and shares of the log, for a minute
       .replaceAll(/(set (?:tracked|noisy|queries) \{[^=}]*)elements = \{[^}]*\}\s*/g, "$1")
-      .split("\n"),
+      .split("\n")
+      .map((line) => line.trim()),
     links: lines(netns.run("ip", "-o", "link")).map((line) => line.replaceAll(/^\d+: | state .*/g, "")),
     routes: lines(netns.run("ip", "route", "show", "table", "all")),
     neighbours: lines(netns.run("ip", "neighbour")).filter((line) => line.includes(" dev sq")),
