@@ -214,7 +214,7 @@ export class SandboxNetworks implements Networks, PlaneEvents {
   async #expire(index: number): Promise<void> {
     const attached = this.#attached.get(index);
     const now = Date.now();
-    if (attached === undefined || !attached.learned.hasEnded(now)) return;
+    if (!attached?.learned.hasEnded(now)) return;
     const inUse = new Set((await this.#firewall.flows(index)).map(({ destination }) => destination));
     await this.#applyLearned(attached.learned.expire(attached.policy, (destination) => inUse.has(destination), now));
   }

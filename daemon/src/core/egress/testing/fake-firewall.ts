@@ -1,8 +1,6 @@
 import type { SquashError } from "@squash/sdk/errors";
-import type { Decision } from "../decision.js";
 import type { Firewall, FirewallElement, Flow, LinkTraffic, LoggedPacket } from "../firewall.js";
 import { addressNumber } from "../firewall.js";
-import { SandboxNetworks } from "../networks.js";
 import type { EgressPlane, PlaneClient, PlaneCounters } from "../plane.js";
 import { KernelSets, refusal } from "./kernel-sets.js";
 
@@ -100,22 +98,6 @@ export class FakePlane implements EgressPlane {
   counters(address: string): Promise<PlaneCounters> {
     return this.#steps.take(`counters ${address}`, () => this.figures);
   }
-}
-
-export interface NetworkBed {
-  readonly steps: Steps;
-  readonly firewall: FakeFirewall;
-  readonly plane: FakePlane;
-  readonly networks: SandboxNetworks;
-  readonly audited: Decision[];
-}
-
-/** The networks of sandboxes on a fake firewall and a fake plane. */
-export function networkBed(): NetworkBed {
-  const steps = new Steps();
-  const [firewall, plane, audited] = [new FakeFirewall(steps), new FakePlane(steps), [] as Decision[]];
-  const networks = new SandboxNetworks({ firewall, plane, audit: (decision) => audited.push(decision) });
-  return { steps, firewall, plane, networks, audited };
 }
 
 export const gone: SquashError = refusal("ENOENT");
