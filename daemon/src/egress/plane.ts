@@ -99,10 +99,8 @@ export class ThreadPlane implements EgressPlane {
   }
 
   async #request(request: Unnumbered<Request>): Promise<PlaneCounters | null> {
-    const isClosed = (): boolean => this.#closing && request.type !== "close";
-    if (isClosed()) throw shuttingDown();
     const worker = await this.#worker;
-    if (isClosed()) throw shuttingDown();
+    if (this.#closing && request.type !== "close") throw shuttingDown();
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
