@@ -138,7 +138,7 @@ static void answer(uint32_t number, int code) {
   struct {
     struct nlmsghdr head;
     int code;
-  } message = {.head = {.nlmsg_len = sizeof(message), .nlmsg_type = NLMSG_ERROR, .nlmsg_seq = number}, .code = -code};
+  } message = {.head = {.nlmsg_len = sizeof(message), .nlmsg_type = NLMSG_ERROR, .nlmsg_seq = number}, .code = code == INT32_MIN ? code : -code};
   memcpy(prepared + prepared_size, &message, sizeof(message));
   prepared_size += sizeof(message);
 }
@@ -147,8 +147,16 @@ static void test_answers(void) {
   uint8_t bytes[256];
   static const struct {
     int first, second, tolerated, expected;
-  } cases[] = {{0, 0, 0, 0},           {ENOENT, 0, 0, ENOENT}, {0, ENOENT, 0, ENOENT},           {0, ENOENT, ENOENT, 0},
-               {EEXIST, ENOENT, 0, EEXIST}, {ENOENT, EPERM, ENOENT, EPERM}};
+  } cases[] = {
+      {0, 0, 0, 0},
+      {ENOENT, 0, 0, ENOENT},
+      {0, ENOENT, 0, ENOENT},
+      {0, ENOENT, ENOENT, 0},
+      {EEXIST, ENOENT, 0, EEXIST},
+      {ENOENT, EPERM, ENOENT, EPERM},
+      {INT32_MIN, 0, 0, EPROTO},
+      {-5, 0, 0, EPROTO},
+  };
   for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
     struct nl_batch batch;
     nl_start(&batch, bytes, sizeof(bytes));
@@ -247,7 +255,9 @@ static int update(uint32_t count, uint32_t key_size, uint32_t kind, uint32_t ele
 
 static void test_update(void) {
   struct failure failure;
-  static const uint32_t bad[][4] = {{MAX_ELEMENTS + 1, 4, 0, 1}, {1, 0, 0, 1}, {1, MAX_KEY + 4, 0, 1}, {1, 4, ELEMENT_KINDS, 1}, {2, 4, 0, 1}, {1, 4, 0, 2}};
+  /* announced count, size of the key, kind, elements that are there */
+  static const uint32_t bad[][4] = {{MAX_ELEMENTS + 1, 4, 0, 1}, {1, 0, 0, 1}, {1, MAX_KEY + 4, 0, 1},
+                                    {1, 4, ELEMENT_KINDS, 1},    {2, 4, 0, 1}, {1, 4, 0, 2}};
   for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
     CHECK(update(bad[i][0], bad[i][1], bad[i][2], bad[i][3], &failure) < 0 && failure.code == EBADMSG && sent_size == 0);
   }
