@@ -38,12 +38,20 @@ describe("sq", () => {
     expect(await runFake(["--version"])).toMatchObject({ status: 0, stdout: "0.1.0\n" });
   });
 
-  it.each([[[]], [["frobnicate"]], [["list", "extra"]], [["list", "--no"]], [["info"]], [["destroy"]], [["mkbase"]]])(
-    "exits with 2 for %j",
-    async (args) => {
-      expect(await runFake(args)).toMatchObject({ status: 2, stdout: "", requests: [], squashd: [] });
-    },
-  );
+  it.each([
+    [[]],
+    [["frobnicate"]],
+    [["list", "extra"]],
+    [["list", "--no"]],
+    [["info"]],
+    [["destroy"]],
+    [["mkbase"]],
+    [["net"]],
+    [["net", "show"]],
+    [["net", "frobnicate", "box"]],
+  ])("exits with 2 for %j", async (args) => {
+    expect(await runFake(args)).toMatchObject({ status: 2, stdout: "", requests: [], squashd: [] });
+  });
 
   it("exits with 1 and says what to do when the token is refused", async () => {
     const routes = { "GET /v1/modules": new FakeReply(401, { error: "unauthorized", code: "unauthorized" }) };
@@ -73,8 +81,19 @@ describe("sq create", () => {
 
   it("sends every option", async () => {
     const limits = ["--cpu", "1.5", "--memory-mb", "64", "--pids", "9", "--max-lifetime", "60"];
-    const words = ["--layers", "a,b", "--owner", "o", "--task", "t", "--allow-net", "none", "--nested-userns"];
-    const { requests } = await runFake(["create", "box", ...words, ...limits], { routes });
+    const words = [
+      "--layers",
+      "a,b",
+      "--owner",
+      "o",
+      "--task",
+      "t",
+      "--allow-net",
+      "a.example, 1.2.3.4:22",
+      "--nested-userns",
+    ];
+    const denied = ["--deny-net", "b.example,,c.example"];
+    const { requests } = await runFake(["create", "box", ...words, ...denied, ...limits], { routes });
     expect(JSON.parse(requests[0]?.slice("POST /v1/sandboxes ".length) ?? "")).toEqual({
       id: "box",
       layers: ["a", "b"],
@@ -84,9 +103,15 @@ describe("sq create", () => {
       memory_mb: 64,
       pids: 9,
       max_lifetime_s: 60,
-      allow_net: ["none"],
+      allow_net: ["a.example", "1.2.3.4:22"],
+      deny_net: ["b.example", "c.example"],
       nested_userns: true,
     });
+  });
+
+  it("closes the network with none", async () => {
+    const { requests } = await runFake(["create", "box", "--allow-net", "none"], { routes });
+    expect(requests).toEqual(['POST /v1/sandboxes {"allow_net":["none"],"id":"box"}']);
   });
 
   it("accepts owner, layers and task behind the id", async () => {

@@ -75,6 +75,41 @@ describe("Client", () => {
     ]);
   });
 
+  it("shows and changes what a sandbox may reach", async () => {
+    const network = { allow_net: ["example.org"], deny_net: ["1.2.3.4"], net_limits: { down_kbit: 64 } };
+    const { client, requests } = prepare([
+      { json: network },
+      { json: network },
+      { json: { allow_net: null } },
+      { json: [{ rule: "r" }] },
+      { json: [] },
+    ]);
+    const sandbox = client.sandbox("a b");
+    expect(await sandbox.network()).toEqual(network);
+    expect(await sandbox.setNetwork(network)).toEqual(network);
+    await sandbox.setNetwork({ allow_net: null }, { deadlineMs: 5 });
+    expect(await sandbox.networkLog()).toEqual([{ rule: "r" }]);
+    await sandbox.networkLog({ limit: 7, deadlineMs: 6 });
+    expect(lines(requests)).toEqual([
+      "GET /v1/sandboxes/a%20b/network",
+      'PUT /v1/sandboxes/a%20b/network {"allow_net":["example.org"],"deny_net":["1.2.3.4"],"net_limits":{"down_kbit":64}}',
+      'PUT /v1/sandboxes/a%20b/network {"allow_net":null}',
+      "GET /v1/sandboxes/a%20b/network/log",
+      "GET /v1/sandboxes/a%20b/network/log?limit=7",
+    ]);
+    expect(requests.map(({ deadlineMs }) => deadlineMs)).toEqual([60_000, 60_000, 5, 60_000, 6]);
+  });
+
+  it("keeps the reason when there is no network", async () => {
+    const refusal = { json: { error: "none", code: "network_off" }, status: 409 };
+    await expect(prepare([refusal]).client.sandbox("a").network()).rejects.toMatchObject({ code: "network_off" });
+    await expect(
+      prepare([{ json: {} }])
+        .client.sandbox("a")
+        .networkLog(),
+    ).rejects.toThrow(/is this the address/);
+  });
+
   it("makes up an id where none is given", async () => {
     const { client, requests } = prepare([{ json: {}, status: 201 }]);
     const { id } = await client.create();

@@ -94,11 +94,13 @@ function allowed(now: string[] | null, entries: readonly string[], options: Chan
     return null;
   }
   if (entries.length === 0) throw new UsageError("Cannot allow: no entries are given; everything public is --all");
-  if (options.only === true) return changed([], entries, {});
-  if (now === null && options.remove !== true)
+  if (options.only === true) return changed([], entries, options);
+  if (now === null && options.remove === true)
+    throw new UsageError("Cannot take entries back: everything public is allowed; use sq net deny");
+  if (now === null)
     throw new UsageError("Cannot allow more: everything public is allowed; use --only to allow nothing but these");
   const rest = changed(
-    (now ?? []).filter((entry) => entry !== "none" || options.remove === true),
+    now.filter((entry) => entry !== "none" || options.remove === true),
     entries,
     options,
   );
@@ -106,6 +108,8 @@ function allowed(now: string[] | null, entries: readonly string[], options: Chan
 }
 
 function changed(now: readonly string[], entries: readonly string[], { remove, only }: Change): string[] {
+  if (remove === true && only === true)
+    throw new UsageError("Cannot change entries: --only and --remove exclude each other");
   if (remove === true) return now.filter((entry) => !entries.includes(entry));
   return [...new Set([...(only === true ? [] : now), ...entries])];
 }
