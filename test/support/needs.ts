@@ -1,5 +1,8 @@
+import { spawnSync } from "node:child_process";
+
 const probes = {
   root: () => process.getuid?.() === 0,
+  nft: () => spawnSync("nft", ["--version"]).status === 0,
 } satisfies Record<string, () => boolean>;
 
 /** True when this machine cannot run such tests. With `TESTS_MUST_RUN=1`, as in CI, throws instead, so that they are not skipped. */

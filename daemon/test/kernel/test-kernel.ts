@@ -1,13 +1,24 @@
 import { execFileSync } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { release, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, expect } from "vitest";
+import type { Subnet } from "../../src/core/egress/firewall.js";
 import type { Command, CommandResult } from "../../src/core/ports.js";
 import { mappableFormats } from "../../src/kernel/image-formats.js";
 import { LinuxKernel } from "../../src/kernel/kernel.js";
 import { hostState, settledState, type HostState } from "../../../test/support/leaks.js";
 import { ensureTestModules } from "../../../test/support/modules.js";
+import { TestNetns } from "../../../test/support/netns.js";
 import { patience } from "../../../test/support/patience.js";
 import { repositoryRoot } from "../../../test/support/root.js";
 
@@ -39,9 +50,14 @@ export class TestKernel {
   readonly deaths: { readonly index: number; readonly pid: number }[] = [];
   /** why sq-host was started again, each time */
   readonly restarts: string[] = [];
+  /** where links are, when it has a network */
+  readonly netns = new TestNetns(join(this.home, "net"));
+  readonly #subnet: Subnet | null;
   #kernel: LinuxKernel | null = null;
 
-  constructor() {
+  /** With a subnet, sq-host runs in a network namespace of the test's own. */
+  constructor(options: { readonly subnet?: Subnet } = {}) {
+    this.#subnet = options.subnet ?? null;
     mkdirSync(join(this.dataDir, "modules"), { recursive: true });
     mkdirSync(this.runDir);
   }
@@ -53,15 +69,24 @@ export class TestKernel {
 
   async start(): Promise<void> {
     this.#kernel = await LinuxKernel.start({
-      binary: join(repositoryRoot, "native/build/sq-host"),
+      binary: this.#program(),
       runDir: this.runDir,
       dataDir: this.dataDir,
       uidBase: this.uidBase,
       cgroupRoot: this.mark,
-      subnet: null,
+      subnet: this.#subnet,
       hostRestarted: (reason) => this.restarts.push(reason),
     });
     this.#kernel.onCellDeath((index, pid) => this.deaths.push({ index, pid }));
+  }
+
+  #program(): string {
+    const program = join(repositoryRoot, "native/build/sq-host");
+    if (this.#subnet === null) return program;
+    this.netns.make();
+    const script = join(this.home, "sq-host");
+    writeFileSync(script, `#!/bin/sh\nexec nsenter --net=${this.netns.path} ${program}\n`, { mode: 0o755 });
+    return script;
   }
 
   /** Ends sq-host, which leaves what there is to the next one, or with `forget` nothing. */
@@ -74,6 +99,7 @@ export class TestKernel {
 
   /** Removes the directories, once it has stopped for good. */
   remove(): void {
+    this.netns[Symbol.dispose]();
     const mounted = readFileSync("/proc/self/mountinfo", "utf8").includes(this.home);
     if (mounted) throw new Error(`something is still mounted below ${this.home}; it is left for inspection`);
     rmSync(this.home, { recursive: true, force: true });
@@ -166,8 +192,8 @@ export function commandOf(script: string, more: Partial<Command> = {}): Command 
 }
 
 /** Starts one for a file of tests. Each test must leave the machine as it was. */
-export function useKernel(): TestKernel {
-  const machine = new TestKernel();
+export function useKernel(options: { readonly subnet?: Subnet } = {}): TestKernel {
+  const machine = new TestKernel(options);
   let outside: HostState;
   let before: MachineState;
   let cells: readonly number[];
