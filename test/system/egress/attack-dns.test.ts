@@ -161,8 +161,9 @@ const base32 = (length: number): string =>
 const tunnels: Readonly<Record<string, () => string>> = {
   "long labels": () => `${data(30)}.wild.other.net`,
   "long names": () => `${Array.from({ length: 14 }, () => data(4)).join(".")}.wild.other.net`,
-  base32: () => `${base32(32)}.wild.other.net`,
-  "base32 in short labels": () => `${base32(28)}.${base32(28)}.wild.other.net`,
+  // long enough that chance does not make one look like words
+  base32: () => `${base32(48)}.wild.other.net`,
+  "base32 in short labels": () => `${base32(28)}.${base32(28)}.${base32(28)}.wild.other.net`,
 };
 
 describe.skipIf(lacks("root"))("a tunnel through DNS below a wildcard", () => {

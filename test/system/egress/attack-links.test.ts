@@ -333,7 +333,8 @@ describe.skipIf(lacks("root"))("with an open policy,", () => {
 /** The last of the file: it takes the protection away, which shows that the attacks are none that fail by themselves. */
 describe.skipIf(lacks("root"))("without the firewall's table", () => {
   beforeAll(() => {
-    squashd.netns.run("nft", "delete", "table", "inet", "squash");
+    // the table itself stays, or squashd would close all links until it is loaded again
+    squashd.netns.run("nft", "flush", "table", "inet", "squash");
     for (const link of [attacker.link, neighbour.link, "all", "down0"])
       squashd.netns.run("sysctl", "-qw", `net.ipv4.conf.${link}.rp_filter=0`);
     outside.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.up0.rp_filter=0");
