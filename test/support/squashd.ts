@@ -43,7 +43,9 @@ export class TestSquashd {
     this.runDir = join(this.home, "run");
     mkdirSync(this.dataDir, { recursive: true });
     mkdirSync(this.runDir, { recursive: true });
-    this.netns = options.here === true ? new TestNetns() : new TestNetns(join(this.home, "net"));
+    // without the mark, as it outlives squashd: what that leaves in it is looked for there
+    const netns = join(tmpdir(), `netns-${process.pid}-${counter}`);
+    this.netns = options.here === true ? new TestNetns() : new TestNetns(netns);
     const socket = join(this.home, "api.sock");
     this.client = new Client({ url: options.url ?? `unix:${socket}`, token: options.token });
     this.#env = {

@@ -38,6 +38,7 @@ async function simulateReboot(): Promise<void> {
     .map((line) => line.split(" ")[4] ?? "");
   for (const path of mounts.filter((mount) => mount.startsWith(squashd.home)).toReversed())
     execFileSync("umount", ["-l", path]);
+  squashd.netns[Symbol.dispose]();
   for (const { id } of infos) {
     execFileSync("umount", ["-l", `/run/netns/squash-${id}`]);
     rmSync(`/run/netns/squash-${id}`);
@@ -79,7 +80,7 @@ describe.skipIf(lacks("root"))("kill -9 of squashd", () => {
     await squashd.start();
     await expect.poll(() => sandbox.info()).toMatchObject({ state: "ready", restarts: 1 });
     expect((await sandbox.info()).pid).not.toBe(pid);
-    expect(existsSync(`/proc/${pid}`)).toBe(false);
+    await expect.poll(() => existsSync(`/proc/${pid}`)).toBe(false); // its new parent takes a moment to notice
     expect((await sandbox.exec("cat /root/file")).stdout).toBe("kept\n");
     await sandbox.destroy();
   });
