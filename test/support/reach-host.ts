@@ -35,6 +35,7 @@ export interface StormResult {
 const held: { state: HeldState; socket: Socket; timer: NodeJS.Timeout | undefined }[] = [];
 const storms: { going: boolean; result: StormResult; ended: Promise<unknown> }[] = [];
 const many: Socket[] = [];
+const openAtOnce = 200;
 
 /** "open", "refused CODE" or "silent". */
 function tryTcp(address: string, port: number, timeoutMs: number): Promise<string> {
@@ -97,8 +98,15 @@ function hold({ as, address, port, name }: Extract<Order, { kind: "hold" }>): Pr
   });
 }
 
-/** Opens connections until one more is not to be had, or they are `count`, and keeps them. */
+/** Opens connections and keeps them, some at a time, so that none waits for a server whose queue is full. Returns how many there are. */
 async function openMany(address: string, port: number, count: number): Promise<number> {
+  let open = 0;
+  for (let left = count; left > 0; left -= openAtOnce)
+    open += await openSome(address, port, Math.min(left, openAtOnce));
+  return open;
+}
+
+async function openSome(address: string, port: number, count: number): Promise<number> {
   const open = await Promise.all(
     Array.from(
       { length: count },
