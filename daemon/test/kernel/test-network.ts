@@ -133,7 +133,10 @@ export function useNetwork(): NetworkMachine {
     },
     inside(index, line) {
       const netns = `/proc/${cells.get(index)?.pid}/ns/net`;
-      return execFileSync("nsenter", [`--net=${netns}`, "sh", "-c", line], { encoding: "utf8" });
+      let output = "";
+      for (const command of line.split(" && "))
+        output = execFileSync("nsenter", [`--net=${netns}`, ...command.split(" ")], { encoding: "utf8" });
+      return output;
     },
     async end(index) {
       await cells.get(index)?.agent.end();
@@ -145,7 +148,10 @@ export function useNetwork(): NetworkMachine {
 
 /** The world has every address there is, but those that it reaches the host by. */
 function connectWorld(host: TestNetns, world: TestNetns): void {
-  const run = (netns: TestNetns, line: string): void => void netns.run("sh", "-c", line);
+  // without a shell: that of BusyBox would take its own ip
+  const run = (netns: TestNetns, line: string): void => {
+    for (const command of line.split(" && ")) netns.run(...(command.split(" ") as [string, ...string[]]));
+  };
   run(host, `ip link add up0 type veth peer name down0 netns ${world.path}`);
   run(host, `ip addr add ${hostAddress}/30 dev up0 && ip link set up0 up`);
   run(world, `ip addr add 45.10.0.1/30 dev down0 && ip link set down0 up`);
@@ -156,6 +162,6 @@ function connectWorld(host: TestNetns, world: TestNetns): void {
     `ip rule add pref 10 to ${hostAddress} lookup main && ip rule add pref 20 lookup local && ip rule del pref 0`,
   );
   run(world, `ip route add local 0.0.0.0/0 dev lo`);
-  run(host, `echo 1 > /proc/sys/net/ipv4/ip_forward`);
-  for (const netns of [host, world]) run(netns, "echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter");
+  host.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward");
+  for (const netns of [host, world]) netns.run("sh", "-c", "echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter");
 }
