@@ -125,7 +125,9 @@ describe.skipIf(lacks("root", "nft"))("the network of cells", () => {
       expect(listed("map", "port32")).toMatch(/10\.200\.0\.5 \. 93\.184\.216\.34 \. (tcp|6) \. 22 : 0x00000001/);
       expect(listed("map", "port32")).toMatch(/10\.200\.0\.5 \. 8\.8\.8\.8 \. (udp|17) \. 53 : 0x00000001/);
       expect(listed("map", "learned")).toMatch(/10\.200\.0\.5 \. 93\.184\.216\.34 timeout 1m40s .* : 0x00000001/);
-      expect(listed("map", "learned_port")).toMatch(/93\.184\.216\.35 \. (tcp|6) \. 5432 timeout 1m40s .* : 0x00000002/);
+      expect(listed("map", "learned_port")).toMatch(
+        /93\.184\.216\.35 \. (tcp|6) \. 5432 timeout 1m40s .* : 0x00000002/,
+      );
       await bed.firewall.update(all, []);
       expect(state()).toBe(before);
     });
