@@ -87,8 +87,10 @@ function decisions(facts: RulesetFacts): string {
   const publicOnly = `fib daddr type != unicast goto refuse
     ip daddr @special goto refuse`;
   const byName = "udp dport 443 goto refuse\n    tcp dport { 80, 443 } accept";
+  const otherProtocols = "meta l4proto != { tcp, udp } goto refuse";
   const learnedPort = `meta mark set ip saddr . ip daddr . meta l4proto . th dport map @learned_port
     meta mark vmap { ${permitted} : goto permit, ${refused} : goto refuse }`;
+  const named = [noResolvers, lookUpAll, publicOnly, byName, otherProtocols, learnedPort].join("\n    ");
   return `  chain permit {
     meta mark set ${permitted}
     update @noisy { ip saddr limit rate 10/second burst 40 packets } log prefix "allowed" group ${logGroup}
@@ -130,12 +132,7 @@ ${ports}
     goto refuse
   }
   chain open_named {
-    ${noResolvers}
-    ${lookUpAll}
-    ${publicOnly}
-    ${byName}
-    meta l4proto != { tcp, udp } goto refuse
-    ${learnedPort}
+    ${named}
     goto permit
   }
   chain listed {
@@ -144,12 +141,7 @@ ${ports}
     goto refuse
   }
   chain listed_named {
-    ${noResolvers}
-    ${lookUpAll}
-    ${publicOnly}
-    ${byName}
-    meta l4proto != { tcp, udp } goto refuse
-    ${learnedPort}
+    ${named}
     meta mark set ip saddr . ip daddr map @learned
     meta mark ${permitted} goto permit
     goto refuse
