@@ -21,9 +21,12 @@ peer_packages=(bubblewrap runc podman)
 
 # Prints those of the named packages that are not installed.
 missing_packages() {
+  # names that it does not know are told on its standard error, and are missing all the same
+  local installed
+  installed=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' "$@" 2>/dev/null || true)
   local name
   for name in "$@"; do
-    dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null | grep -qx installed || printf '%s\n' "$name"
+    grep -qx "$name installed" <<<"$installed" || printf '%s\n' "$name"
   done
 }
 
