@@ -13,6 +13,7 @@
 #include "frame.h"
 #include "io.h"
 #include "session.h"
+#include "workers.h"
 
 /* Signals as a fresh program expects them: nothing ignored, nothing blocked. */
 static void reset_signals(void) {
@@ -44,20 +45,36 @@ static void refuse(int connection, int code) {
   wait_until_read(connection);
 }
 
-static void accept_sessions(int listener, int proc, int signals) {
-  for (;;) {
-    int connection = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-    if (connection < 0) return;
-    pid_t pid = fork();
-    if (pid == 0) {
-      (void)close(listener);
-      (void)close(signals);
-      reset_signals();
-      run_session(connection, proc);
-    }
-    if (pid < 0) refuse(connection, errno);
-    (void)close(connection);
+static void start_session(int connection, int listener, int proc, int signals) {
+  struct worker_link link = workers_link();
+  pid_t pid = fork();
+  if (pid == 0) {
+    (void)close(signals);
+    workers_leave();
+    reset_signals();
+    run_session(connection, proc, listener, link);
   }
+  if (pid < 0) refuse(connection, errno);
+  if (pid > 0 && link.order >= 0) {
+    workers_add(pid, link);
+  } else {
+    close_fd(&link.order);
+    close_fd(&link.report);
+  }
+  (void)close(connection);
+}
+
+/* One connection: a session that waits is told to accept it, or a new one is made for it. */
+static void accept_session(int listener, int proc, int signals) {
+  if (workers_accept()) return;
+  int connection = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+  if (connection >= 0) start_session(connection, listener, proc, signals);
+}
+
+static void reap_all(int signals) {
+  struct signalfd_siginfo info[16];
+  while (read(signals, info, sizeof(info)) > 0) continue;
+  for (pid_t pid; (pid = waitpid(-1, NULL, WNOHANG)) > 0;) workers_forget(pid);
 }
 
 _Noreturn void run_init(int listener, int proc) {
@@ -69,13 +86,12 @@ _Noreturn void run_init(int listener, int proc) {
   int signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
   if (signals < 0) _exit(70);
   for (;;) {
-    struct pollfd watched[] = {{.fd = listener, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
-    if (poll(watched, ARRAY_LEN(watched), -1) < 0) continue;
-    if ((watched[0].revents & POLLIN) != 0) accept_sessions(listener, proc, signals);
-    if ((watched[1].revents & POLLIN) != 0) {
-      struct signalfd_siginfo info[16];
-      while (read(signals, info, sizeof(info)) > 0) continue;
-      while (waitpid(-1, NULL, WNOHANG) > 0) continue;
-    }
+    int timeout;
+    struct pollfd watched[2 + MAX_WORKERS] = {{.fd = workers_accepting() ? -1 : listener, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
+    size_t count = 2 + workers_watch(watched + 2, &timeout);
+    if (poll(watched, count, timeout) < 0) continue;
+    if ((watched[1].revents & POLLIN) != 0) reap_all(signals);
+    if ((watched[0].revents & POLLIN) != 0) accept_session(listener, proc, signals);
+    workers_tick();
   }
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -19,7 +20,8 @@
 #include "io.h"
 #include "tree.h"
 
-enum { REQUEST_TIMEOUT_MS = 30000, STRAGGLER_MS = 50, KILL_MS = 5000, LINGER_MS = 2000, CHUNK = 64 * 1024, INPUT_CAPACITY = 1024 * 1024 };
+enum { REQUEST_TIMEOUT_MS = 30000, STRAGGLER_MS = 50, KILL_MS = 5000, LINGER_MS = 2000 };
+enum { CHUNK = 64 * 1024, INPUT_CAPACITY = 1024 * 1024, PAGE = 4096 };
 
 /* One of the command's outputs: its first `limit` bytes go to squashd, the rest is drained, so that the command never blocks on it. */
 struct output {
@@ -39,14 +41,25 @@ struct session {
   uint64_t deadline;             /* of the command; 0 = none */
   size_t input_size, input_done; /* of what `pending` holds */
   bool input_ended;
+  size_t payload_used, pending_used, chunk_used; /* of the buffers, at most */
 };
 
 static struct session session;
 static struct exec_request request;
-static uint8_t payload[FRAME_MAX_PAYLOAD];
-static uint8_t pending[INPUT_CAPACITY + FRAME_MAX_PAYLOAD]; /* input on its way to the command, and room to receive one more frame */
+static _Alignas(PAGE) uint8_t payload[FRAME_MAX_PAYLOAD];
+static _Alignas(PAGE) uint8_t pending[INPUT_CAPACITY + FRAME_MAX_PAYLOAD]; /* input on its way to the command, and room for one more frame */
+static _Alignas(PAGE) uint8_t chunk[PAGE + CHUNK]; /* of output, behind the place of its frame's header; whole pages, see wipe */
 static struct writer writer;
-static uint8_t chunk[FRAME_HEADER_SIZE + CHUNK]; /* of output, behind the place of its frame's header */
+
+static void note_use(size_t *used, size_t size) {
+  if (size > *used) *used = size;
+}
+
+/* The first page is likely to be needed again; the others go back, so that neither memory nor later forks pay for one large command. */
+static void wipe(uint8_t *buffer, size_t used) {
+  memset(buffer, 0, used < PAGE ? used : PAGE);
+  if (used > PAGE && madvise(buffer + PAGE, used - PAGE, MADV_DONTNEED) < 0) memset(buffer + PAGE, 0, used - PAGE);
+}
 
 /* squashd may be gone; the command goes on all the same, so that a restart of squashd costs no work. */
 static void send_chunk(uint16_t type, uint32_t size) {
@@ -66,8 +79,11 @@ static void hang_up(void) {
   if (session.connection < 0) return;
   struct pollfd ready = {.fd = session.connection, .events = POLLIN};
   (void)shutdown(session.connection, SHUT_WR);
-  for (uint64_t now = now_ms(), deadline = now + LINGER_MS; now < deadline; now = now_ms())
-    if (poll(&ready, 1, (int)(deadline - now)) <= 0 || read(session.connection, chunk, sizeof(chunk)) <= 0) break;
+  for (uint64_t now = now_ms(), deadline = now + LINGER_MS; now < deadline; now = now_ms()) {
+    ssize_t count = poll(&ready, 1, (int)(deadline - now)) <= 0 ? 0 : read(session.connection, chunk, sizeof(chunk));
+    if (count <= 0) break;
+    note_use(&session.chunk_used, (size_t)count);
+  }
   close_fd(&session.connection);
   session.connection = -1;
 }
@@ -81,13 +97,13 @@ static _Noreturn void fail_session(int code, const char *what) {
   _exit(0);
 }
 
-/* Reads one frame into `buffer`; returns its type, or 0 at the end of the stream or when it makes no sense. */
+/* Reads one frame into `buffer` and its size; returns its type, or 0 at the end of the stream or when it makes no sense. */
 static uint16_t receive(uint8_t *buffer, uint32_t *size) {
   uint8_t bytes[FRAME_HEADER_SIZE];
   struct frame_header header;
   if (read_full(session.connection, bytes, sizeof(bytes)) < 0 || !frame_decode(bytes, &header)) return 0;
-  if (read_full(session.connection, buffer, header.size) < 0) return 0;
   *size = header.size;
+  if (read_full(session.connection, buffer, header.size) < 0) return 0;
   return header.type;
 }
 
@@ -104,7 +120,9 @@ static void close_input(void) {
 /* Squashd speaks: more input, its end, or the order to stop. */
 static void serve_connection(void) {
   uint32_t size = 0;
-  switch (session.input_size <= INPUT_CAPACITY ? receive(pending + session.input_size, &size) : 0) {
+  uint16_t type = session.input_size <= INPUT_CAPACITY ? receive(pending + session.input_size, &size) : 0;
+  note_use(&session.pending_used, session.input_size + size);
+  switch (type) {
     case SESSION_STDIN:
       if (session.input >= 0) session.input_size += size;
       break;
@@ -144,6 +162,7 @@ static bool drain_once(struct output *output) {
     output->fd = -1;
     return false;
   }
+  note_use(&session.chunk_used, FRAME_HEADER_SIZE + (size_t)count);
   uint32_t kept = (size_t)count < output->left ? (uint32_t)count : output->left;
   if (kept < (uint32_t)count && !output->truncated) output->truncated = true;
   if (kept > 0 && !session.answered) send_chunk(output->type, kept);
@@ -233,22 +252,27 @@ static void read_request(void) {
   struct pollfd ready = {.fd = session.connection, .events = POLLIN};
   if (poll(&ready, 1, REQUEST_TIMEOUT_MS) <= 0) _exit(0);
   if (receive(payload, &size) != SESSION_EXEC) fail_session(EBADMSG, "understand the request");
+  session.payload_used = size;
   struct reader reader = {.data = payload, .size = size};
   if (!exec_request_decode(&request, &reader)) fail_session(EBADMSG, "understand the request");
 }
 
-_Noreturn void run_session(int connection, int proc) {
+/* Once for all connections. */
+static int become_reaper(void) {
   sigset_t child;
-  session = (struct session){.connection = connection, .proc = proc, .input = -1};
   (void)prctl(PR_SET_NAME, "sq-session", 0, 0, 0);
   if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0) fail_session(errno, "become the reaper of the command");
-  read_request();
   (void)sigemptyset(&child);
   (void)sigaddset(&child, SIGCHLD);
   (void)sigprocmask(SIG_BLOCK, &child, NULL);
   (void)signal(SIGPIPE, SIG_IGN);
-  session.signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
-  if (session.signals < 0) fail_session(errno, "watch for the end of the command");
+  int signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
+  if (signals < 0) fail_session(errno, "watch for the end of the command");
+  return signals;
+}
+
+static void serve(void) {
+  read_request();
   int pipes[3] = {-1, -1, -1};
   const char *failed = command_start(&request, &session.command, pipes);
   if (failed != NULL) fail_session(errno, failed);
@@ -257,5 +281,30 @@ _Noreturn void run_session(int connection, int proc) {
   session.outputs[1] = (struct output){.fd = pipes[2], .type = SESSION_STDERR, .left = request.stderr_limit};
   if (request.timeout_ms != 0) session.deadline = now_ms() + request.timeout_ms;
   pump();
-  _exit(0);
+}
+
+/*
+ * Whether nothing of the last command is left. What lives on of it is a child of this process, at the latest when its own parent has died,
+ * and must be init's before another command comes: the two would be one tree. `__WALL`, so that no kind of child is overlooked.
+ */
+static bool has_come_to_rest(void) {
+  pid_t pid;
+  if ((session.flags & (SESSION_TIMED_OUT | SESSION_CANCELLED)) != 0) return false; /* the list of processes has grown memory */
+  do pid = waitpid(-1, NULL, WNOHANG | __WALL);
+  while (pid > 0);
+  return pid < 0 && errno == ECHILD;
+}
+
+_Noreturn void run_session(int connection, int proc, int listener, struct worker_link link) {
+  session = (struct session){.connection = connection, .proc = proc, .input = -1};
+  int signals = become_reaper();
+  for (;;) {
+    session.signals = signals;
+    serve();
+    if (link.order < 0 || !has_come_to_rest()) _exit(0);
+    wipe(payload, session.payload_used);
+    wipe(pending, session.pending_used);
+    wipe(chunk, session.chunk_used);
+    session = (struct session){.connection = worker_next(link, listener), .proc = proc, .input = -1};
+  }
 }

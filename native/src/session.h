@@ -1,11 +1,13 @@
 /*
- * One operation in a sandbox, on one connection, in one process. It is the subreaper of the command that it starts, so that every
+ * One operation in a sandbox, on one connection, in one process, which may get another when nothing is left of the first. It is the subreaper of the command that it starts, so that every
  * descendant stays findable, however it detaches itself. squashd treats all that comes from here as hostile.
  */
 #ifndef SQ_SESSION_H
 #define SQ_SESSION_H
 
 #include <stdint.h>
+
+#include "workers.h"
 
 enum session_frame {
   /* from squashd */
@@ -28,6 +30,7 @@ enum {
   SESSION_SIGNALLED = 16
 };
 
-_Noreturn void run_session(int connection, int proc);
+/* `link` is how it gets further connections of the non-blocking `listener`, one after the other. */
+_Noreturn void run_session(int connection, int proc, int listener, struct worker_link link);
 
 #endif

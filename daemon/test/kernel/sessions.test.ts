@@ -159,6 +159,65 @@ describe.skipIf(lacks("root"))("a session with a cell's init", () => {
     expect(await other.print("kill -0 $(cat /tmp/pid) && echo alive")).toBe("alive\n");
   });
 
+  describe("that is used again", () => {
+    const print = async (script: string): Promise<string> => (await run(script)).stdout.toString().trim();
+    const others = "grep -l sq-session /proc/[0-9]*/comm | cut -d/ -f3 | grep -vx $PPID";
+
+    it("has the next command, with nothing of the last one", async () => {
+      const secret = "of the last one ".repeat(20_000);
+      const first = await run("cat; umask 077; cd /tmp; ulimit -n 64; export LEFT=over; echo $PPID >/tmp/first", {
+        stdin: secret,
+        outputLimit: 1_000,
+      });
+      expect(first.stdoutTruncated).toBe(true);
+      const next = await run("cat; umask; pwd; ulimit -n; echo $LEFT; cat /tmp/first; echo $PPID");
+      const [umask, directory, files, left, before, now] = next.stdout.toString().split("\n");
+      expect([umask, directory, files, left]).toEqual(["0022", "/", "20000", ""]);
+      expect(now).toBe(before);
+      expect(next.stdoutTruncated).toBe(false);
+    });
+
+    it("is not, as long as a process of the last command lives", async () => {
+      const session = await print("sleep 1001 >/dev/null 2>&1 & echo $PPID");
+      expect(await print("echo $PPID")).not.toBe(session);
+      expect(await print("grep PPid /proc/$(pidof sleep)/status; kill $(pidof sleep)")).toBe("PPid:\t1");
+    });
+
+    it("is not, when it had to kill a command", async () => {
+      const session = (await run("echo $PPID; sleep 1001", { timeoutMs: 300 })).stdout.toString().trim();
+      expect(session).toMatch(/^\d+$/);
+      expect(await print("echo $PPID")).not.toBe(session);
+    });
+
+    it.each(["STOP", "KILL"])(
+      "is not, when it was sent SIG%s while it waited, and no command is lost",
+      async (signal) => {
+        for (let round = 0; round < 10; round++) {
+          await Promise.all([run("sleep 0.1"), run("sleep 0.1")]);
+          const hit = await print(`for pid in $(${others}); do kill -${signal} $pid; echo $pid; done`);
+          expect(hit).toMatch(/^\d+(\n\d+)*$/);
+          const used = await Promise.all([print("sleep 0.1; echo $PPID"), print("sleep 0.1; echo $PPID")]);
+          for (const pid of used) expect(pid).toMatch(/^\d+$/);
+          for (const pid of hit.split("\n")) expect(used).not.toContain(pid);
+        }
+      },
+    );
+
+    it("is not, when its priority or its processors are not init's any more", async () => {
+      for (const change of ["renice -n 5 -p $PPID", "ionice -c 3 -p $PPID", "taskset -p 1 $PPID"]) {
+        const session = await print(`${change} 2>&1 >/dev/null && echo $PPID`);
+        expect(session).toMatch(/^\d+$/);
+        expect(await print("echo $PPID")).not.toBe(session);
+      }
+    });
+
+    it("ends when nobody needs it for a while", async () => {
+      await Promise.all([run("sleep 0.1"), run("sleep 0.1"), run("sleep 0.1")]);
+      expect(running().length).toBeLessThanOrEqual(3);
+      await expect.poll(running, { timeout: 4_000 }).toEqual([]);
+    });
+  });
+
   it("with a cell that is not there, or has died, fails", async () => {
     const absent = runSession(join(machine.runDir, "cells/99.sock"), commandOf("true"), never);
     await expect(absent).rejects.toMatchObject({ code: "sandbox_broken" });

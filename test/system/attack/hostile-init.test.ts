@@ -83,6 +83,17 @@ describe.skipIf(lacks("root"))("a sandbox that turns against its own init", () =
     expect(control(`jail / limit 1 ${processLimit} 100 100`, { unshare: ["--pid", "--fork"] })).toMatch(/^escaped: /);
   });
 
+  it("may change the limits of the session that ran it, which is not used again then", async () => {
+    await attacking({}, async (sandbox) => {
+      const change = `/opt/probe limit $PPID ${fileLimit} 40 40 && echo $PPID`;
+      const { stdout } = await sandbox.exec(change);
+      const session = stdout.trim().split("\n").at(-1);
+      expect(stdout).toMatch(/^escaped: .*\n\d+\n$/);
+      expect((await sandbox.exec("ulimit -n; echo $PPID")).stdout.split("\n")[0]).toBe("20000");
+      expect((await sandbox.exec("echo $PPID")).stdout.trim()).not.toBe(session);
+    });
+  });
+
   it("may take its right to open files, which leaves commands unanswered until their caller goes away", async () => {
     await attacking({ cpu: 0.2 }, async (sandbox) => {
       expect(await attack(sandbox, `limit 1 ${fileLimit} 0 0`)).toMatch(/^escaped: /);
