@@ -98,9 +98,24 @@ int op_net_stats(struct host *host, struct reader *reader, struct failure *failu
   return 0;
 }
 
+/*
+ * Whether no packet has ever come from a cell, so that nothing can be tracked that it began: only its own link may carry its address.
+ * The kernel finds connections by walking through a table for the whole machine. Where the link cannot be asked the walk decides, as for a
+ * cell whose init has died.
+ */
+static bool has_been_silent(const struct host *host, uint32_t index) {
+  struct link_traffic traffic;
+  struct failure ignored = {0};
+  return link_traffic(host->network.route, index, &traffic, &ignored) == 0 && traffic.received_packets == 0;
+}
+
 int op_net_flows(struct host *host, struct reader *reader, struct failure *failure) {
   uint32_t index;
   if (read_index(reader, true, &index, failure) < 0 || require_network(host, failure) < 0) return -1;
+  if (has_been_silent(host, index)) {
+    write_u32(&host->reply, 0);
+    return 0;
+  }
   int count = firewall_flows(&host->network.firewall, link_address(host->network.subnet, index), flows, failure);
   if (count < 0) return -1;
   write_u32(&host->reply, (uint32_t)count);

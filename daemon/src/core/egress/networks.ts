@@ -112,9 +112,12 @@ export class SandboxNetworks implements Networks, PlaneEvents {
       await this.#apply({ remove: allElements(attached), add: [] });
       attached.elements = [];
       attached.learned = new Learned(attached.address);
-      await this.#plane.remove(addressText(attached.address));
       // the next cell of this number has its address, and must not inherit what was tracked
-      await this.#firewall.cut(index, await this.#firewall.flows(index));
+      const [, flows] = await Promise.all([
+        this.#plane.remove(addressText(attached.address)),
+        this.#firewall.flows(index),
+      ]);
+      await this.#firewall.cut(index, flows);
       // last, so that a call after a failure does all of it
       this.#attached.delete(index);
     });
@@ -232,8 +235,11 @@ export class SandboxNetworks implements Networks, PlaneEvents {
   /** What follows when settings have come into force in place of `before`: the plane, what is tracked, the limits. */
   async #follow(attached: Attached, before: NetworkSettings): Promise<void> {
     const { index, sandbox, address, settings } = attached;
-    await this.#plane.set({ sandbox, address: addressText(address), spec: settings.policy });
-    const flows = await this.#firewall.flows(index);
+    // what the plane has ended meanwhile may be listed still; only what does not pass through it is judged here
+    const [, flows] = await Promise.all([
+      this.#plane.set({ sandbox, address: addressText(address), spec: settings.policy }),
+      this.#firewall.flows(index),
+    ]);
     await this.#firewall.cut(
       index,
       flows.filter((flow) => !this.#isAllowed(attached, flow)),
