@@ -1,7 +1,5 @@
 #!/usr/bin/env node
 import { loadConfig, type Config } from "./config.js";
-import { doctorCommand } from "./doctor.js";
-import { mkbaseCommand } from "./modules/mkbase-command.js";
 import { serve } from "./serve.js";
 import { readVersion } from "./version.js";
 
@@ -31,10 +29,15 @@ async function run([verb, ...rest]: readonly string[], config: () => Config): Pr
   switch (verb) {
     case undefined:
       return serve(config(), stopped);
-    case "mkbase":
+    // loaded when they are asked for: what they need is a good part of a second's work, which a start does not wait for
+    case "mkbase": {
+      const { mkbaseCommand } = await import("./modules/mkbase-command.js");
       return mkbaseCommand(rest, io, config(), stop.signal);
-    case "doctor":
+    }
+    case "doctor": {
+      const { doctorCommand } = await import("./doctor.js");
       return doctorCommand(rest, io, config());
+    }
     case "--version":
       io.out(`${readVersion()}\n`);
       return 0;

@@ -5,7 +5,6 @@ import { pino, type Logger } from "pino";
 import { isLoopback, type Config } from "./config.js";
 import { Daemon } from "./daemon.js";
 import { logEvents } from "./event-log.js";
-import { makeApp } from "./http/app.js";
 import { mappableFormats } from "./kernel/image-formats.js";
 import { urlOf } from "./listen.js";
 import { Metrics } from "./metrics.js";
@@ -30,6 +29,9 @@ export async function serve(config: Config, stop: Promise<NodeJS.Signals>): Prom
 }
 
 async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Logger): Promise<number> {
+  // the API's libraries are read while sq-host, nft and the threads start, which takes as long
+  const http = import("./http/app.js");
+  http.catch(() => undefined); // reported where it is awaited
   const version = readVersion();
   const { dataDir, defaultLayers } = config;
   const catalog = new DirectoryCatalog(dataDir, { defaultLayers, formats: mappableFormats(release()) });
@@ -53,6 +55,7 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
   metrics.watch(daemon.gauges);
   let app: FastifyInstance | null = null;
   try {
+    const { makeApp } = await http;
     app = await makeApp({
       version,
       sandboxes: daemon.sandboxes,
