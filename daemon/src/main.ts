@@ -2,11 +2,13 @@
 import { loadConfig, type Config } from "./config.js";
 import { doctorCommand } from "./doctor.js";
 import { mkbaseCommand } from "./modules/mkbase-command.js";
+import { mkmodCommand } from "./modules/mkmod-command.js";
 import { serve } from "./serve.js";
 import { readVersion } from "./version.js";
 
 const usage = `Usage: squashd                     serve the API until SIGTERM or SIGINT
        squashd mkbase <kind> ...   build a base module
+       squashd mkmod from-oci ...  build modules of a container image
        squashd doctor [--json]     check whether squashd can work on this machine
        squashd doctor --remove-network   take the firewall's rules and all else of sandboxes' network off it
        squashd --version
@@ -33,6 +35,8 @@ async function run([verb, ...rest]: readonly string[], config: () => Config): Pr
       return serve(config(), stopped);
     case "mkbase":
       return mkbaseCommand(rest, io, config(), stop.signal);
+    case "mkmod":
+      return mkmodCommand(rest, io, config(), stop.signal);
     case "doctor":
       return doctorCommand(rest, io, config());
     case "--version":
