@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { execDefaults, type ImageDefaults } from "./image-defaults.js";
+import { execDefaults, mergeDefaults, type ImageDefaults } from "./image-defaults.js";
 
 const none: ImageDefaults = { env: {}, workdir: "", user: "", entrypoint: [], cmd: [] };
 const of = (defaults: Partial<ImageDefaults>): { defaults: ImageDefaults } => ({ defaults: { ...none, ...defaults } });
@@ -44,5 +44,21 @@ describe("execDefaults()", () => {
       ["__proto__", "x"],
       ["C", "1"],
     ]);
+  });
+});
+
+describe("mergeDefaults()", () => {
+  it("takes entrypoint and arguments together, from the topmost that has either", () => {
+    const stack = [of({ user: "a" }), of({ cmd: ["top"] }), of({ entrypoint: ["/low"], cmd: ["low"] })];
+    expect(mergeDefaults(stack)).toEqual({ ...none, user: "a", cmd: ["top"] });
+    expect(mergeDefaults([{}, {}])).toBeUndefined();
+  });
+
+  it("keeps no more of the environment than fits beside a request's", () => {
+    const many = Object.fromEntries(Array.from({ length: 50 }, (_, index) => [`A${index}`, ""]));
+    const more = Object.fromEntries(Array.from({ length: 50 }, (_, index) => [`B${index}`, ""]));
+    const kept = Object.keys(mergeDefaults([of({ env: many }), of({ env: more })])!.env);
+    expect([kept.length, kept.at(-1)]).toEqual([64, "B13"]);
+    expect(mergeDefaults([of({ env: { A: "x", B: "y".repeat(40_000) } })])?.env).toEqual({ A: "x" });
   });
 });

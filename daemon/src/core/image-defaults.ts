@@ -1,5 +1,9 @@
 import type { ExecRequest } from "@squash/sdk/protocol";
 
+/** what a request may have is not counted here; both together are less than init takes */
+const maxVariables = 64;
+const maxEnvLength = 32_768;
+
 /** How the programs of a module are meant to be started; what an image says of itself. Empty means that it says nothing. */
 export interface ImageDefaults {
   readonly env: Readonly<Record<string, string>>;
@@ -11,26 +15,44 @@ export interface ImageDefaults {
   readonly cmd: readonly string[];
 }
 
-/** What of a module's manifest matters here. */
-interface WithDefaults {
+/** What may say such things: a module, its manifest, or the record of a sandbox. */
+export interface WithDefaults {
   readonly defaults?: ImageDefaults;
 }
 
 /**
- * A request with what the modules of a stack, topmost first, say where the request says nothing. Of directory and user the topmost word
- * counts, of the environment that on each variable.
+ * What the modules of a stack, topmost first, say together; undefined where none says anything. Of directory, user and program the topmost
+ * word counts, of the environment that on each variable, of which the first 64 and 32 KiB are kept.
  */
-export function execDefaults(manifests: readonly WithDefaults[], request: ExecRequest): ExecRequest {
-  const defaults = manifests.flatMap((manifest) => manifest.defaults ?? []);
-  const workdir = request.workdir ?? defaults.map((each) => each.workdir).find((each) => each !== "");
-  const user = request.user ?? defaults.map((each) => each.user).find((each) => each !== "");
-  const env = Object.fromEntries(
-    [...defaults.toReversed().map((each) => each.env), request.env ?? {}].flatMap((each) => Object.entries(each)),
-  );
+export function mergeDefaults(modules: readonly WithDefaults[]): ImageDefaults | undefined {
+  const said = modules.flatMap(({ defaults }) => defaults ?? []);
+  if (said.length === 0) return undefined;
+  const env = new Map<string, string>();
+  let length = 0;
+  for (const [name, value] of said.flatMap((each) => Object.entries(each.env))) {
+    if (env.has(name)) continue;
+    length += name.length + Buffer.byteLength(value);
+    if (env.size < maxVariables && length <= maxEnvLength) env.set(name, value);
+  }
+  const program = said.find(({ entrypoint, cmd }) => entrypoint.length + cmd.length > 0);
+  return {
+    env: Object.fromEntries(env),
+    workdir: said.map(({ workdir }) => workdir).find((workdir) => workdir !== "") ?? "",
+    user: said.map(({ user }) => user).find((user) => user !== "") ?? "",
+    entrypoint: program?.entrypoint ?? [],
+    cmd: program?.cmd ?? [],
+  };
+}
+
+/** A request with what the modules of a stack, topmost first, say where the request says nothing. */
+export function execDefaults(modules: readonly WithDefaults[], request: ExecRequest): ExecRequest {
+  const defaults = mergeDefaults(modules);
+  if (defaults === undefined) return request;
+  const env = { ...defaults.env, ...request.env };
   return {
     ...request,
-    ...(workdir === undefined ? {} : { workdir }),
-    ...(user === undefined ? {} : { user }),
+    ...(request.workdir === undefined && defaults.workdir !== "" ? { workdir: defaults.workdir } : {}),
+    ...(request.user === undefined && defaults.user !== "" ? { user: defaults.user } : {}),
     ...(Object.keys(env).length === 0 ? {} : { env }),
   };
 }

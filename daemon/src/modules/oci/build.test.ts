@@ -54,7 +54,7 @@ const files = (): string[] =>
 const left = (): string[] => readdirSync(join(dataDir, "cache"));
 
 const layers: readonly TestLayer[] = [
-  { members: [{ name: "a" }, { name: "b" }], compression: "gzip" },
+  { members: [{ name: "a" }, { name: "b" }, { name: "srv", type: "directory" }], compression: "gzip" },
   { members: [] },
   { members: [{ name: ".wh.a" }], compression: "zstd" },
 ];
@@ -82,6 +82,7 @@ describe("buildFromImage()", () => {
     { WorkingDir: "relative", User: "-x" },
     { WorkingDir: "/../x", User: "70000" },
     { WorkingDir: "/\0", User: "a b" },
+    { WorkingDir: "/srv/absent" },
     null,
   ])("takes nothing for a default that nobody could ask for: %j", async (config) => {
     const [manifest] = await build(await imageOf(layers, { config: config as object }));

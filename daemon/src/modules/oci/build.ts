@@ -58,7 +58,7 @@ export async function buildFromImage(
   try {
     for (const module of modules) {
       options.progress(`packing ${module.name}`);
-      const defaults = module === last ? { defaults: defaultsOf(image.config) } : {};
+      const defaults = module === last ? { defaults: defaultsOf(image.config, trees.merged) } : {};
       manifests.push(await packModule(module, join(scratch, "packing"), { ...options, ...defaults }));
     }
   } catch (error) {

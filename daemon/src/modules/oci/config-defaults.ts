@@ -1,39 +1,32 @@
 import type { ImageDefaults } from "../../core/image-defaults.js";
+import { checkedDefaults } from "../module-defaults.js";
+import { splitPath } from "./entry-path.js";
 import type { ImageConfig } from "./image-schema.js";
+import { nodeAt, type DirectoryNode } from "./tree.js";
 
-const maxVariables = 128;
-const maxEnvBytes = 65_536;
-
-/** What an image's configuration says of how to start programs, without what a request could not say either. */
-export function defaultsOf({ config }: ImageConfig): ImageDefaults {
-  const workdir = config?.WorkingDir ?? "";
-  // the group after the colon has no place in a request; commands get the groups of the user
-  const user = (config?.User ?? "").replace(/:.*$/s, "");
-  return {
-    env: environmentOf(config?.Env ?? []),
-    workdir: isWorkdir(workdir) ? workdir : "",
-    user: isUser(user) ? user : "",
-    entrypoint: config?.Entrypoint ?? [],
-    cmd: config?.Cmd ?? [],
-  };
+/** What an image's configuration says of how to start programs, as far as it holds for these files. */
+export function defaultsOf({ config }: ImageConfig, root: DirectoryNode): ImageDefaults {
+  const variables = (config?.Env ?? [])
+    .map((word) => ({ word, equals: word.indexOf("=") }))
+    .filter(({ equals }) => equals > 0)
+    .map(({ word, equals }) => [word.slice(0, equals), word.slice(equals + 1)] as const);
+  const defaults = checkedDefaults({
+    env: Object.fromEntries(variables),
+    workdir: config?.WorkingDir,
+    // the group after the colon has no place in a request; commands get the groups of the user
+    user: (config?.User ?? "").replace(/:.*$/s, ""),
+    entrypoint: config?.Entrypoint,
+    cmd: config?.Cmd,
+  });
+  return isMissing(root, defaults.workdir) ? { ...defaults, workdir: "" } : defaults;
 }
 
-function environmentOf(words: readonly string[]): Readonly<Record<string, string>> {
-  const kept: [string, string][] = [];
-  let bytes = 0;
-  for (const word of words) {
-    const [, name, value] = /^([A-Za-z_][A-Za-z0-9_]{0,255})=([^\0]*)$/s.exec(word) ?? [];
-    if (name === undefined || value === undefined) continue;
-    bytes += Buffer.byteLength(word);
-    if (kept.length < maxVariables && bytes <= maxEnvBytes) kept.push([name, value]);
-  }
-  return Object.fromEntries(kept);
-}
-
-function isWorkdir(path: string): boolean {
-  return path.startsWith("/") && path.length <= 512 && !path.includes("\0") && !path.split("/").includes("..");
-}
-
-function isUser(user: string): boolean {
-  return /^\d+$/.test(user) ? Number(user) <= 65_535 : /^[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?$/.test(user);
+/** Whether an image has no such directory, which docker would make; beyond a symbolic link nobody knows. */
+function isMissing(root: DirectoryNode, workdir: string): boolean {
+  if (workdir === "") return false;
+  const names = splitPath(Buffer.from(workdir).toString("latin1"));
+  return (
+    names.every((_, index) => nodeAt(root, names.slice(0, index))?.kind !== "symlink") &&
+    nodeAt(root, names) === undefined
+  );
 }
