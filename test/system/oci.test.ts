@@ -262,16 +262,18 @@ describe.skipIf(lacks("root"))("mkmod from-oci", () => {
     const [old, recent] = [join(home, "old.tar"), join(home, "new.tar.gz")];
     writeFileSync(old, await savedArchive(image, "team/tool:1.2"));
     execFileSync("tar", ["-czf", recent, "-C", layout, "."]);
-    for (const [index, source] of [
+    const sources = [
       ["--layout", layout],
       ["--archive", old],
       ["--archive", recent],
-    ].entries()) {
+    ];
+    const made = sources.map(async (source, index) => {
       const dataDir = join(home, `data-${index}`);
       const ended = await mkmod(source, dataDir, index === 0 ? "sq" : "squashd");
       expect([/Cannot.*/.exec(ended.stderr)?.[0], ended.status]).toEqual([undefined, 0]);
       expect(manifestOf("000-tool-1.2", dataDir).files).toEqual(wanted);
-    }
+    });
+    await Promise.all(made);
   });
 
   it("refuses what a hostile registry serves, and makes nothing", async () => {

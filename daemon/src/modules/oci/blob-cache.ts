@@ -133,7 +133,7 @@ export class BlobDraft implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#file.close();
-    if (this.#end === "discard" || this.#size === 0) await rm(this.#draft, { force: true });
+    if (this.#end === "discard" || (this.#end === "keep" && this.#size === 0)) await rm(this.#draft, { force: true });
     if (this.#end === "publish") await rename(this.#draft, this.#path).catch(onlyMissing);
     else await rename(this.#draft, `${this.#path}.part`).catch(onlyMissing);
   }

@@ -15,6 +15,8 @@ export function parseEntryPath(name: string): EntryPath {
   const path = splitPath(name);
   const last = path.at(-1) ?? "";
   const parent = path.slice(0, -1);
+  // what AUFS kept for itself
+  if (parent.some((each) => each.startsWith(reserved))) return { kind: "ignored", path: parent };
   if (parent.some((each) => each.startsWith(whiteout))) throw refused(name, "lies below a whiteout");
   if (!last.startsWith(whiteout)) return { kind: "plain", path };
   if (last === `${reserved}.opq`) return { kind: "opaque", path: parent };

@@ -5,6 +5,9 @@ import { emptyDirectory, nodeAt, type Attributes, type DirectoryNode, type TreeN
 
 const maxLinkBytes = 4095;
 const maxXattrBytes = 64 * 1024;
+/** bytes of memory that one takes besides its name and value */
+const xattrOverhead = 256;
+const noXattrs: ReadonlyMap<string, Buffer> = new Map();
 const maxId = 0xffff_fffe;
 const unknownAttributes: Attributes = { mode: 0o755, uid: 0, gid: 0, mtimeS: 0, xattrs: new Map() };
 
@@ -176,7 +179,7 @@ function attributesOf(entry: TarEntry, budget: TreeBudget): Attributes {
   if (uid < 0 || uid > maxId || gid < 0 || gid > maxId)
     throw new RangeError(`entry ${quoted(entry.name)} has an owner that cannot be`);
   const xattrs = keptXattrs(entry);
-  for (const [key, value] of xattrs) budget.take(0, key.length + value.length);
+  for (const [key, value] of xattrs) budget.take(0, key.length + value.length + xattrOverhead);
   // as an image holds it; a time that it cannot hold counts as none
   return { mode: mode & 0o7777, uid, gid, mtimeS: mtimeS >= 0 && mtimeS <= 0xffff_ffff ? mtimeS : 0, xattrs };
 }
@@ -192,7 +195,8 @@ function keptXattrs(entry: TarEntry): ReadonlyMap<string, Buffer> {
     if (!/^user\.[\x21-\x3c\x3e-\x7e]{1,250}$/.test(key) || key.startsWith("user.overlay.")) continue;
     size += key.length + value.length;
     if (size > maxXattrBytes) throw new RangeError(`entry ${quoted(entry.name)} has too many extended attributes`);
-    kept.set(key, value);
+    // a copy of its own: a small buffer would hold on to the memory that it shares with others, which are not counted
+    kept.set(key, Buffer.from(Uint8Array.from(value).buffer));
   }
-  return kept;
+  return kept.size === 0 ? noXattrs : kept;
 }
