@@ -46,6 +46,7 @@ describe("sq", () => {
     [["info"]],
     [["destroy"]],
     [["mkbase"]],
+    [["mkmod"]],
     [["net"]],
     [["net", "show"]],
     [["net", "frobnicate", "box"]],
@@ -225,11 +226,17 @@ describe("sq destroy", () => {
   });
 });
 
-describe("sq mkbase, doctor", () => {
+describe("sq mkbase, mkmod, doctor", () => {
   it("mkbase passes its arguments on, and the exit status back", async () => {
     const args = ["debian", "--suite", "trixie", "--json", "--help"];
     const run = await runFake(["mkbase", ...args], { daemonStatus: 4 });
     expect(run).toMatchObject({ status: 4, squashd: [["mkbase", ...args]] });
+  });
+
+  it("mkmod does so too", async () => {
+    const args = ["from-oci", "debian:12", "--name", "mine", "--json"];
+    const run = await runFake(["mkmod", ...args], { daemonStatus: 1 });
+    expect(run).toMatchObject({ status: 1, squashd: [["mkmod", ...args]] });
   });
 
   const checks = [

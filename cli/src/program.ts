@@ -14,6 +14,7 @@ import { addList } from "./verbs/list.js";
 import { addLogs } from "./verbs/logs.js";
 import { addMetrics } from "./verbs/metrics.js";
 import { addMkbase } from "./verbs/mkbase.js";
+import { addMkmod } from "./verbs/mkmod.js";
 import { addModules } from "./verbs/modules.js";
 import { addNet } from "./verbs/net.js";
 import { addRun } from "./verbs/run.js";
@@ -29,6 +30,7 @@ const verbs = [
   addDestroy,
   addModules,
   addMkbase,
+  addMkmod,
   addHealth,
   addDoctor,
   addMetrics,

@@ -5,6 +5,7 @@ import { readVersion } from "./version.js";
 
 const usage = `Usage: squashd                     serve the API until SIGTERM or SIGINT
        squashd mkbase <kind> ...   build a base module
+       squashd mkmod from-oci ...  build modules of a container image
        squashd doctor [--json]     check whether squashd can work on this machine
        squashd doctor --remove-network   take the firewall's rules and all else of sandboxes' network off it
        squashd --version
@@ -33,6 +34,10 @@ async function run([verb, ...rest]: readonly string[], config: () => Config): Pr
     case "mkbase": {
       const { mkbaseCommand } = await import("./modules/mkbase-command.js");
       return mkbaseCommand(rest, io, config(), stop.signal);
+    }
+    case "mkmod": {
+      const { mkmodCommand } = await import("./modules/mkmod-command.js");
+      return mkmodCommand(rest, io, config(), stop.signal);
     }
     case "doctor": {
       const { doctorCommand } = await import("./doctor.js");

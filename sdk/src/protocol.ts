@@ -207,15 +207,15 @@ export interface NetworkDecision {
 export interface ExecRequest {
   /** a shell command with the login environment, or a program with its arguments; at most 64 KiB */
   cmd: string | string[];
-  /** absolute path; @default "/" */
+  /** absolute path; @default what the modules say that are of container images, else "/" */
   workdir?: string;
   /** seconds, 1–3600; a numeric string is accepted; @default 300 */
   timeout?: number | string;
   /** text for the command's standard input, which is empty otherwise */
   stdin?: string;
-  /** added to the clean environment */
+  /** added to the clean environment, and to what such modules say */
   env?: Record<string, string>;
-  /** user name or uid inside the sandbox; @default "root" */
+  /** user name or uid inside the sandbox; @default what such modules say, else "root" */
   user?: string | number;
 }
 

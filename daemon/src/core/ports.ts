@@ -1,4 +1,5 @@
 import type { NetworkSettings } from "./egress/settings.js";
+import type { ImageDefaults } from "./image-defaults.js";
 import type { ExecResult } from "@squash/sdk/protocol";
 
 /** Which process a cell's init is: the start time (clock ticks since boot) tells it from a later process with the same number. */
@@ -117,6 +118,8 @@ export interface SandboxRecord {
   readonly upper: { readonly backend: "tmpfs" | "loop"; readonly limitBytes: number };
   readonly cell: { readonly index: number; readonly pid: number; readonly startTime: string; readonly bootId: string };
   readonly restarts: number;
+  /** what its modules said of how to start programs when it was made */
+  readonly defaults?: ImageDefaults;
 }
 
 /** What a sandbox's directory was found to hold. Without record and damage it is half-made or half-removed. */
@@ -164,6 +167,8 @@ export interface ModuleImage {
   readonly format: "squashfs" | "erofs";
   /** changes whenever the file is another one */
   readonly identity: string;
+  /** how its programs are meant to be started */
+  readonly defaults?: ImageDefaults;
 }
 
 export interface ModuleCatalog {

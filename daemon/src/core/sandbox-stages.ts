@@ -1,6 +1,7 @@
 import type { Cell, Cells } from "./cells.js";
 import type { Layers } from "./layers.js";
 import type { Networks } from "./egress/networks.js";
+import { mergeDefaults, type ImageDefaults } from "./image-defaults.js";
 import type { Kernel, ModuleCatalog, SandboxRecord, SandboxStore } from "./ports.js";
 import type { Stage } from "./stages.js";
 import { stackOrder } from "./stack.js";
@@ -17,6 +18,7 @@ export interface SandboxDraft {
   cellGone?: boolean;
   layerKeys?: readonly string[];
   layers?: readonly string[];
+  defaults?: ImageDefaults | undefined;
   record?: SandboxRecord;
 }
 
@@ -99,6 +101,7 @@ function layers({ catalog, layers: mounted }: StageParts): Stage<SandboxDraft> {
       const requested = planOf(draft).requestedLayers;
       const names = stackOrder(requested.length > 0 ? requested : await catalog.defaultLayers());
       const images = await Promise.all(names.map((name) => catalog.resolve(name)));
+      draft.defaults = mergeDefaults(images);
       draft.layerKeys = await mounted.acquire(images);
       draft.layers = names;
     },
@@ -228,6 +231,7 @@ function record({ kernel, store }: StageParts, options: { readonly keep: boolean
         layers: draft.layers ?? [],
         layerKeys: draft.layerKeys ?? [],
         cell: { index, pid: process.pid, startTime: String(process.startTime), bootId: kernel.bootId },
+        ...(draft.defaults === undefined ? {} : { defaults: draft.defaults }),
       };
       await store.writeRecord(draft.record);
     },

@@ -151,6 +151,22 @@ describe("exec()", () => {
     expect((await sandboxes.get("a")).exec_count).toBe(2);
   });
 
+  it("starts commands as the modules said when the sandbox was made, unless asked for otherwise", async () => {
+    const machine = new FakeMachine();
+    const { sandboxes } = fakeSquashd(machine);
+    const resolve = machine.resolve.bind(machine);
+    const defaults = { env: { A: "image", B: "image" }, workdir: "/srv", user: "web", entrypoint: [], cmd: [] };
+    machine.resolve = async (name) => ({ ...(await resolve(name)), defaults });
+    await sandboxes.create({ id: "a" }, never);
+    machine.resolve = resolve;
+    machine.runCommand = ({ env, workdir, user }) => Promise.resolve(success(JSON.stringify({ env, workdir, user })));
+    const plain = await sandboxes.exec("a", { cmd: "x" }, never);
+    expect(JSON.parse(plain.stdout)).toEqual({ env: { A: "image", B: "image" }, workdir: "/srv", user: "web" });
+    expect(plain.workdir).toBe("/srv");
+    const asked = await sandboxes.exec("a", { cmd: "x", workdir: "/", user: 0, env: { A: "" } }, never);
+    expect(JSON.parse(asked.stdout)).toEqual({ env: { A: "", B: "image" }, workdir: "/", user: "0" });
+  });
+
   it("reports an out-of-memory kill once", async () => {
     const machine = new FakeMachine();
     const { sandboxes } = fakeSquashd(machine);

@@ -11,6 +11,7 @@ import type {
 import { networkSettings, networkWish } from "./egress/settings.js";
 import type { Emit, OperationEvent } from "./events.js";
 import { execResult, toCommand } from "./exec.js";
+import { execDefaults } from "./image-defaults.js";
 import { KeyedMutex } from "./keyed-mutex.js";
 import type { CellUsage, SandboxRecord } from "./ports.js";
 import { newSandbox, sandboxInfo, type Sandbox } from "./sandbox.js";
@@ -134,9 +135,10 @@ export class Sandboxes implements SandboxService {
     }
   }
 
-  async exec(id: string, request: ExecRequest, signal: AbortSignal): Promise<ExecResult> {
+  async exec(id: string, asked: ExecRequest, signal: AbortSignal): Promise<ExecResult> {
     const sandbox = this.#find(id);
     const record = this.#mustBeReady(sandbox);
+    const request = execDefaults([record], asked);
     const start = performance.now();
     const abort = new AbortController();
     const seq = ++sandbox.lastSeq;

@@ -122,7 +122,7 @@ export const execBody = Type.Object(
         description: "a shell command with the login environment, or a program with its arguments; at most 64 KiB",
       },
     ),
-    workdir: Type.Optional(Type.String({ minLength: 1, maxLength: bounds.workdir, default: "/" })),
+    workdir: Type.Optional(Type.String({ minLength: 1, maxLength: bounds.workdir })),
     timeout: Type.Optional(
       Type.Union([Type.Number(), Type.String({ maxLength: 32 })], {
         description: "seconds, brought into 1–3600; 300 by default",

@@ -5,6 +5,7 @@ import { SquashError } from "@squash/sdk/errors";
 import type { ModuleInfo } from "@squash/sdk/protocol";
 import type { ModuleCatalog, ModuleImage } from "../core/ports.js";
 import type { ModuleSource } from "../core/service.js";
+import { readDefaults } from "./module-defaults.js";
 import { checkModuleName, isModuleName, moduleFormats, nearNames, type ModuleFormat } from "./module-name.js";
 
 const customaryBase = "000-base-alpine";
@@ -62,7 +63,9 @@ export class DirectoryCatalog implements ModuleCatalog, ModuleSource {
         `Cannot use module "${name}": "${image}" is ${kind}, needed is a regular file`,
       );
     }
-    return { name, image, format, identity: `${stat.ino}-${stat.size}-${Math.floor(stat.mtimeMs)}` };
+    const identity = `${stat.ino}-${stat.size}-${Math.floor(stat.mtimeMs)}`;
+    const defaults = await readDefaults(this.#directory, name);
+    return { name, image, format, identity, ...(defaults === null ? {} : { defaults }) };
   }
 
   /** The configured names, else the customary base, else the first base there is. Throws `module_not_found`. */

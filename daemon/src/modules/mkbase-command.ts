@@ -106,11 +106,12 @@ async function listBases(io: CommandOutput, dataDir: string): Promise<void> {
   for (const { name, format, size } of bases) io.out(`${name}  ${format} ${mebibytes(size)}\n`);
 }
 
-function mebibytes(bytes: number): string {
+/** A size for people. */
+export function mebibytes(bytes: number): string {
   return `${(bytes / 1_048_576).toFixed(1)} MiB`;
 }
 
 /** An error of the operating system, such as a full disk, in distinction to a bug. */
-function isSystemError(error: unknown): error is NodeJS.ErrnoException {
+export function isSystemError(error: unknown): error is NodeJS.ErrnoException {
   return error instanceof Error && "errno" in error;
 }

@@ -95,7 +95,8 @@ function checkOperands({ kind, operands, name, url, sha256, packages }: MkbaseRe
   }
 }
 
-function formatsOf(format: string): readonly ModuleFormat[] {
+/** Formats of the word behind `--format`. Throws `UsageError`. */
+export function formatsOf(format: string): readonly ModuleFormat[] {
   if (format === "both") return moduleFormats;
   const formats = moduleFormats.filter((known) => known === format);
   if (formats.length === 0)

@@ -4,6 +4,7 @@ import { copyFile, lstat, mkdir, open, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { SquashError } from "@squash/sdk/errors";
+import type { ImageDefaults } from "../core/image-defaults.js";
 import { writeAtomically } from "../store/atomic-file.js";
 import { checkModuleName, moduleFormats, type ModuleFormat } from "./module-name.js";
 import { Cleanup } from "./cleanup.js";
@@ -26,6 +27,10 @@ export interface PackOptions {
   readonly force?: boolean;
   readonly signal?: AbortSignal;
   readonly run?: RunTool;
+  /** how programs in it are meant to be started, for the manifest */
+  readonly defaults?: ImageDefaults;
+  /** whether overlayfs's whiteouts are kept, which are devices; @default false */
+  readonly keepWhiteouts?: boolean;
 }
 
 export interface ImageFile {
@@ -41,6 +46,8 @@ export interface ModuleManifest {
   readonly builder: string;
   /** by file name */
   readonly files: Readonly<Record<string, ImageFile>>;
+  /** of an image that says so */
+  readonly defaults?: ImageDefaults;
 }
 
 /** Throws `build_failed` when there is a module of that name, `invalid_request` when there cannot be. */
@@ -116,7 +123,9 @@ export async function packTar(
     const directory = join(scratch, "tree");
     const argv = ["-quiet", "-no-progress", "-strict-errors", "-dest", directory, image];
     await run(["unsquashfs", ...argv], { op: "unpack squashfs image of", ...limits });
-    return makeErofs(run, { directory, name, facts: await surveyTree(directory, signal) }, draft, limits);
+    const keepWhiteouts = options.keepWhiteouts ?? false;
+    const facts = await surveyTree(directory, signal, { keepWhiteouts });
+    return makeErofs(run, { directory, name, facts }, draft, limits);
   });
 }
 
@@ -152,6 +161,7 @@ async function publish(
     built_at: new Date().toISOString(),
     builder: options.builder,
     files,
+    ...(options.defaults === undefined ? {} : { defaults: options.defaults }),
   };
   await writeAtomically(join(directory, `${name}.manifest.json`), `${JSON.stringify(manifest, null, 2)}\n`, {
     durable: true,

@@ -1,21 +1,14 @@
-import { open, type FileHandle } from "node:fs/promises";
+import { open } from "node:fs/promises";
 import { join } from "node:path";
-import { Writable } from "node:stream";
 import { Cleanup } from "../cleanup.js";
+import { firstBytes, unpackerOf, unpackTo } from "../decompress.js";
 import { packTar, type ModuleManifest } from "../pack.js";
 import { runTool, type RunTool } from "../run-tool.js";
 import { scratchDirectory, type BaseOptions } from "./base.js";
 import { download, type DownloadOptions } from "./download.js";
 import { checkTar } from "./tar-check.js";
 
-const unpackDeadlineMs = 10 * 60_000;
 const maxTarBytes = 16 * 1024 ** 3;
-
-const compressions = [
-  { magic: "1f8b", argv: ["gzip", "-dc"] },
-  { magic: "fd377a585a00", argv: ["xz", "-dc"] },
-  { magic: "28b52ffd", argv: ["zstd", "-dcq"] },
-] as const;
 
 export interface TarballOptions extends BaseOptions {
   readonly url: string;
@@ -45,43 +38,14 @@ export async function buildFromTarball(options: TarballOptions): Promise<ModuleM
 }
 
 async function decompress(run: RunTool, archive: string, options: TarballOptions): Promise<string> {
-  const start = await firstBytes(archive);
-  const compression = compressions.find(({ magic }) => start.startsWith(magic));
-  if (compression === undefined) return archive;
+  const unpacker = unpackerOf(await firstBytes(archive));
+  if (unpacker === null) return archive;
   const tar = `${archive}.tar`;
   await using file = await open(archive, "r");
-  await using plain = await open(tar, "wx", 0o600);
-  await run(compression.argv, {
-    op: "decompress",
+  await unpackTo(run, { unpacker, stdin: file.fd }, tar, {
     target: options.name,
-    stdin: file.fd,
-    stdout: new BoundedFile(plain, options.maxTarBytes ?? maxTarBytes),
-    deadlineMs: unpackDeadlineMs,
+    limit: options.maxTarBytes ?? maxTarBytes,
     ...(options.signal === undefined ? {} : { signal: options.signal }),
   });
   return tar;
-}
-
-/** A new file that fails, before the disk is full, when it would become too large. */
-class BoundedFile extends Writable {
-  readonly #file: FileHandle;
-  #left: number;
-
-  constructor(file: FileHandle, limit: number) {
-    super();
-    this.#file = file;
-    this.#left = limit;
-  }
-
-  override _write(chunk: Buffer, _: BufferEncoding, done: (error?: Error) => void): void {
-    this.#left -= chunk.length;
-    if (this.#left < 0) done(new Error("it is too large"));
-    else this.#file.writeFile(chunk).then(() => done(), done);
-  }
-}
-
-async function firstBytes(path: string): Promise<string> {
-  await using file = await open(path, "r");
-  const { bytesRead, buffer } = await file.read(Buffer.alloc(8), 0, 8, 0);
-  return buffer.toString("hex", 0, bytesRead);
 }

@@ -1,0 +1,178 @@
+import { open, type FileHandle } from "node:fs/promises";
+import type { TarFacts } from "../bases/tar-check.js";
+import { imageError } from "./image-error.js";
+import { blockBytes, fitsOctal, formatHeader, formatPaxRecord, type TarHeader } from "./tar-header.js";
+import type { FileRange } from "./tar-reader.js";
+import type { Attributes, DirectoryNode, FileNode, TreeNode } from "./tree.js";
+
+const bufferBytes = 1024 * 1024;
+const whiteoutAttributes: Attributes = { mode: 0, uid: 0, gid: 0, mtimeS: 0, xattrs: new Map() };
+
+interface TreeTarOptions {
+  /** bytes that the tar file may have */
+  readonly limit: number;
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Writes a tree as a new tar file, sorted by name, so that the same tree gives the same bytes; contents are copied from where they lie.
+ * Whiteouts and opaque directories become what overlayfs reads as such. Throws `build_failed` when it would be too large.
+ */
+export async function writeTreeTar(root: DirectoryNode, path: string, options: TreeTarOptions): Promise<TarFacts> {
+  await using writer = new TarWriter(await open(path, "wx", 0o600), options.limit);
+  const firstNames = new Map<FileNode, string>();
+  let latestMtimeS = 0;
+  for (const [name, node] of walk(root)) {
+    options.signal?.throwIfAborted();
+    if (node.kind !== "whiteout") latestMtimeS = Math.max(latestMtimeS, node.attributes?.mtimeS ?? 0);
+    const first = node.kind === "file" ? firstNames.get(node) : undefined;
+    if (first !== undefined) {
+      await writer.header(name, "1", { ...attributesOf(node), xattrs: new Map() }, { linkname: first });
+      continue;
+    }
+    if (node.kind === "file") firstNames.set(node, name);
+    await writeNode(writer, name, node);
+  }
+  await writer.finish();
+  return { devices: [], latestMtimeS };
+}
+
+async function writeNode(writer: TarWriter, name: string, node: TreeNode): Promise<void> {
+  const attributes = attributesOf(node);
+  switch (node.kind) {
+    case "file":
+      await writer.header(name, "0", attributes, { size: node.content.size });
+      return writer.copy(node.content);
+    case "symlink":
+      return writer.header(name, "2", attributes, { linkname: node.target });
+    case "fifo":
+      return writer.header(name, "6", attributes);
+    case "whiteout":
+      return writer.header(name, "3", attributes);
+    case "directory":
+      return writer.header(`${name}/`, "5", attributes);
+  }
+}
+
+/** Everything below the root, directories before what is in them, sorted by bytes. Not by recursion: trees may be thousands deep. */
+function* walk(root: DirectoryNode): Generator<[string, TreeNode]> {
+  const pending: [string, TreeNode][] = [];
+  const push = (prefix: string, directory: DirectoryNode): void => {
+    const sorted = [...directory.children].toSorted(([a], [b]) => (a < b ? 1 : -1));
+    for (const [name, node] of sorted) pending.push([`${prefix}${name}`, node]);
+  };
+  push("", root);
+  for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+    yield next;
+    if (next[1].kind === "directory") push(`${next[0]}/`, next[1]);
+  }
+}
+
+function attributesOf(node: TreeNode): Attributes {
+  if (node.kind === "whiteout") return whiteoutAttributes;
+  const attributes = node.attributes ?? whiteoutAttributes;
+  if (node.kind !== "directory" || !node.isOpaque) return attributes;
+  return { ...attributes, xattrs: new Map([...attributes.xattrs, ["trusted.overlay.opaque", Buffer.from("y")]]) };
+}
+
+/** Writes a tar file by large pieces. */
+class TarWriter implements AsyncDisposable {
+  readonly #file: FileHandle;
+  readonly #sources = new Map<string, FileHandle>();
+  readonly #buffer = Buffer.allocUnsafe(bufferBytes);
+  #filled = 0;
+  #left: number;
+
+  constructor(file: FileHandle, limit: number) {
+    this.#file = file;
+    this.#left = limit;
+  }
+
+  async header(
+    name: string,
+    type: string,
+    attributes: Attributes,
+    { linkname = "", size = 0 }: { linkname?: string; size?: number } = {},
+  ): Promise<void> {
+    const { mode, uid, gid, mtimeS } = attributes;
+    const records: Buffer[] = [];
+    const texts = { path: fitting("path", name, 100), linkpath: fitting("linkpath", linkname, 100) };
+    const numbers = { uid: octal("uid", uid, 8), gid: octal("gid", gid, 8), size: octal("size", size, 12) };
+    for (const [key, value] of [...attributes.xattrs].toSorted(([a], [b]) => (a < b ? -1 : 1)))
+      records.push(formatPaxRecord(`SCHILY.xattr.${key}`, value));
+    if (records.length > 0) {
+      const pax = Buffer.concat(records);
+      await this.#write(formatHeader({ ...plain, name: "pax", type: "x", size: pax.length }));
+      await this.#write(pax);
+      await this.#pad(pax.length);
+    }
+    await this.#write(
+      formatHeader({ name: texts.path, linkname: texts.linkpath, ...numbers, mode, mtimeS, type } satisfies TarHeader),
+    );
+
+    function fitting(key: string, text: string, width: number): string {
+      if (text.length <= width) return text;
+      records.push(formatPaxRecord(key, Buffer.from(text, "latin1")));
+      return text.slice(0, width);
+    }
+
+    function octal(key: string, value: number, width: 8 | 12): number {
+      if (fitsOctal(value, width)) return value;
+      records.push(formatPaxRecord(key, Buffer.from(String(value))));
+      return 0;
+    }
+  }
+
+  /** Copies the content that belongs to the header before. */
+  async copy(content: FileRange): Promise<void> {
+    const source = this.#sources.get(content.path) ?? (await open(content.path, "r"));
+    this.#sources.set(content.path, source);
+    for (let done = 0; done < content.size;) {
+      if (this.#filled === bufferBytes) await this.#flush();
+      const wanted = Math.min(content.size - done, bufferBytes - this.#filled);
+      const { bytesRead } = await source.read(this.#buffer, this.#filled, wanted, content.offset + done);
+      if (bytesRead === 0) throw imageError("a layer was cut off while it was read");
+      this.#filled += bytesRead;
+      this.#spend(bytesRead);
+      done += bytesRead;
+    }
+    await this.#pad(content.size);
+  }
+
+  async finish(): Promise<void> {
+    await this.#write(Buffer.alloc(2 * blockBytes));
+    await this.#flush();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#file.close();
+    for (const source of this.#sources.values()) await source.close();
+  }
+
+  async #pad(size: number): Promise<void> {
+    const rest = size % blockBytes;
+    if (rest > 0) await this.#write(Buffer.alloc(blockBytes - rest));
+  }
+
+  async #write(bytes: Buffer): Promise<void> {
+    this.#spend(bytes.length);
+    for (let done = 0; done < bytes.length;) {
+      if (this.#filled === bufferBytes) await this.#flush();
+      const copied = bytes.copy(this.#buffer, this.#filled, done);
+      this.#filled += copied;
+      done += copied;
+    }
+  }
+
+  #spend(bytes: number): void {
+    this.#left -= bytes;
+    if (this.#left < 0) throw imageError("its files are too large together");
+  }
+
+  async #flush(): Promise<void> {
+    await this.#file.writeFile(this.#buffer.subarray(0, this.#filled));
+    this.#filled = 0;
+  }
+}
+
+const plain = { mode: 0o644, uid: 0, gid: 0, mtimeS: 0, linkname: "" };
