@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 
 import { Api, type CallOptions } from "./api.js";
+import { SquashError } from "./errors.js";
 import { HttpTransport } from "./http-transport.js";
 import type { CreateSandbox, Health, ModuleInfo, SandboxInfo } from "./protocol.js";
 import { Sandbox } from "./sandbox.js";
@@ -22,6 +23,25 @@ export interface ClientOptions {
   timeoutMs?: number | undefined;
   /** in place of `url`: what carries the requests */
   transport?: Transport | undefined;
+}
+
+/** Bytes that are sent. */
+export interface Upload {
+  content: AsyncIterable<Uint8Array>;
+  /** bytes in all, where that is known */
+  size?: number;
+  /** 64 hexadecimal digits, what they are */
+  sha256: string;
+}
+
+/** How an image is taken. */
+export interface PutOptions extends CallOptions {
+  /** whether a module of that name may be replaced; @default false */
+  replace?: boolean;
+  /** modules that a stack with this one must have */
+  requires?: readonly string[];
+  /** modules that it must not have */
+  conflicts?: readonly string[];
 }
 
 /** What a creation needs; an absent `id` means a random one. */
@@ -55,6 +75,32 @@ export class Client {
   /** Modules that sandboxes can be made of, by name. */
   modules(options: CallOptions = {}): Promise<ModuleInfo[]> {
     return this.#api.list({ method: "GET", path: "/v1/modules", ...this.#bounded(options) });
+  }
+
+  /** One module. Throws `SquashError` "module_not_found". */
+  module(name: string, options: CallOptions = {}): Promise<ModuleInfo> {
+    return this.#api.object({ method: "GET", path: modulePath(name), ...this.#bounded(options) });
+  }
+
+  /** Removes a module. Throws `SquashError` "module_in_use", with the ids of the sandboxes that use it. */
+  async removeModule(name: string, options: CallOptions = {}): Promise<void> {
+    await this.#api.text({ method: "DELETE", path: modulePath(name), ...this.#bounded(options) });
+  }
+
+  /** Makes the images of a module trusted that somebody put into the daemon's directory by hand. */
+  trustModule(name: string, options: CallOptions = {}): Promise<ModuleInfo> {
+    return this.#api.object({ method: "POST", path: `${modulePath(name)}/trust`, ...this.#bounded(options) });
+  }
+
+  /** Sends an image, without a limit of time unless `deadlineMs` says so. Throws `SquashError` "module_exists", "digest_mismatch" and others. */
+  putModule(name: string, image: Upload, options: PutOptions = {}): Promise<ModuleInfo> {
+    const { signal, deadlineMs, replace = false, requires = [], conflicts = [] } = options;
+    const query = new URLSearchParams({ sha256: image.sha256 });
+    if (replace) query.set("replace", "true");
+    if (requires.length > 0) query.set("requires", requires.join(","));
+    if (conflicts.length > 0) query.set("conflicts", conflicts.join(","));
+    const path = `${modulePath(name)}?${query.toString()}`;
+    return this.#api.object({ method: "PUT", path, bytes: image, signal, deadlineMs });
   }
 
   /** All sandboxes, oldest first. */
@@ -94,6 +140,11 @@ export class Client {
   #bounded(options: CallOptions): CallOptions {
     return { signal: options.signal, deadlineMs: options.deadlineMs ?? this.#timeoutMs };
   }
+}
+
+function modulePath(name: string): string {
+  if (name === "") throw new SquashError("invalid_request", "Cannot address a module: its name is empty");
+  return `/v1/modules/${encodeURIComponent(name)}`;
 }
 
 function randomId(): string {

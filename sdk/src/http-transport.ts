@@ -1,5 +1,6 @@
 import http from "node:http";
 import https from "node:https";
+import { Readable } from "node:stream";
 
 import { parseAddress, type Address } from "./address.js";
 import { codeOf, ConnectionError, explainFailure } from "./connection-error.js";
@@ -67,7 +68,8 @@ export class HttpTransport implements Transport {
   }
 
   #open(request: TransportRequest): http.ClientRequest {
-    const length = request.body === undefined ? {} : { "content-length": String(Buffer.byteLength(request.body)) };
+    const length =
+      typeof request.body === "string" ? { "content-length": String(Buffer.byteLength(request.body)) } : {};
     const options = { method: request.method, headers: { ...request.headers, ...length }, agent: this.#agent };
     const address = this.#address;
     if (address.kind === "unix")
@@ -96,12 +98,30 @@ export class HttpTransport implements Transport {
   }
 }
 
-/** Sends the body and waits for the head of the answer. */
-function answerTo(outgoing: http.ClientRequest, body: string | undefined): Promise<http.IncomingMessage> {
+/** Sends the body and waits for the head of the answer, which may come before all is sent: then the rest stays unsent. */
+function answerTo(outgoing: http.ClientRequest, body: TransportRequest["body"]): Promise<http.IncomingMessage> {
   return new Promise((resolve, reject) => {
-    outgoing.on("response", resolve);
     outgoing.on("error", reject); // stays for errors that come after the answer, which the reader of the answer sees itself
-    outgoing.end(body);
+    if (body === undefined || typeof body === "string") {
+      outgoing.on("response", resolve);
+      outgoing.end(body);
+      return;
+    }
+    const source = Readable.from(body, { objectMode: false });
+    source.on("error", (error) => {
+      outgoing.destroy(error);
+      reject(error); // rather than what becomes of the connection
+    });
+    outgoing.on("close", () => source.destroy());
+    outgoing.on("response", (response) => {
+      if (!outgoing.writableFinished) {
+        source.unpipe(outgoing);
+        source.destroy();
+        response.on("end", () => outgoing.destroy());
+      }
+      resolve(response);
+    });
+    source.pipe(outgoing);
   });
 }
 

@@ -26,7 +26,7 @@ export const errorStatus = {
   /** `SQUASH_MAX_SANDBOXES` is reached */
   sandbox_limit: 503,
   module_not_found: 400,
-  /** the image is damaged, truncated or of a kind that this kernel cannot mount */
+  /** the image is damaged, truncated, not the one of its manifest, or of a kind that this kernel cannot mount */
   module_invalid: 400,
   /** a stage of the creation failed; nothing of it is left */
   create_failed: 500,
@@ -46,6 +46,19 @@ export const errorStatus = {
   cancelled: 499,
   /** a bug; the text is only in the daemon's log */
   internal: 500,
+  /** there is a module of that name, and it was not asked to be replaced */
+  module_exists: 409,
+  /** sandboxes use the module, or somebody else is changing it */
+  module_in_use: 409,
+  /** modules that conflict with each other */
+  module_conflict: 409,
+  /** a module that another one requires is missing from the stack */
+  module_requires: 400,
+  /** what was sent is not what its digest says */
+  digest_mismatch: 400,
+  job_not_found: 404,
+  /** too many jobs or uploads wait already */
+  job_limit: 503,
 } as const satisfies Readonly<Record<string, number>>;
 
 /** What happened, in one stable word. */
@@ -240,12 +253,31 @@ export interface ExecResult {
   oom_killed: boolean;
 }
 
+export type ModuleFormat = "squashfs" | "erofs";
+
+/** One module, as every route shows it. */
 export interface ModuleInfo {
   name: string;
   /** bytes of the image; 0 for remote ones */
   size: number;
   location: "local" | "remote";
-  format: "squashfs" | "erofs";
+  /** of the image that a sandbox would get */
+  format: ModuleFormat;
+  /** of all its images that this machine can use */
+  formats: ModuleFormat[];
+  /** of that image, by its manifest; null where it has none */
+  sha256: string | null;
+  created: string | null;
+  /** what made it, such as `mkbase debian` */
+  source: string | null;
+  /** modules that a stack with this one must have */
+  requires: string[];
+  /** modules that it must not have */
+  conflicts: string[];
+  /** ids of the sandboxes that use it */
+  used_by: string[];
+  /** why it cannot be used, and what to do; null where nothing is known against it */
+  problem: string | null;
 }
 
 export interface Health {

@@ -18,7 +18,8 @@ export interface TransportRequest {
   /** the route, from "/" on, escaped */
   readonly path: string;
   readonly headers: Readonly<Record<string, string>>;
-  readonly body?: string;
+  /** text, or bytes that are sent as they come, of the length that the headers say or in chunks */
+  readonly body?: string | AsyncIterable<Uint8Array>;
   readonly signal?: AbortSignal | undefined;
   /** milliseconds until the answer must be complete; absence means no limit */
   readonly deadlineMs?: number | undefined;

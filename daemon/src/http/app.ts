@@ -1,8 +1,9 @@
 import type { Socket } from "node:net";
 import type { ErrorCode } from "@squash/sdk/protocol";
 import Fastify, { type FastifyInstance } from "fastify";
-import type { DecisionLog, HealthSource, ModuleSource, SandboxService } from "../core/service.js";
+import type { DecisionLog, HealthSource, ModuleService, SandboxService } from "../core/service.js";
 import { requireOwnOrigin, requireToken } from "./auth.js";
+import { limitBodies } from "./body-deadline.js";
 import { errorHandler, type ReportBug } from "./errors.js";
 import { watchMethods } from "./methods.js";
 import { collectOpenapi, openapiRoute } from "./openapi.js";
@@ -17,7 +18,7 @@ import { namedSchemas } from "./schemas.js";
 export interface AppOptions {
   readonly version: string;
   readonly sandboxes: SandboxService;
-  readonly modules: ModuleSource;
+  readonly modules: ModuleService;
   readonly health: HealthSource;
   readonly decisions: DecisionLog;
   readonly metrics: MetricsSource;
@@ -43,7 +44,7 @@ const limits = {
 export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   const app = Fastify({
     bodyLimit: limits.bodyBytes,
-    requestTimeout: limits.requestMs,
+    requestTimeout: 0, // see limitBodies
     keepAliveTimeout: limits.idleMs,
     routerOptions: { maxParamLength: limits.headerBytes }, // an id that is too long is one that does not exist
     exposeHeadRoutes: true,
@@ -57,6 +58,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   app.setSerializerCompiler(() => (data) => JSON.stringify(data));
   app.setErrorHandler(errorHandler(options.reportBug));
   acceptJsonOnly(app);
+  limitBodies(app, limits.requestMs);
   const completeMethods = watchMethods(app);
   await collectOpenapi(app, options.version);
   for (const schema of namedSchemas) app.addSchema(schema);

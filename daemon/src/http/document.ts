@@ -20,7 +20,7 @@ export async function makeDocument(version: string): Promise<string> {
       setNetwork: never,
     },
     decisions: { read: never },
-    modules: { list: never },
+    modules: { list: never, get: never, remove: never, put: never, trust: never },
     health: { health: never },
     metrics: { contentType: "text/plain", render: never },
     webDir: fileURLToPath(new URL("../../../web", import.meta.url)),

@@ -7,12 +7,12 @@ import {
   type ExecRequest,
   type ExecResult,
   type Health,
-  type ModuleInfo,
   type SandboxInfo,
   type SandboxState,
   type SnapshotInfo,
 } from "@squash/sdk/protocol";
 import { bounds, idPattern, labelPattern } from "../core/validate.js";
+import { moduleInfo } from "./module-schemas.js";
 import { allowNet, denyNet, netLimits, networkBody, networkDecision, networkInfo } from "./network-schemas.js";
 import { closed, nullable, time, type Same } from "./schema-parts.js";
 
@@ -170,17 +170,6 @@ export const execResult = Type.Object(
   { $id: "ExecResult" },
 );
 true satisfies Same<Static<typeof execResult>, ExecResult>;
-
-export const moduleInfo = Type.Object(
-  {
-    name: Type.String(),
-    size: Type.Integer({ description: "bytes of the image; 0 for remote ones" }),
-    location: Type.Union([Type.Literal("local"), Type.Literal("remote")]),
-    format: Type.Union([Type.Literal("squashfs"), Type.Literal("erofs")]),
-  },
-  { $id: "Module" },
-);
-true satisfies Same<Static<typeof moduleInfo>, ModuleInfo>;
 
 export const health = Type.Object(
   {

@@ -4,12 +4,14 @@ import { copyFile, lstat, mkdir, open, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { SquashError } from "@squash/sdk/errors";
-import { writeAtomically } from "../store/atomic-file.js";
 import { checkModuleName, moduleFormats, type ModuleFormat } from "./module-name.js";
 import { Cleanup } from "./cleanup.js";
 import { makeErofs, surveyTree } from "./erofs-image.js";
+import { writeManifest, type ImageFile, type ModuleManifest } from "./manifest.js";
 import type { TarFacts } from "./bases/tar-check.js";
 import { runTool, type RunTool } from "./run-tool.js";
+
+export type { ModuleManifest } from "./manifest.js";
 
 const deadlineMs = 30 * 60_000;
 /** zstd's level is the default, 15: sqfstar 4.5 takes the number behind -Xcompression-level for the image's name */
@@ -24,23 +26,13 @@ export interface PackOptions {
   readonly formats: readonly ModuleFormat[];
   /** whether a module of that name may be replaced; @default false */
   readonly force?: boolean;
+  /** for the manifest: modules that a stack with this one must have, and must not have */
+  readonly requires?: readonly string[];
+  readonly conflicts?: readonly string[];
+  /** puts the finished images in place by calling `place`; for who has to keep others off meanwhile */
+  readonly commit?: (place: () => Promise<void>) => Promise<void>;
   readonly signal?: AbortSignal;
   readonly run?: RunTool;
-}
-
-export interface ImageFile {
-  readonly size: number;
-  readonly sha256: string;
-}
-
-/** `modules/<name>.manifest.json`: what was built; absent for images that were put there by hand. */
-export interface ModuleManifest {
-  readonly schema: 1;
-  readonly name: string;
-  readonly built_at: string;
-  readonly builder: string;
-  /** by file name */
-  readonly files: Readonly<Record<string, ImageFile>>;
 }
 
 /** Throws `build_failed` when there is a module of that name, `invalid_request` when there cannot be. */
@@ -134,7 +126,7 @@ async function publish(
   const files: Record<string, ImageFile> = {};
   for (const format of moduleFormats.filter((each) => formats.includes(each))) {
     const file = `${name}.${format}`;
-    const draft = join(directory, `.${file}.${randomBytes(6).toString("hex")}`);
+    const draft = draftPath(directory, file);
     cleanup.defer(() => rm(draft, { force: true }));
     await make(format, draft);
     files[file] = await finish(draft);
@@ -142,28 +134,39 @@ async function publish(
   }
   options.signal?.throwIfAborted();
   if (options.force !== true) await refuseExisting(dataDir, name);
-  for (const { draft, file } of drafts) await rename(draft, join(directory, file));
-  for (const format of moduleFormats) {
-    if (!formats.includes(format)) await rm(join(directory, `${name}.${format}`), { force: true });
-  }
   const manifest: ModuleManifest = {
     schema: 1,
     name,
     built_at: new Date().toISOString(),
     builder: options.builder,
     files,
+    ...(options.requires?.length ? { requires: options.requires } : {}),
+    ...(options.conflicts?.length ? { conflicts: options.conflicts } : {}),
   };
-  await writeAtomically(join(directory, `${name}.manifest.json`), `${JSON.stringify(manifest, null, 2)}\n`, {
-    durable: true,
-    mode: 0o644,
+  const { commit = (place: () => Promise<void>) => place() } = options;
+  await commit(async () => {
+    for (const { draft, file } of drafts) await rename(draft, join(directory, file));
+    for (const format of moduleFormats) {
+      if (!formats.includes(format)) await rm(join(directory, `${name}.${format}`), { force: true });
+    }
+    await writeManifest(directory, manifest);
+    await syncDirectory(directory);
   });
-  await using opened = await open(directory, "r");
-  await opened.sync();
   return manifest;
 }
 
+/** A name for a draft of a module's file, which tells the sweeper who makes it. */
+export function draftPath(directory: string, file: string): string {
+  return join(directory, `.${file}.${process.pid}-${randomBytes(6).toString("hex")}`);
+}
+
+export async function syncDirectory(directory: string): Promise<void> {
+  await using opened = await open(directory, "r");
+  await opened.sync();
+}
+
 /** Makes a draft durable and readable, and measures it. */
-async function finish(draft: string): Promise<ImageFile> {
+export async function finish(draft: string): Promise<ImageFile> {
   await using file = await open(draft, "r+");
   await file.chmod(0o644);
   await file.sync();

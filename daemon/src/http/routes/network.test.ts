@@ -4,6 +4,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { FakeMachine } from "../../core/testing/fake-machine.js";
 import { fakeSquashd } from "../../core/testing/fake-squashd.js";
 import { Metrics } from "../../metrics.js";
+import { FakeModules } from "../testing/fake-modules.js";
 import { makeApp, type AppOptions } from "../app.js";
 
 let machine: FakeMachine;
@@ -24,7 +25,7 @@ async function app(options: Partial<AppOptions> = {}): Promise<FastifyInstance> 
   const made = await makeApp({
     version: "1.2.3",
     sandboxes: fakeSquashd(machine).sandboxes,
-    modules: { list: unused },
+    modules: new FakeModules(),
     health: { health: unused },
     decisions: { read: () => Promise.resolve([]) },
     metrics: new Metrics(),
