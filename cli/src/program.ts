@@ -14,6 +14,7 @@ import { addList } from "./verbs/list.js";
 import { addLogs } from "./verbs/logs.js";
 import { addMetrics } from "./verbs/metrics.js";
 import { addMkbase } from "./verbs/mkbase.js";
+import { addModule } from "./verbs/module.js";
 import { addModules } from "./verbs/modules.js";
 import { addNet } from "./verbs/net.js";
 import { addRun } from "./verbs/run.js";
@@ -28,6 +29,7 @@ const verbs = [
   addNet,
   addDestroy,
   addModules,
+  addModule,
   addMkbase,
   addHealth,
   addDoctor,
