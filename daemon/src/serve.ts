@@ -53,7 +53,12 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
     reapFailed: (sandbox, error) => log.error({ sandbox, err: error }, "cannot destroy an expired sandbox"),
   });
   metrics.watch(daemon.gauges);
-  const modules = new ModuleHouse(catalog, daemon.sandboxes, { config, warn: (text) => log.warn(text) });
+  const modules = new ModuleHouse(catalog, daemon.sandboxes, {
+    config,
+    canUseErofs: formats.includes("erofs"),
+    warn: (text) => log.warn(text),
+    report: (error) => log.error({ err: error }, "job"),
+  });
   let app: FastifyInstance | null = null;
   try {
     await modules.start();
@@ -61,6 +66,7 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
       version,
       sandboxes: daemon.sandboxes,
       modules,
+      jobs: modules.jobs,
       health: daemon,
       decisions: daemon.decisions,
       metrics,

@@ -4,7 +4,7 @@ import { Readable } from "node:stream";
 
 import { parseAddress, type Address } from "./address.js";
 import { codeOf, ConnectionError, explainFailure } from "./connection-error.js";
-import type { Transport, TransportReply, TransportRequest } from "./transport.js";
+import type { Transport, TransportReply, TransportRequest, TransportStream } from "./transport.js";
 
 /** Largest answer that is read, in bytes. */
 const maxReplyBytes = 64 * 1024 * 1024;
@@ -38,6 +38,21 @@ export class HttpTransport implements Transport {
       throw cause instanceof ConnectionError ? cause : explainFailure(this.address, name, cause);
     } finally {
       deadline.clear();
+    }
+  }
+
+  async open(request: TransportRequest): Promise<TransportStream> {
+    request.signal?.throwIfAborted();
+    const outgoing = this.#open(request);
+    const abort = (): void => void outgoing.destroy();
+    request.signal?.addEventListener("abort", abort, { once: true });
+    outgoing.once("close", () => request.signal?.removeEventListener("abort", abort));
+    try {
+      const response = await answerTo(outgoing, request.body);
+      return { status: response.statusCode ?? 0, contentType: typeOf(response), content: response };
+    } catch (cause) {
+      if (request.signal?.aborted === true) throw request.signal.reason;
+      throw explainFailure(this.address, `${request.method} ${request.path}`, cause);
     }
   }
 
@@ -88,8 +103,11 @@ export class HttpTransport implements Transport {
       if (size > this.#limitBytes) throw this.#tooLarge();
       chunks.push(chunk);
     }
-    const contentType = (response.headers["content-type"] ?? "").split(";", 1)[0]?.trim().toLowerCase() ?? "";
-    return { status: response.statusCode ?? 0, contentType, text: Buffer.concat(chunks).toString("utf8") };
+    return {
+      status: response.statusCode ?? 0,
+      contentType: typeOf(response),
+      text: Buffer.concat(chunks).toString("utf8"),
+    };
   }
 
   #tooLarge(): ConnectionError {
@@ -123,6 +141,10 @@ function answerTo(outgoing: http.ClientRequest, body: TransportRequest["body"]):
     });
     source.pipe(outgoing);
   });
+}
+
+function typeOf(response: http.IncomingMessage): string {
+  return (response.headers["content-type"] ?? "").split(";", 1)[0]?.trim().toLowerCase() ?? "";
 }
 
 function isSecure(address: Address): boolean {

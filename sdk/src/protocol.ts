@@ -280,6 +280,81 @@ export interface ModuleInfo {
   problem: string | null;
 }
 
+/** What a job that makes a module may say about it. */
+interface ModuleJob {
+  /** of the module; @default the builder's own, where it has one */
+  name?: string;
+  /** whether a module of that name may be replaced, unless sandboxes use it; @default false */
+  replace?: boolean;
+  /** images that are made; @default both */
+  formats?: ModuleFormat[];
+  /** modules that a stack with this one must have */
+  requires?: string[];
+  /** modules that it must not have */
+  conflicts?: string[];
+}
+
+/** A base of a distribution, or of BusyBox alone. */
+export interface MkbaseJob extends ModuleJob {
+  kind: "mkbase";
+  base: "busybox" | "debian" | "alpine" | "ubuntu" | "void";
+  /** code name, for debian */
+  release?: string;
+  /** for debian, instead of the usual ones */
+  packages?: string[];
+  /** of the root file system, for alpine, ubuntu and void; with `sha256` */
+  url?: string;
+  sha256?: string;
+}
+
+/** The files of a directory on the daemon's machine, which must lie below one of `SQUASH_BUILD_DIRS`. */
+export interface FromDirJob extends ModuleJob {
+  kind: "from-dir";
+  name: string;
+  path: string;
+}
+
+/** The files of a tar file on a server: plain, or packed by gzip, xz or zstd. */
+export interface FromTarJob extends ModuleJob {
+  kind: "from-tar";
+  name: string;
+  url: string;
+  sha256: string;
+}
+
+/** Another image of a module. */
+export interface ConvertJob {
+  kind: "convert";
+  name: string;
+  format: ModuleFormat;
+}
+
+/** Body of `POST /v1/jobs`. */
+export type JobRequest = MkbaseJob | FromDirJob | FromTarJob | ConvertJob;
+
+export type JobState = "queued" | "running" | "done" | "failed" | "cancelled";
+
+/** Work that goes on in the background. */
+export interface JobInfo {
+  id: string;
+  kind: JobRequest["kind"];
+  /** what it makes or changes */
+  module: string;
+  state: JobState;
+  /** what it is doing at this moment */
+  step: string;
+  /** how much of it is done, from 0 to 1; null where that is not known */
+  fraction: number | null;
+  /** the newest steps, oldest first, at most 50 */
+  lines: string[];
+  created: string;
+  started: string | null;
+  finished: string | null;
+  /** why it failed */
+  error: string | null;
+  code: ErrorCode | null;
+}
+
 export interface Health {
   status: "ok" | "degraded";
   backend: "cell";

@@ -4,6 +4,8 @@ import type {
   ExecRequest,
   ExecResult,
   Health,
+  JobInfo,
+  JobRequest,
   ModuleInfo,
   NetworkDecision,
   NetworkInfo,
@@ -61,6 +63,22 @@ export interface ModuleUpload {
   readonly conflicts: readonly string[];
   /** aborts when the sender goes away */
   readonly signal: AbortSignal;
+}
+
+/** What the job routes need. */
+export interface JobService {
+  /** Begins a job. Throws `invalid_request`, `module_exists`, `job_limit`. */
+  start(request: JobRequest): Promise<JobInfo>;
+  /** Takes a tar file that is sent, and begins to make a module of it. Throws `digest_mismatch`, `body_too_large`, and what `start` does. */
+  startFromTar(name: string, upload: ModuleUpload): Promise<JobInfo>;
+  /** Newest first. */
+  list(): JobInfo[];
+  /** Throws `job_not_found`, as those do that follow. */
+  get(id: string): JobInfo;
+  /** Calls `listener` at each change until the answer is called. */
+  watch(id: string, listener: () => void): () => void;
+  /** Cancels a job, and returns when it has ended; one that is over is taken off the list. */
+  remove(id: string): Promise<void>;
 }
 
 /** What the health route needs. */

@@ -14,6 +14,7 @@ import { Metrics } from "../metrics.js";
 import { readVersion } from "../version.js";
 import { makeApp, type AppOptions } from "./app.js";
 import { makeDocument } from "./document.js";
+import { FakeJobs } from "./testing/fake-jobs.js";
 import { FakeModules } from "./testing/fake-modules.js";
 
 const token = "correct horse battery staple".replaceAll(" ", "-");
@@ -28,6 +29,7 @@ async function app(options: Partial<AppOptions> = {}): Promise<FastifyInstance> 
     version: "1.2.3",
     sandboxes: squashd.sandboxes,
     modules: new FakeModules(),
+    jobs: new FakeJobs(),
     health: {
       health: () =>
         Promise.resolve({

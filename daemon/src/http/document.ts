@@ -21,6 +21,7 @@ export async function makeDocument(version: string): Promise<string> {
     },
     decisions: { read: never },
     modules: { list: never, get: never, remove: never, put: never, trust: never },
+    jobs: { start: never, startFromTar: never, list: never, get: never, watch: never, remove: never },
     health: { health: never },
     metrics: { contentType: "text/plain", render: never },
     webDir: fileURLToPath(new URL("../../../web", import.meta.url)),

@@ -12,6 +12,7 @@ import {
   type SnapshotInfo,
 } from "@squash/sdk/protocol";
 import { bounds, idPattern, labelPattern } from "../core/validate.js";
+import { jobBody, jobInfo } from "./job-schemas.js";
 import { moduleInfo } from "./module-schemas.js";
 import { allowNet, denyNet, netLimits, networkBody, networkDecision, networkInfo } from "./network-schemas.js";
 import { closed, nullable, time, type Same } from "./schema-parts.js";
@@ -200,5 +201,7 @@ export const namedSchemas = [
   networkInfo,
   networkDecision,
   moduleInfo,
+  jobBody,
+  jobInfo,
   health,
 ];

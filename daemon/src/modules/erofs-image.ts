@@ -14,8 +14,15 @@ export interface TreeFacts {
   readonly latestMtimeS: number;
 }
 
-/** Walks a tree without following symbolic links. Throws `build_failed` when it holds more devices and sockets than any base has. */
-export async function surveyTree(root: string, signal?: AbortSignal): Promise<TreeFacts> {
+/**
+ * Walks a tree without following symbolic links. With `keepWhiteouts`, overlayfs' marks of removed files are no devices. Throws `build_failed`
+ * when it holds more devices and sockets than any base has.
+ */
+export async function surveyTree(
+  root: string,
+  signal?: AbortSignal,
+  options: { readonly keepWhiteouts?: boolean } = {},
+): Promise<TreeFacts> {
   const specialFiles: string[] = [];
   let latestMtimeS = Math.floor((await lstat(root)).mtimeMs / 1000);
   const pending = [root];
@@ -26,7 +33,8 @@ export async function surveyTree(root: string, signal?: AbortSignal): Promise<Tr
     for (const [index, entry] of entries.entries()) {
       const path = join(directory, entry.name);
       if (entry.isDirectory()) pending.push(path);
-      if (entry.isBlockDevice() || entry.isCharacterDevice() || entry.isSocket())
+      const isWhiteout = options.keepWhiteouts === true && entry.isCharacterDevice() && stats[index]?.rdev === 0;
+      if (!isWhiteout && (entry.isBlockDevice() || entry.isCharacterDevice() || entry.isSocket()))
         specialFiles.push(relative(root, path));
       latestMtimeS = Math.max(latestMtimeS, Math.floor((stats[index]?.mtimeMs ?? 0) / 1000));
     }

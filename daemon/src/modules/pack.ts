@@ -1,11 +1,12 @@
 import { createHash, randomBytes } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { copyFile, lstat, mkdir, open, rename, rm } from "node:fs/promises";
+import { lstat, mkdir, open, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { SquashError } from "@squash/sdk/errors";
 import { checkModuleName, moduleFormats, type ModuleFormat } from "./module-name.js";
 import { Cleanup } from "./cleanup.js";
+import { makeWorkshop, takeFile, type Workshop } from "./confined-tool.js";
 import { makeErofs, surveyTree } from "./erofs-image.js";
 import { writeManifest, type ImageFile, type ModuleManifest } from "./manifest.js";
 import type { TarFacts } from "./bases/tar-check.js";
@@ -83,17 +84,18 @@ export async function packDirectory(directory: string, options: PackOptions): Pr
 
 /**
  * Packs an uncompressed tar file as a module, without its devices. Never unpacks the tar file: the tree for the erofs image is taken from
- * the squashfs one, in `scratch`, which must be a directory that nobody else can enter. The same tar file gives the same bytes, unless its
- * times lie in the future. Throws like `packDirectory`.
+ * the squashfs one. What reads the tar file and the image is confined. `scratch` must be a directory that nobody else can enter. The same
+ * tar file gives the same bytes, unless its times lie in the future. Throws like `packDirectory`.
  */
 export async function packTar(
   tar: { readonly path: string; readonly facts: TarFacts },
   scratch: string,
   options: PackOptions,
 ): Promise<ModuleManifest> {
-  const { name, signal, run = runTool } = options;
+  const { name, signal } = options;
+  const { work, run } = await makeWorkshop(scratch, options);
   const limits = { target: name, deadlineMs, ...withSignal(signal) };
-  const image = join(scratch, "image.squashfs");
+  const image = join(work, "image.squashfs");
   await using file = await open(tar.path, "r");
   // sqfstar passes over the entry of the root itself, and would make it writable for everybody
   await run(["sqfstar", ...squashfsOptions, "-root-mode", "0755", image, ...tar.facts.devices], {
@@ -104,12 +106,27 @@ export async function packTar(
     ...limits,
   });
   return await publish(options, async (format, draft) => {
-    if (format === "squashfs") return copyFile(image, draft);
-    const directory = join(scratch, "tree");
-    const argv = ["-quiet", "-no-progress", "-strict-errors", "-dest", directory, image];
-    await run(["unsquashfs", ...argv], { op: "unpack squashfs image of", ...limits });
-    return makeErofs(run, { directory, name, facts: await surveyTree(directory, signal) }, draft, limits);
+    if (format === "squashfs") return takeFile(image, draft, signal);
+    return erofsOfSquashfs({ work, run }, { image, name }, draft, limits);
   });
+}
+
+/** Makes an erofs image with the files of a squashfs one, both of which are worked on by confined tools only. */
+export async function erofsOfSquashfs(
+  { work, run }: Workshop,
+  source: { readonly image: string; readonly name: string; readonly excluded?: readonly string[] },
+  draft: string,
+  options: { readonly deadlineMs: number; readonly signal?: AbortSignal },
+): Promise<void> {
+  const { image, name, excluded = [] } = source;
+  const directory = join(work, "tree");
+  const without = excluded.length > 0 ? ["-excludes"] : [];
+  const argv = ["-quiet", "-no-progress", "-strict-errors", ...without, "-dest", directory, image, ...excluded];
+  await run(["unsquashfs", ...argv], { op: "unpack squashfs image of", target: name, ...options });
+  const target = join(work, "image.erofs");
+  const facts = await surveyTree(directory, options.signal, { keepWhiteouts: true });
+  await makeErofs(run, { directory, name, facts }, target, options);
+  await takeFile(target, draft, options.signal);
 }
 
 /** Squashfs comes first: the catalog takes the erofs image only when it is not older. */

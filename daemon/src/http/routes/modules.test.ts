@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { FakeMachine } from "../../core/testing/fake-machine.js";
 import { fakeSquashd } from "../../core/testing/fake-squashd.js";
 import { makeApp } from "../app.js";
+import { FakeJobs } from "../testing/fake-jobs.js";
 import { FakeModules } from "../testing/fake-modules.js";
 import { digestOf } from "../upload.js";
 
@@ -17,6 +18,7 @@ beforeEach(async () => {
     version: "1",
     sandboxes: fakeSquashd(new FakeMachine()).sandboxes,
     modules,
+    jobs: new FakeJobs(),
     health: { health: () => Promise.reject(new Error("not asked for")) },
     decisions: { read: () => Promise.resolve([]) },
     metrics: { contentType: "text/plain", render: () => Promise.resolve("") },
