@@ -6,7 +6,8 @@ import type { Command } from "commander";
 import { action, printAnswer, reportFailure, withJson } from "../action.js";
 import type { Colors } from "../colors.js";
 import type { Context } from "../context.js";
-import { exitStatus } from "../exit-status.js";
+import { exitStatus, UsageError } from "../exit-status.js";
+import { followJob } from "../follow-job.js";
 import { formatBytes } from "../format.js";
 import { commaSeparated } from "../options.js";
 import { Progress } from "../progress.js";
@@ -18,6 +19,7 @@ Examples:
   sq module show 000-base-debian
   sq module push ./100-tools.squashfs                       its name is the module's
   sq module push build/out.squashfs 100-tools --requires 000-base-debian --replace
+  sq module convert 100-tools erofs                         the quicker one to run from
   sq module trust 100-tools                                 an image that was put there by hand
   sq module rm 100-tools
 `;
@@ -30,7 +32,10 @@ interface PushFlags {
 
 /** `sq module`: one module of the daemon. */
 export function addModule(program: Command, context: Context): void {
-  const module = program.command("module").description("show, send, trust, remove a module").addHelpText("after", help);
+  const module = program
+    .command("module")
+    .description("show, send, convert, trust, remove a module")
+    .addHelpText("after", help);
 
   withJson(module.command("show").description("show one module").argument("<name>")).action(
     action(context, async (self, name: string) => {
@@ -58,6 +63,17 @@ export function addModule(program: Command, context: Context): void {
     action(context, async (self, name: string) => {
       const value = await context.client().trustModule(name, { signal: context.signal });
       printModule(self, value);
+    }),
+  );
+
+  withJson(
+    module.command("convert").description("make another image of a module").argument("<name>").argument("<format>"),
+  ).action(
+    action(context, async (self, name: string, format: string) => {
+      if (format !== "squashfs" && format !== "erofs")
+        throw new UsageError(`Cannot convert to "${format}": it must be squashfs or erofs`);
+      const job = await context.client().startJob({ kind: "convert", name, format }, { signal: context.signal });
+      await followJob(context, self, job);
     }),
   );
 
