@@ -12,13 +12,13 @@ const limits = ["--fsize=17179869184", "--as=4294967296", "--nproc=512", "--nofi
 /**
  * Makes a root of the system's programs and one directory that can be written, then runs a program in it whose root is nobody on the host:
  * in a user namespace, without a network, without sight of other processes or files. Its maps are written from outside, by who has the right.
- * $1 an empty directory for the root, $2 the directory at /work, $3 a file at /input or "", $4 the first id, then limits, "--", and the program.
+ * $1 an empty directory for the root, $2 the directory at /room, $3 a file at /input or "", $4 the first id, then limits, "--", and the program.
  */
 const script = `
 jail=$1 work=$2 input=$3 first=$4
 shift 4
 mount -t tmpfs -o size=1m,mode=0755,nosuid,nodev tmpfs "$jail"
-mkdir "$jail/work" "$jail/etc" "$jail/proc" "$jail/dev"
+mkdir "$jail/room" "$jail/etc" "$jail/proc" "$jail/dev"
 : >"$jail/dev/null"
 mount --bind /dev/null "$jail/dev/null"
 for name in usr bin sbin lib lib32 lib64; do
@@ -37,8 +37,8 @@ if [ -n "$input" ]; then
   mount -o remount,bind,ro,nosuid,nodev,noexec "$jail/input"
 fi
 chown "$first:$first" "$work"
-mount --bind "$work" "$jail/work"
-mount -o remount,bind,nosuid,nodev,noexec "$jail/work"
+mount --bind "$work" "$jail/room"
+mount -o remount,bind,nosuid,nodev,noexec "$jail/room"
 mount -t proc proc "$jail/proc"
 unshare --user -- sleep 30 &
 own=$(readlink "$jail/proc/self/ns/user")
@@ -75,7 +75,7 @@ export async function makeWorkshop(
   if (run !== undefined) return { work, run };
   const translate = (argument: string): string => {
     if (input !== "" && argument === input) return "/input";
-    return argument.startsWith(`${work}/`) ? `/work${argument.slice(work.length)}` : argument;
+    return argument.startsWith(`${work}/`) ? `/room${argument.slice(work.length)}` : argument;
   };
   const spaces = ["--mount", "--propagation=private", "--net", "--ipc", "--uts", "--pid", "--fork", "--kill-child"];
   const confined: RunTool = ([program, ...args], toolOptions) =>

@@ -32,7 +32,7 @@ const shell = (script: string): Promise<string> => workshop.run(["sh", "-c", scr
 describe.skipIf(lacks("root"))("a confined tool", () => {
   it("reads its input, and writes in its directory, as one who is nobody outside", async () => {
     await workshop.run(["cp", input, join(workshop.work, "copy")], limits);
-    await shell("chown 12:34 /work/copy; mkdir /work/tree; mkfifo /work/tree/pipe");
+    await shell("chown 12:34 /room/copy; mkdir /room/tree; mkfifo /room/tree/pipe");
     const { uid, gid } = statSync(join(workshop.work, "copy"));
     expect([uid % 65_536, gid % 65_536]).toEqual([12, 34]);
     expect(uid).toBeGreaterThan(1_000_000);
@@ -54,12 +54,12 @@ describe.skipIf(lacks("root"))("a confined tool", () => {
       "for f in /x /usr/x /input /etc/x; do touch $f; done 2>/dev/null; ls /x /usr/x /etc/x 2>/dev/null",
       "",
     ],
-    ["no device to make", "mknod /work/null c 1 3 2>/dev/null || echo refused", "refused"],
-    ["no mount to make", "mount -t tmpfs none /work 2>/dev/null || echo refused", "refused"],
+    ["no device to make", "mknod /room/null c 1 3 2>/dev/null || echo refused", "refused"],
+    ["no mount to make", "mount -t tmpfs none /room 2>/dev/null || echo refused", "refused"],
     ["no network namespace to make", "unshare --net true 2>/dev/null || echo refused", "refused"],
     [
       "no program of its own that gives rights",
-      "cp /bin/busybox /work/x 2>/dev/null; chmod 4755 /work/x; /work/x true 2>/dev/null || echo refused",
+      "cp /bin/busybox /room/x 2>/dev/null; chmod 4755 /room/x; /room/x true 2>/dev/null || echo refused",
       "refused",
     ],
   ])("has %s", async (_, script, expected) => {
@@ -74,7 +74,7 @@ describe.skipIf(lacks("root"))("a confined tool", () => {
 
   it("ends with all that it started, and leaves no mount", async () => {
     const abort = new AbortController();
-    const running = workshop.run(["sh", "-c", "sleep 4242 & setsid sleep 4243 & touch /work/up; wait"], {
+    const running = workshop.run(["sh", "-c", "sleep 4242 & setsid sleep 4243 & touch /room/up; wait"], {
       ...limits,
       signal: abort.signal,
     });
@@ -95,11 +95,11 @@ describe.skipIf(lacks("root"))("a confined tool", () => {
   it("cannot lead the taking of its file anywhere else", async () => {
     const target = join(scratch, "taken");
     for (const plant of ["ln -s /etc/shadow image", "mkdir image", "mkfifo image"]) {
-      await shell(`cd /work; rm -rf image; ${plant}`);
+      await shell(`cd /room; rm -rf image; ${plant}`);
       await expect(takeFile(join(workshop.work, "image"), target)).rejects.toMatchObject({ code: "build_failed" });
       expect(existsSync(target)).toBe(false);
     }
-    await shell("cd /work; rm -rf image; echo made >image");
+    await shell("cd /room; rm -rf image; echo made >image");
     await takeFile(join(workshop.work, "image"), target);
     expect(readFileSync(target, "utf8")).toBe("made\n");
     symlinkSync("/etc/passwd", join(scratch, "link"));
