@@ -1,6 +1,7 @@
 import { execFileSync } from "node:child_process";
 import { copyFileSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { trustByHand } from "../test/support/modules.js";
 
 const source = "int main(void) { return 0; }\n";
 
@@ -25,4 +26,5 @@ export function makeBenchBase(root: string, modules: string): void {
     quiet,
   );
   execFileSync("mkfs.erofs", ["-zlz4hc", "--all-root", `${image}.erofs`, root], quiet);
+  trustByHand(modules, "000-base-bench");
 }

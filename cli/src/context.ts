@@ -19,6 +19,8 @@ export interface Context {
   readonly stdin: () => Readable;
   readonly stdout: Output;
   readonly stderr: Output;
+  /** whether standard error is a terminal, where lines can be drawn anew */
+  readonly isTerminal: boolean;
   /** colours of standard output */
   readonly colors: Colors;
   /** aborted by Ctrl-C and SIGTERM, with an `Interruption` as the reason */

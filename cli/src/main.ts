@@ -26,6 +26,7 @@ process.exitCode = await runProgram(process.argv.slice(2), {
   stdin: () => process.stdin,
   stdout: process.stdout,
   stderr: process.stderr,
+  isTerminal: process.stderr.isTTY && !environment.isPlain,
   colors: makeColors(process.stdout.isTTY && !environment.isPlain),
   signal: interruption.signal,
   now: () => new Date(),

@@ -164,14 +164,15 @@ describe("sq list, info, health, modules, metrics", () => {
   });
 
   it("modules shows no size for remote ones", async () => {
+    const common = { used_by: ["box"], source: "mkbase debian", problem: null };
     const modules = [
-      { name: "000-a", size: 1024, location: "local", format: "squashfs" },
-      { name: "100-b", size: 0, location: "remote", format: "erofs" },
+      { name: "000-a", size: 1024, formats: ["squashfs", "erofs"], location: "local", ...common },
+      { name: "100-b", size: 0, formats: ["erofs"], location: "remote", ...common, problem: "it is damaged" },
     ];
     const { stdout } = await runFake(["modules"], { routes: { "GET /v1/modules": modules } });
     expect(stdout.split("\n").slice(1)).toEqual([
-      "000-a  1 KiB  squashfs  local",
-      "100-b         erofs     remote",
+      "000-a  1 KiB  squashfs,erofs  local        1  mkbase debian",
+      "100-b         erofs           remote       1  cannot be used; see sq module show",
       "",
     ]);
   });

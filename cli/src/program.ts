@@ -10,11 +10,13 @@ import { addDoctor } from "./verbs/doctor.js";
 import { addExec } from "./verbs/exec.js";
 import { addHealth } from "./verbs/health.js";
 import { addInfo } from "./verbs/info.js";
+import { addJobs } from "./verbs/jobs.js";
 import { addList } from "./verbs/list.js";
 import { addLogs } from "./verbs/logs.js";
 import { addMetrics } from "./verbs/metrics.js";
 import { addMkbase } from "./verbs/mkbase.js";
 import { addMkmod } from "./verbs/mkmod.js";
+import { addModule } from "./verbs/module.js";
 import { addModules } from "./verbs/modules.js";
 import { addNet } from "./verbs/net.js";
 import { addRun } from "./verbs/run.js";
@@ -29,8 +31,10 @@ const verbs = [
   addNet,
   addDestroy,
   addModules,
+  addModule,
   addMkbase,
   addMkmod,
+  addJobs,
   addHealth,
   addDoctor,
   addMetrics,

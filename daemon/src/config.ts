@@ -80,6 +80,24 @@ export const settings = {
     parse: names,
     doc: "modules of a sandbox that names none, separated by commas; empty for `000-base-alpine`, else the first `000-*`",
   },
+  moduleFormat: {
+    env: "SQUASH_MODULE_FORMAT",
+    fallback: "auto",
+    parse: oneOf("auto", "squashfs", "erofs"),
+    doc: "image of a module that is used where it has both, `squashfs` or `erofs`; `auto`: erofs, which is made where it is missing",
+  },
+  maxUploadMb: {
+    env: "SQUASH_MAX_UPLOAD_MB",
+    fallback: "4096",
+    parse: integer(1, 1_048_576),
+    doc: "largest image or tar file that is taken, in MiB",
+  },
+  buildDirs: {
+    env: "SQUASH_BUILD_DIRS",
+    fallback: "",
+    parse: absolutePaths,
+    doc: "directories of this machine, separated by colons, below which the API may make modules of directories; empty for none",
+  },
   subnet: {
     env: "SQUASH_SUBNET",
     fallback: "10.200.0.0/14",
@@ -184,6 +202,13 @@ function oneOf<const T extends string>(...choices: readonly T[]): (text: string)
 function absolutePath(text: string): string {
   if (!text.startsWith("/") || text.split("/").includes("..")) throw new Error('must be an absolute path without ".."');
   return text === "/" ? text : text.replace(/\/+$/, "");
+}
+
+function absolutePaths(text: string): readonly string[] {
+  return text
+    .split(":")
+    .filter((path) => path !== "")
+    .map(absolutePath);
 }
 
 function token(text: string): string {

@@ -9,7 +9,8 @@ import type { ModuleCatalog } from "./core/ports.js";
 import { startReaper } from "./core/reaper.js";
 import { Recovery } from "./core/recovery.js";
 import { Sandboxes } from "./core/sandboxes.js";
-import type { Gauges, ModuleSource } from "./core/service.js";
+import type { ModuleStore } from "./core/modules.js";
+import type { Gauges } from "./core/service.js";
 import { LinuxKernel } from "./kernel/kernel.js";
 import { lockNetwork } from "./kernel/network/lock.js";
 import { DaemonNetwork } from "./network.js";
@@ -25,7 +26,7 @@ export interface DaemonOptions {
   readonly version: string;
   /** path of the sq-host binary */
   readonly hostBinary: string;
-  readonly catalog: ModuleCatalog & ModuleSource;
+  readonly catalog: ModuleCatalog & Pick<ModuleStore, "list">;
   readonly emit: Emit;
   /** told of failures that no caller learns of */
   readonly report: (error: unknown) => void;

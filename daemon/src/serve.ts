@@ -8,6 +8,7 @@ import { logEvents } from "./event-log.js";
 import { mappableFormats } from "./kernel/image-formats.js";
 import { urlOf } from "./listen.js";
 import { Metrics } from "./metrics.js";
+import { ModuleHouse } from "./module-house.js";
 import { DirectoryCatalog } from "./modules/catalog.js";
 import { clearSocketFile } from "./socket-file.js";
 import { readVersion } from "./version.js";
@@ -34,7 +35,8 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
   http.catch(() => undefined); // reported where it is awaited
   const version = readVersion();
   const { dataDir, defaultLayers } = config;
-  const catalog = new DirectoryCatalog(dataDir, { defaultLayers, formats: mappableFormats(release()) });
+  const formats = mappableFormats(release());
+  const catalog = new DirectoryCatalog(dataDir, { defaultLayers, formats, prefer: config.moduleFormat });
   const metrics = new Metrics();
   const writeEvent = logEvents(log);
   const daemon = await Daemon.start({
@@ -53,13 +55,21 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
     reapFailed: (sandbox, error) => log.error({ sandbox, err: error }, "cannot destroy an expired sandbox"),
   });
   metrics.watch(daemon.gauges);
+  const modules = new ModuleHouse(catalog, daemon.sandboxes, {
+    config,
+    canUseErofs: formats.includes("erofs"),
+    warn: (text) => log.warn(text),
+    report: (error) => log.error({ err: error }, "job"),
+  });
   let app: FastifyInstance | null = null;
   try {
     const { makeApp } = await http;
+    await modules.start();
     app = await makeApp({
       version,
       sandboxes: daemon.sandboxes,
-      modules: catalog,
+      modules,
+      jobs: modules.jobs,
       health: daemon,
       decisions: daemon.decisions,
       metrics,
@@ -73,7 +83,7 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
     const signal = await stop;
     log.info({ signal }, "shutting down");
   } finally {
-    await shutDown(app, daemon, log);
+    await shutDown({ app, daemon, modules }, log);
   }
   return 0;
 }
@@ -116,14 +126,17 @@ async function greeting(config: Config, version: string, catalog: DirectoryCatal
 }
 
 /** Lets answers out, then stops; sandboxes stay as they are for the next squashd. */
-async function shutDown(app: FastifyInstance | null, daemon: Daemon, log: Logger): Promise<void> {
+async function shutDown(
+  { app, daemon, modules }: { app: FastifyInstance | null; daemon: Daemon; modules: ModuleHouse },
+  log: Logger,
+): Promise<void> {
   const late = setTimeout(() => {
     log.error("could not shut down in time; the next start will clean up");
     process.exit(1);
   }, drainMs);
   late.unref();
   // the domain first: it ends running commands, whose callers then get their answers
-  await daemon.sandboxes.close();
+  await Promise.all([daemon.sandboxes.close(), modules.close()]);
   await app?.close();
   await daemon.close();
   clearTimeout(late);

@@ -16,6 +16,14 @@ export interface Call extends CallOptions {
   path: string;
   /** sent as JSON */
   body?: unknown;
+  /** sent as they are, in place of `body` */
+  bytes?: Bytes;
+}
+
+/** A body of bytes; with its `size`, where that is known, it is not sent in chunks. */
+interface Bytes {
+  content: AsyncIterable<Uint8Array>;
+  size?: number;
 }
 
 /** Turns calls into requests, and answers into data or errors. Shared by the client and its handles. */
@@ -47,6 +55,13 @@ export class Api {
     return value as T[];
   }
 
+  /** The answer as a stream of text; null where it is none, or the transport knows no streams. Throws as `object` does. */
+  async stream({ method, path, signal }: Call): Promise<AsyncIterable<Uint8Array> | null> {
+    const headers = this.#headers("text/event-stream");
+    const reply = await this.#transport.open?.({ method, path, headers, signal });
+    return reply?.status === 200 && reply.contentType === "text/event-stream" ? reply.content : null;
+  }
+
   /** The answer as it is, "" where there is none. Throws as `object` does. */
   async text(call: Call): Promise<string> {
     return (await this.#send(call)).text;
@@ -63,14 +78,20 @@ export class Api {
     return { value, reply };
   }
 
-  async #send({ method, path, body, signal, deadlineMs }: Call): Promise<TransportReply> {
-    const headers: Record<string, string> = { accept: "application/json, text/plain;q=0.9" };
-    if (this.#token !== undefined) headers["authorization"] = `Bearer ${this.#token}`;
+  async #send({ method, path, body, bytes, signal, deadlineMs }: Call): Promise<TransportReply> {
+    const headers = this.#headers("application/json, text/plain;q=0.9");
     if (body !== undefined) headers["content-type"] = "application/json";
-    const content = body === undefined ? {} : { body: JSON.stringify(body) };
+    if (bytes !== undefined) headers["content-type"] = "application/octet-stream";
+    if (bytes?.size !== undefined) headers["content-length"] = String(bytes.size);
+    const content =
+      bytes !== undefined ? { body: bytes.content } : body === undefined ? {} : { body: JSON.stringify(body) };
     const reply = await this.#transport.send({ method, path, headers, signal, deadlineMs, ...content });
     if (reply.status >= 200 && reply.status < 300) return reply;
     throw refusalIn(reply) ?? this.#stranger({ method, path }, reply, "an error of squashd");
+  }
+
+  #headers(accept: string): Record<string, string> {
+    return { accept, ...(this.#token !== undefined && { authorization: `Bearer ${this.#token}` }) };
   }
 
   #stranger(call: Call, reply: TransportReply, wanted: string): ConnectionError {

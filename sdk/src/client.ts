@@ -1,8 +1,10 @@
 import { randomBytes } from "node:crypto";
 
 import { Api, type CallOptions } from "./api.js";
+import { SquashError } from "./errors.js";
 import { HttpTransport } from "./http-transport.js";
-import type { CreateSandbox, Health, ModuleInfo, SandboxInfo } from "./protocol.js";
+import { jobEvents } from "./job-events.js";
+import type { CreateSandbox, Health, JobInfo, JobRequest, ModuleInfo, SandboxInfo } from "./protocol.js";
 import { Sandbox } from "./sandbox.js";
 import type { Transport } from "./transport.js";
 
@@ -11,7 +13,9 @@ export { ConnectionError } from "./connection-error.js";
 export { isSquashError, SquashError } from "./errors.js";
 export type * from "./protocol.js";
 export { Sandbox, type ExecOptions } from "./sandbox.js";
-export type { Transport, TransportReply, TransportRequest } from "./transport.js";
+export type { Transport, TransportReply, TransportRequest, TransportStream } from "./transport.js";
+
+const pollMs = 500;
 
 export interface ClientOptions {
   /** `http://host:port`, `https://host:port` or `unix:/path`; @default "http://127.0.0.1:8080" */
@@ -22,6 +26,25 @@ export interface ClientOptions {
   timeoutMs?: number | undefined;
   /** in place of `url`: what carries the requests */
   transport?: Transport | undefined;
+}
+
+/** Bytes that are sent. */
+export interface Upload {
+  content: AsyncIterable<Uint8Array>;
+  /** bytes in all, where that is known */
+  size?: number;
+  /** 64 hexadecimal digits, what they are */
+  sha256: string;
+}
+
+/** How an image is taken. */
+export interface PutOptions extends CallOptions {
+  /** whether a module of that name may be replaced; @default false */
+  replace?: boolean;
+  /** modules that a stack with this one must have */
+  requires?: readonly string[];
+  /** modules that it must not have */
+  conflicts?: readonly string[];
 }
 
 /** What a creation needs; an absent `id` means a random one. */
@@ -55,6 +78,72 @@ export class Client {
   /** Modules that sandboxes can be made of, by name. */
   modules(options: CallOptions = {}): Promise<ModuleInfo[]> {
     return this.#api.list({ method: "GET", path: "/v1/modules", ...this.#bounded(options) });
+  }
+
+  /** One module. Throws `SquashError` "module_not_found". */
+  module(name: string, options: CallOptions = {}): Promise<ModuleInfo> {
+    return this.#api.object({ method: "GET", path: modulePath(name), ...this.#bounded(options) });
+  }
+
+  /** Removes a module. Throws `SquashError` "module_in_use", with the ids of the sandboxes that use it. */
+  async removeModule(name: string, options: CallOptions = {}): Promise<void> {
+    await this.#api.text({ method: "DELETE", path: modulePath(name), ...this.#bounded(options) });
+  }
+
+  /** Makes the images of a module trusted that somebody put into the daemon's directory by hand. */
+  trustModule(name: string, options: CallOptions = {}): Promise<ModuleInfo> {
+    return this.#api.object({ method: "POST", path: `${modulePath(name)}/trust`, ...this.#bounded(options) });
+  }
+
+  /** Sends an image, without a limit of time unless `deadlineMs` says so. Throws `SquashError` "module_exists", "digest_mismatch" and others. */
+  putModule(name: string, image: Upload, options: PutOptions = {}): Promise<ModuleInfo> {
+    const { signal, deadlineMs } = options;
+    const path = `${modulePath(name)}?${uploadQuery(image, options)}`;
+    return this.#api.object({ method: "PUT", path, bytes: image, signal, deadlineMs });
+  }
+
+  /** Begins work in the background, such as the making of a module. Returns at once. */
+  startJob(request: JobRequest, options: CallOptions = {}): Promise<JobInfo> {
+    return this.#api.object({ method: "POST", path: "/v1/jobs", body: request, ...this.#bounded(options) });
+  }
+
+  /** Sends a tar file, plain or packed by gzip, xz or zstd, of which a job then makes a module. No limit of time unless `deadlineMs` says so. */
+  startTarJob(name: string, tar: Upload, options: PutOptions = {}): Promise<JobInfo> {
+    const { signal, deadlineMs } = options;
+    const path = `/v1/jobs/from-tar?${uploadQuery(tar, options)}&name=${encodeURIComponent(name)}`;
+    return this.#api.object({ method: "POST", path, bytes: tar, signal, deadlineMs });
+  }
+
+  /** Jobs, newest first. */
+  jobs(options: CallOptions = {}): Promise<JobInfo[]> {
+    return this.#api.list({ method: "GET", path: "/v1/jobs", ...this.#bounded(options) });
+  }
+
+  /** One job. Throws `SquashError` "job_not_found". */
+  job(id: string, options: CallOptions = {}): Promise<JobInfo> {
+    return this.#api.object({ method: "GET", path: jobPath(id), ...this.#bounded(options) });
+  }
+
+  /** Cancels a job, and returns when it has ended; one that is over is taken off the list. */
+  async removeJob(id: string, options: CallOptions = {}): Promise<void> {
+    await this.#api.text({ method: "DELETE", path: jobPath(id), ...this.#bounded(options) });
+  }
+
+  /** The states of a job as they come, the last one when it is over. Asks again and again where the daemon cannot be listened to. */
+  async *watchJob(id: string, options: Pick<CallOptions, "signal"> = {}): AsyncGenerator<JobInfo> {
+    const { signal } = options;
+    const stream = await this.#api.stream({ method: "GET", path: `${jobPath(id)}/events`, signal });
+    for await (const job of stream === null ? [] : jobEvents(stream)) {
+      yield job;
+      if (isOver(job)) return;
+    }
+    for (;;) {
+      signal?.throwIfAborted();
+      const job = await this.job(id, { signal });
+      yield job;
+      if (isOver(job)) return;
+      await new Promise((done) => setTimeout(done, pollMs));
+    }
   }
 
   /** All sandboxes, oldest first. */
@@ -94,6 +183,28 @@ export class Client {
   #bounded(options: CallOptions): CallOptions {
     return { signal: options.signal, deadlineMs: options.deadlineMs ?? this.#timeoutMs };
   }
+}
+
+function uploadQuery(upload: Upload, { replace = false, requires = [], conflicts = [] }: PutOptions): string {
+  const query = new URLSearchParams({ sha256: upload.sha256 });
+  if (replace) query.set("replace", "true");
+  if (requires.length > 0) query.set("requires", requires.join(","));
+  if (conflicts.length > 0) query.set("conflicts", conflicts.join(","));
+  return query.toString();
+}
+
+function isOver({ state }: JobInfo): boolean {
+  return state !== "queued" && state !== "running";
+}
+
+function jobPath(id: string): string {
+  if (id === "") throw new SquashError("invalid_request", "Cannot address a job: its id is empty");
+  return `/v1/jobs/${encodeURIComponent(id)}`;
+}
+
+function modulePath(name: string): string {
+  if (name === "") throw new SquashError("invalid_request", "Cannot address a module: its name is empty");
+  return `/v1/modules/${encodeURIComponent(name)}`;
 }
 
 function randomId(): string {

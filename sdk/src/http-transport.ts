@@ -1,9 +1,10 @@
 import http from "node:http";
 import https from "node:https";
+import { Readable } from "node:stream";
 
 import { parseAddress, type Address } from "./address.js";
 import { codeOf, ConnectionError, explainFailure } from "./connection-error.js";
-import type { Transport, TransportReply, TransportRequest } from "./transport.js";
+import type { Transport, TransportReply, TransportRequest, TransportStream } from "./transport.js";
 
 /** Largest answer that is read, in bytes. */
 const maxReplyBytes = 64 * 1024 * 1024;
@@ -40,6 +41,21 @@ export class HttpTransport implements Transport {
     }
   }
 
+  async open(request: TransportRequest): Promise<TransportStream> {
+    request.signal?.throwIfAborted();
+    const outgoing = this.#open(request);
+    const abort = (): void => void outgoing.destroy();
+    request.signal?.addEventListener("abort", abort, { once: true });
+    outgoing.once("close", () => request.signal?.removeEventListener("abort", abort));
+    try {
+      const response = await answerTo(outgoing, request.body);
+      return { status: response.statusCode ?? 0, contentType: typeOf(response), content: response };
+    } catch (cause) {
+      if (request.signal?.aborted === true) throw request.signal.reason;
+      throw explainFailure(this.address, `${request.method} ${request.path}`, cause);
+    }
+  }
+
   close(): void {
     for (const sockets of Object.values(this.#agent.freeSockets)) {
       for (const socket of sockets ?? []) socket.destroy();
@@ -67,7 +83,8 @@ export class HttpTransport implements Transport {
   }
 
   #open(request: TransportRequest): http.ClientRequest {
-    const length = request.body === undefined ? {} : { "content-length": String(Buffer.byteLength(request.body)) };
+    const length =
+      typeof request.body === "string" ? { "content-length": String(Buffer.byteLength(request.body)) } : {};
     const options = { method: request.method, headers: { ...request.headers, ...length }, agent: this.#agent };
     const address = this.#address;
     if (address.kind === "unix")
@@ -86,8 +103,11 @@ export class HttpTransport implements Transport {
       if (size > this.#limitBytes) throw this.#tooLarge();
       chunks.push(chunk);
     }
-    const contentType = (response.headers["content-type"] ?? "").split(";", 1)[0]?.trim().toLowerCase() ?? "";
-    return { status: response.statusCode ?? 0, contentType, text: Buffer.concat(chunks).toString("utf8") };
+    return {
+      status: response.statusCode ?? 0,
+      contentType: typeOf(response),
+      text: Buffer.concat(chunks).toString("utf8"),
+    };
   }
 
   #tooLarge(): ConnectionError {
@@ -96,13 +116,35 @@ export class HttpTransport implements Transport {
   }
 }
 
-/** Sends the body and waits for the head of the answer. */
-function answerTo(outgoing: http.ClientRequest, body: string | undefined): Promise<http.IncomingMessage> {
+/** Sends the body and waits for the head of the answer, which may come before all is sent: then the rest stays unsent. */
+function answerTo(outgoing: http.ClientRequest, body: TransportRequest["body"]): Promise<http.IncomingMessage> {
   return new Promise((resolve, reject) => {
-    outgoing.on("response", resolve);
     outgoing.on("error", reject); // stays for errors that come after the answer, which the reader of the answer sees itself
-    outgoing.end(body);
+    if (body === undefined || typeof body === "string") {
+      outgoing.on("response", resolve);
+      outgoing.end(body);
+      return;
+    }
+    const source = Readable.from(body, { objectMode: false });
+    source.on("error", (error) => {
+      outgoing.destroy(error);
+      reject(error); // rather than what becomes of the connection
+    });
+    outgoing.on("close", () => source.destroy());
+    outgoing.on("response", (response) => {
+      if (!outgoing.writableFinished) {
+        source.unpipe(outgoing);
+        source.destroy();
+        response.on("end", () => outgoing.destroy());
+      }
+      resolve(response);
+    });
+    source.pipe(outgoing);
   });
+}
+
+function typeOf(response: http.IncomingMessage): string {
+  return (response.headers["content-type"] ?? "").split(";", 1)[0]?.trim().toLowerCase() ?? "";
 }
 
 function isSecure(address: Address): boolean {

@@ -26,7 +26,7 @@ export const errorStatus = {
   /** `SQUASH_MAX_SANDBOXES` is reached */
   sandbox_limit: 503,
   module_not_found: 400,
-  /** the image is damaged, truncated or of a kind that this kernel cannot mount */
+  /** the image is damaged, truncated, not the one of its manifest, or of a kind that this kernel cannot mount */
   module_invalid: 400,
   /** a stage of the creation failed; nothing of it is left */
   create_failed: 500,
@@ -46,6 +46,19 @@ export const errorStatus = {
   cancelled: 499,
   /** a bug; the text is only in the daemon's log */
   internal: 500,
+  /** there is a module of that name, and it was not asked to be replaced */
+  module_exists: 409,
+  /** sandboxes use the module, or somebody else is changing it */
+  module_in_use: 409,
+  /** modules that conflict with each other */
+  module_conflict: 409,
+  /** a module that another one requires is missing from the stack */
+  module_requires: 400,
+  /** what was sent is not what its digest says */
+  digest_mismatch: 400,
+  job_not_found: 404,
+  /** too many jobs or uploads wait already */
+  job_limit: 503,
 } as const satisfies Readonly<Record<string, number>>;
 
 /** What happened, in one stable word. */
@@ -240,12 +253,106 @@ export interface ExecResult {
   oom_killed: boolean;
 }
 
+export type ModuleFormat = "squashfs" | "erofs";
+
+/** One module, as every route shows it. */
 export interface ModuleInfo {
   name: string;
   /** bytes of the image; 0 for remote ones */
   size: number;
   location: "local" | "remote";
-  format: "squashfs" | "erofs";
+  /** of the image that a sandbox would get */
+  format: ModuleFormat;
+  /** of all its images that this machine can use */
+  formats: ModuleFormat[];
+  /** of that image, by its manifest; null where it has none */
+  sha256: string | null;
+  created: string | null;
+  /** what made it, such as `mkbase debian` */
+  source: string | null;
+  /** modules that a stack with this one must have */
+  requires: string[];
+  /** modules that it must not have */
+  conflicts: string[];
+  /** ids of the sandboxes that use it */
+  used_by: string[];
+  /** why it cannot be used, and what to do; null where nothing is known against it */
+  problem: string | null;
+}
+
+/** What a job that makes a module may say about it. */
+interface ModuleJob {
+  /** of the module; @default the builder's own, where it has one */
+  name?: string;
+  /** whether a module of that name may be replaced, unless sandboxes use it; @default false */
+  replace?: boolean;
+  /** images that are made; @default both */
+  formats?: ModuleFormat[];
+  /** modules that a stack with this one must have */
+  requires?: string[];
+  /** modules that it must not have */
+  conflicts?: string[];
+}
+
+/** A base of a distribution, or of BusyBox alone. */
+export interface MkbaseJob extends ModuleJob {
+  kind: "mkbase";
+  base: "busybox" | "debian" | "alpine" | "ubuntu" | "void";
+  /** code name, for debian */
+  release?: string;
+  /** for debian, instead of the usual ones */
+  packages?: string[];
+  /** of the root file system, for alpine, ubuntu and void; with `sha256` */
+  url?: string;
+  sha256?: string;
+}
+
+/** The files of a directory on the daemon's machine, which must lie below one of `SQUASH_BUILD_DIRS`. */
+export interface FromDirJob extends ModuleJob {
+  kind: "from-dir";
+  name: string;
+  path: string;
+}
+
+/** The files of a tar file on a server: plain, or packed by gzip, xz or zstd. */
+export interface FromTarJob extends ModuleJob {
+  kind: "from-tar";
+  name: string;
+  url: string;
+  sha256: string;
+}
+
+/** Another image of a module. */
+export interface ConvertJob {
+  kind: "convert";
+  name: string;
+  format: ModuleFormat;
+}
+
+/** Body of `POST /v1/jobs`. */
+export type JobRequest = MkbaseJob | FromDirJob | FromTarJob | ConvertJob;
+
+export type JobState = "queued" | "running" | "done" | "failed" | "cancelled";
+
+/** Work that goes on in the background. */
+export interface JobInfo {
+  id: string;
+  kind: JobRequest["kind"];
+  /** what it makes or changes */
+  module: string;
+  state: JobState;
+  /** what it is doing at this moment */
+  step: string;
+  /** how much of it is done, from 0 to 1; null where that is not known */
+  fraction: number | null;
+  /** the newest steps, oldest first, at most 50 */
+  lines: string[];
+  created: string;
+  started: string | null;
+  finished: string | null;
+  /** why it failed */
+  error: string | null;
+  code: ErrorCode | null;
 }
 
 export interface Health {

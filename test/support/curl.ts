@@ -11,6 +11,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
+import { trustByHand } from "./modules.js";
 import { repositoryRoot } from "./root.js";
 
 const program = "/usr/bin/curl";
@@ -21,6 +22,7 @@ export function ensureCurlModule(folder: string): void {
   mkdirSync(folder, { recursive: true });
   const target = join(folder, "300-curl.squashfs");
   if (!existsSync(target)) copyFileSync(build(), target);
+  trustByHand(folder, "300-curl");
 }
 
 function build(): string {

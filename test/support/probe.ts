@@ -4,6 +4,7 @@ import { copyFileSync, existsSync, linkSync, mkdirSync, mkdtempSync, readFileSyn
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Client, CreateOptions, ExecOptions, Sandbox } from "@squash/sdk";
+import { trustByHand } from "./modules.js";
 import { repositoryRoot } from "./root.js";
 
 const source = join(repositoryRoot, "test/probe/probe.c");
@@ -29,6 +30,7 @@ export function ensureProbeModule(folder: string): void {
       copyFileSync(`${path}.${format}`, target); // another filesystem
     }
   }
+  trustByHand(folder, "200-probe");
 }
 
 function build(): string {

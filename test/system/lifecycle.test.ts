@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { TestSquashd } from "../support/squashd.js";
 import { hostState, settledState, type HostState } from "../support/leaks.js";
+import { trustByHand } from "../support/modules.js";
 import { lacks } from "../support/needs.js";
 
 const squashd = new TestSquashd();
@@ -194,13 +195,16 @@ describe.skipIf(lacks("root"))("create()", () => {
     writeFileSync(`${folder}/300-empty.squashfs`, "");
     try {
       for (const name of ["300-cut", "300-junk", "300-empty"]) {
+        trustByHand(folder, name);
         await expect(squashd.client.create({ layers: ["000-base-test", name] })).rejects.toMatchObject({
           code: "module_invalid",
+          message: /its image is damaged, truncated, or/,
         });
       }
       expect(await squashd.client.list()).toEqual([]);
     } finally {
-      for (const name of ["300-cut", "300-junk", "300-empty"]) rmSync(`${folder}/${name}.squashfs`);
+      for (const name of ["300-cut", "300-junk", "300-empty"])
+        for (const kind of ["squashfs", "manifest.json"]) rmSync(`${folder}/${name}.${kind}`);
     }
   });
 

@@ -6,6 +6,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import type { DoctorCheck } from "@squash/sdk/protocol";
 import type { Sandbox } from "@squash/sdk";
 import { hostState, settledState, type HostState } from "../support/leaks.js";
+import { trustByHand } from "../support/modules.js";
 import { lacks } from "../support/needs.js";
 import { repositoryRoot } from "../support/root.js";
 import { TestSquashd } from "../support/squashd.js";
@@ -119,6 +120,7 @@ describe.skipIf(lacks("root") || !isUnified)("with version 2 only", () => {
   it("a module whose image this kernel cannot use is refused with what to do", async () => {
     const folder = join(squashd.dataDir, "modules");
     linkSync(join(folder, "100-extra.squashfs"), join(folder, "300-exchanged.squashfs"));
+    trustByHand(folder, "300-exchanged");
     const creating = squashd.client.create({ layers: ["000-base-test", "300-exchanged"] });
     try {
       if (/^6\.[01]\./.test(release())) {
@@ -130,7 +132,7 @@ describe.skipIf(lacks("root") || !isUnified)("with version 2 only", () => {
         expect((await (await creating).exec("cat /opt/extra/file")).exit_code).toBe(0);
       }
     } finally {
-      rmSync(join(folder, "300-exchanged.squashfs"));
+      for (const file of ["300-exchanged.squashfs", "300-exchanged.manifest.json"]) rmSync(join(folder, file));
     }
   });
 

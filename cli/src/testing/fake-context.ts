@@ -1,4 +1,5 @@
 import { Readable } from "node:stream";
+import { buffer } from "node:stream/consumers";
 
 import { Client, type Transport, type TransportReply, type TransportRequest } from "@squash/sdk";
 
@@ -35,6 +36,8 @@ export interface FakeOptions {
   routes?: FakeRoutes;
   input?: string | Buffer | Readable;
   signal?: AbortSignal;
+  /** whether standard error is a terminal */
+  isTerminal?: boolean;
   /** what `squashd` prints */
   output?: string;
   /** what `squashd` exits with */
@@ -55,6 +58,7 @@ export async function runFake(args: readonly string[], options: FakeOptions = {}
     stdin: () => (input instanceof Readable ? input : Readable.from([Buffer.from(input)])),
     stdout: { write: (text) => (run.stdout += text) },
     stderr: { write: (text) => (run.stderr += text) },
+    isTerminal: options.isTerminal ?? false,
     colors: makeColors(false),
     signal,
     now: () => new Date("2026-01-01T00:10:00Z"),
@@ -69,7 +73,8 @@ function fakeTransport(routes: FakeRoutes, requests: string[]): Transport {
   async function send(request: TransportRequest): Promise<TransportReply> {
     request.signal?.throwIfAborted();
     const route = `${request.method} ${request.path}`;
-    requests.push(request.body === undefined ? route : `${route} ${request.body}`);
+    const sent = typeof request.body === "object" ? (await buffer(request.body)).toString() : request.body;
+    requests.push(sent === undefined ? route : `${route} ${sent}`);
     const key = Object.keys(routes).find((pattern) => new RegExp(`^${pattern}$`).test(route));
     if (key === undefined) throw new Error(`unexpected request ${route}`);
     const prepared = routes[key];

@@ -5,7 +5,7 @@ import { action, printAnswer, withJson } from "../action.js";
 import type { Colors } from "../colors.js";
 import type { Context } from "../context.js";
 import { formatBytes } from "../format.js";
-import { renderTable } from "../table.js";
+import { renderTable, type Cell } from "../table.js";
 
 /** `sq modules`: what sandboxes can be made of. */
 export function addModules(program: Command, context: Context): void {
@@ -18,10 +18,16 @@ export function addModules(program: Command, context: Context): void {
   }
 }
 
-/** One module a row. */
+/** One module a row; what cannot be used is red. */
 function renderModules(modules: readonly ModuleInfo[], colors: Colors): string {
-  const rows = modules.map(({ name, size, format, location }) => {
-    return [name, location === "remote" ? "" : formatBytes(size), format, location];
-  });
-  return renderTable(["NAME", "SIZE", "FORMAT", "LOCATION"], rows, { colors, right: ["SIZE"] });
+  const rows = modules.map(({ name, size, formats, location, used_by, source, problem }): Cell[] => [
+    problem === null ? name : { text: name, paint: colors.red },
+    location === "remote" ? "" : formatBytes(size),
+    formats.join(","),
+    location,
+    String(used_by.length),
+    problem === null ? (source ?? "") : "cannot be used; see sq module show",
+  ]);
+  const head = ["NAME", "SIZE", "FORMATS", "LOCATION", "USED", "SOURCE"];
+  return renderTable(head, rows, { colors, right: ["SIZE", "USED"] });
 }

@@ -169,10 +169,14 @@ export interface ModuleImage {
   readonly identity: string;
   /** how its programs are meant to be started */
   readonly defaults?: ImageDefaults;
+  /** modules that a stack with this one must have */
+  readonly requires?: readonly string[];
+  /** modules that it must not have */
+  readonly conflicts?: readonly string[];
 }
 
 export interface ModuleCatalog {
-  /** Throws `module_not_found`. */
+  /** Only an image that can be trusted. Throws `module_not_found`, `module_invalid`. */
   resolve(name: string): Promise<ModuleImage>;
   /** Names to use when a create names none. Throws `module_not_found` when there is no base. */
   defaultLayers(): Promise<readonly string[]>;

@@ -2,6 +2,7 @@ import type { Cell, Cells } from "./cells.js";
 import type { Layers } from "./layers.js";
 import type { Networks } from "./egress/networks.js";
 import { mergeDefaults, type ImageDefaults } from "./image-defaults.js";
+import { checkStack } from "./module-stack.js";
 import type { Kernel, ModuleCatalog, SandboxRecord, SandboxStore } from "./ports.js";
 import type { Stage } from "./stages.js";
 import { stackOrder } from "./stack.js";
@@ -49,7 +50,7 @@ function netnsName(id: string): string {
 export function sandboxStages(parts: StageParts): Stage<SandboxDraft>[] {
   return [
     directories(parts),
-    layers(parts),
+    layers(parts, { fresh: true }),
     cell(parts, { keepNumber: false }),
     upper(parts),
     limits(parts),
@@ -62,7 +63,7 @@ export function sandboxStages(parts: StageParts): Stage<SandboxDraft>[] {
 /** The same for a sandbox whose processes have died, on its surviving upper. Taking these down keeps the upper and the record. */
 export function rebuildStages(parts: StageParts): Stage<SandboxDraft>[] {
   return [
-    layers(parts),
+    layers(parts, { fresh: false }),
     cell(parts, { keepNumber: true }),
     survivingUpper(parts),
     limits(parts),
@@ -94,16 +95,18 @@ function directories({ store }: StageParts): Stage<SandboxDraft> {
   };
 }
 
-function layers({ catalog, layers: mounted }: StageParts): Stage<SandboxDraft> {
+function layers({ catalog, layers: mounted }: StageParts, options: { readonly fresh: boolean }): Stage<SandboxDraft> {
   return {
     name: "layers",
     async up(draft) {
       const requested = planOf(draft).requestedLayers;
       const names = stackOrder(requested.length > 0 ? requested : await catalog.defaultLayers());
+      draft.layers = names; // before they are looked for, so that none is removed meanwhile
       const images = await Promise.all(names.map((name) => catalog.resolve(name)));
       draft.defaults = mergeDefaults(images);
+      // a sandbox that there is already was made of modules that went together
+      if (options.fresh) checkStack(images);
       draft.layerKeys = await mounted.acquire(images);
-      draft.layers = names;
     },
     async down(draft) {
       const keys = draft.layerKeys ?? [];

@@ -9,7 +9,7 @@ export interface Sandbox {
   reason: string | null;
   record: SandboxRecord | null;
   /** what is being brought up, while it is */
-  draft: { readonly cell?: { readonly index: number } } | null;
+  draft: { readonly cell?: { readonly index: number }; readonly layers?: readonly string[] } | null;
   /** highest `seq` given out */
   lastSeq: number;
   /** commands that run now; aborted when the sandbox goes */

@@ -4,6 +4,8 @@ import type {
   ExecRequest,
   ExecResult,
   Health,
+  JobInfo,
+  JobRequest,
   ModuleInfo,
   NetworkDecision,
   NetworkInfo,
@@ -36,10 +38,47 @@ export interface DecisionLog {
   read(sandbox: string, limit: number): Promise<NetworkDecision[]>;
 }
 
-/** What the module routes need. */
-export interface ModuleSource {
+/** What the module routes need. Methods that take a name throw `module_not_found`, or `invalid_request` for what can be no name. */
+export interface ModuleService {
   /** Modules by name. */
   list(): Promise<ModuleInfo[]>;
+  get(name: string): Promise<ModuleInfo>;
+  /** Throws `module_in_use`. */
+  remove(name: string): Promise<void>;
+  /** Takes an image that is sent. Throws `module_exists`, `module_in_use`, `module_invalid`, `digest_mismatch`, `body_too_large`. */
+  put(name: string, upload: ModuleUpload): Promise<ModuleInfo>;
+  /** Writes a manifest for images that somebody put there by hand. */
+  trust(name: string): Promise<ModuleInfo>;
+}
+
+/** An image as it is sent. */
+export interface ModuleUpload {
+  readonly body: AsyncIterable<Uint8Array>;
+  /** 64 hexadecimal digits, what it must be */
+  readonly sha256: string;
+  /** whether a module of that name may be replaced */
+  readonly replace: boolean;
+  /** for the manifest */
+  readonly requires: readonly string[];
+  readonly conflicts: readonly string[];
+  /** aborts when the sender goes away */
+  readonly signal: AbortSignal;
+}
+
+/** What the job routes need. */
+export interface JobService {
+  /** Begins a job. Throws `invalid_request`, `module_exists`, `job_limit`. */
+  start(request: JobRequest): Promise<JobInfo>;
+  /** Takes a tar file that is sent, and begins to make a module of it. Throws `digest_mismatch`, `body_too_large`, and what `start` does. */
+  startFromTar(name: string, upload: ModuleUpload): Promise<JobInfo>;
+  /** Newest first. */
+  list(): JobInfo[];
+  /** Throws `job_not_found`, as those do that follow. */
+  get(id: string): JobInfo;
+  /** Calls `listener` at each change until the answer is called. */
+  watch(id: string, listener: () => void): () => void;
+  /** Cancels a job, and returns when it has ended; one that is over is taken off the list. */
+  remove(id: string): Promise<void>;
 }
 
 /** What the health route needs. */

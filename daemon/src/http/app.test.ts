@@ -14,6 +14,8 @@ import { Metrics } from "../metrics.js";
 import { readVersion } from "../version.js";
 import { makeApp, type AppOptions } from "./app.js";
 import { makeDocument } from "./document.js";
+import { FakeJobs } from "./testing/fake-jobs.js";
+import { FakeModules } from "./testing/fake-modules.js";
 
 const token = "correct horse battery staple".replaceAll(" ", "-");
 let machine: FakeMachine;
@@ -26,7 +28,8 @@ async function app(options: Partial<AppOptions> = {}): Promise<FastifyInstance> 
   const made = await makeApp({
     version: "1.2.3",
     sandboxes: squashd.sandboxes,
-    modules: { list: () => Promise.resolve([{ name: "000-base", size: 1, location: "local", format: "erofs" }]) },
+    modules: new FakeModules(),
+    jobs: new FakeJobs(),
     health: {
       health: () =>
         Promise.resolve({

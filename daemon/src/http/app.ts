@@ -1,13 +1,15 @@
 import type { Socket } from "node:net";
 import type { ErrorCode } from "@squash/sdk/protocol";
 import Fastify, { type FastifyInstance } from "fastify";
-import type { DecisionLog, HealthSource, ModuleSource, SandboxService } from "../core/service.js";
+import type { DecisionLog, HealthSource, JobService, ModuleService, SandboxService } from "../core/service.js";
 import { requireOwnOrigin, requireToken } from "./auth.js";
+import { limitBodies } from "./body-deadline.js";
 import { errorHandler, type ReportBug } from "./errors.js";
 import { watchMethods } from "./methods.js";
 import { collectOpenapi, openapiRoute } from "./openapi.js";
 import { pageRoutes } from "./page.js";
 import { healthRoutes } from "./routes/health.js";
+import { jobRoutes } from "./routes/jobs.js";
 import { metricsRoutes, type MetricsSource } from "./routes/metrics.js";
 import { moduleRoutes } from "./routes/modules.js";
 import { networkRoutes } from "./routes/network.js";
@@ -17,7 +19,8 @@ import { namedSchemas } from "./schemas.js";
 export interface AppOptions {
   readonly version: string;
   readonly sandboxes: SandboxService;
-  readonly modules: ModuleSource;
+  readonly modules: ModuleService;
+  readonly jobs: JobService;
   readonly health: HealthSource;
   readonly decisions: DecisionLog;
   readonly metrics: MetricsSource;
@@ -43,7 +46,7 @@ const limits = {
 export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   const app = Fastify({
     bodyLimit: limits.bodyBytes,
-    requestTimeout: limits.requestMs,
+    requestTimeout: 0, // see limitBodies
     keepAliveTimeout: limits.idleMs,
     routerOptions: { maxParamLength: limits.headerBytes }, // an id that is too long is one that does not exist
     exposeHeadRoutes: true,
@@ -51,12 +54,13 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     http: { maxHeaderSize: limits.headerBytes, headersTimeout: limits.headersMs },
     clientErrorHandler: refuseConnection,
     // a misspelt limit must be an error, not a missing one
-    ajv: { customOptions: { removeAdditional: false, coerceTypes: false, useDefaults: false } },
+    ajv: { customOptions: { removeAdditional: false, coerceTypes: false, useDefaults: false, discriminator: true } },
   });
   // the answers are plain data already; a serialiser would drop what a schema forgot without a word
   app.setSerializerCompiler(() => (data) => JSON.stringify(data));
   app.setErrorHandler(errorHandler(options.reportBug));
   acceptJsonOnly(app);
+  limitBodies(app, limits.requestMs);
   const completeMethods = watchMethods(app);
   await collectOpenapi(app, options.version);
   for (const schema of namedSchemas) app.addSchema(schema);
@@ -80,6 +84,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
         guard(scope, options.authToken);
         if (prefix !== "/v1") hideFromOpenapi(scope);
         moduleRoutes(scope, options.modules);
+        jobRoutes(scope, options.jobs);
         sandboxRoutes(scope, options.sandboxes);
         networkRoutes(scope, options.sandboxes, options.decisions);
         done();

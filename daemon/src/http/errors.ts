@@ -25,15 +25,21 @@ export function errorHandler(report: ReportBug) {
     if (known === null) report(error, `${request.method} ${request.routeOptions.url ?? "?"}`);
     // an answer that comes before the body was read would leave the rest of it to be taken for the next request
     if (error.code === "FST_ERR_CTP_BODY_TOO_LARGE") void reply.header("connection", "close");
-    sendError(reply, known ?? new SquashError("internal", "Cannot answer: squashd met a bug; its log says more"));
+    const answer = known ?? new SquashError("internal", "Cannot answer: squashd met a bug; its log says more");
+    sendError(reply, answer, answer.code === "module_not_found" && isOfModule(request) ? 404 : undefined);
   };
 }
 
+/** Whether the path names a module, so that a missing one is what is not found, and not a mistake in the body. */
+function isOfModule(request: FastifyRequest): boolean {
+  return request.routeOptions.url?.includes("/modules/:name") === true;
+}
+
 /** Sends an error as it goes over the wire. */
-export function sendError(reply: FastifyReply, error: SquashError): void {
+export function sendError(reply: FastifyReply, error: SquashError, status: number = errorStatus[error.code]): void {
   const body: ErrorBody = { error: error.message, code: error.code };
   if (Object.keys(error.details).length > 0) body.details = { ...error.details };
-  void reply.code(errorStatus[error.code]).type("application/json; charset=utf-8").send(body);
+  void reply.code(status).type("application/json; charset=utf-8").send(body);
 }
 
 function toSquashError(error: FastifyError): SquashError | null {

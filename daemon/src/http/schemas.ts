@@ -7,12 +7,13 @@ import {
   type ExecRequest,
   type ExecResult,
   type Health,
-  type ModuleInfo,
   type SandboxInfo,
   type SandboxState,
   type SnapshotInfo,
 } from "@squash/sdk/protocol";
 import { bounds, idPattern, labelPattern } from "../core/validate.js";
+import { jobBody, jobInfo } from "./job-schemas.js";
+import { moduleInfo } from "./module-schemas.js";
 import { allowNet, denyNet, netLimits, networkBody, networkDecision, networkInfo } from "./network-schemas.js";
 import { closed, nullable, time, type Same } from "./schema-parts.js";
 
@@ -171,17 +172,6 @@ export const execResult = Type.Object(
 );
 true satisfies Same<Static<typeof execResult>, ExecResult>;
 
-export const moduleInfo = Type.Object(
-  {
-    name: Type.String(),
-    size: Type.Integer({ description: "bytes of the image; 0 for remote ones" }),
-    location: Type.Union([Type.Literal("local"), Type.Literal("remote")]),
-    format: Type.Union([Type.Literal("squashfs"), Type.Literal("erofs")]),
-  },
-  { $id: "Module" },
-);
-true satisfies Same<Static<typeof moduleInfo>, ModuleInfo>;
-
 export const health = Type.Object(
   {
     status: Type.Union([Type.Literal("ok"), Type.Literal("degraded")]),
@@ -211,5 +201,7 @@ export const namedSchemas = [
   networkInfo,
   networkDecision,
   moduleInfo,
+  jobBody,
+  jobInfo,
   health,
 ];

@@ -4,10 +4,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { trustByHand } from "../../../test/support/modules.js";
 import { DirectoryCatalog } from "./catalog.js";
 
 let dataDir: string;
 let catalog: DirectoryCatalog;
+let clock = 1_000;
 
 beforeEach(() => {
   dataDir = mkdtempSync(join(tmpdir(), "squash-catalog-"));
@@ -20,6 +22,14 @@ function put(file: string, content = "x", time = 1_700_000_000): void {
   const path = join(dataDir, "modules", file);
   writeFileSync(path, content);
   utimesSync(path, time, time);
+  const [, name] = /^([^.]+)\.(?:squashfs|erofs)$/.exec(file) ?? [];
+  if (name !== undefined) trustByHand(join(dataDir, "modules"), name);
+  settle();
+}
+
+/** As if nothing had changed for long, so that nothing is waited for. */
+function settle(): void {
+  utimesSync(join(dataDir, "modules"), ++clock, clock);
 }
 
 describe("a catalog", () => {
@@ -35,10 +45,10 @@ describe("a catalog", () => {
     put("a.squashfs", "12345");
     put("a.erofs", "123");
     put("c.erofs", "");
-    expect(await catalog.list()).toEqual([
-      { name: "a", size: 3, location: "local", format: "erofs" },
-      { name: "b", size: 5, location: "local", format: "squashfs" },
-      { name: "c", size: 0, location: "local", format: "erofs" },
+    expect(await catalog.list()).toMatchObject([
+      { name: "a", size: 3, location: "local", format: "erofs", formats: ["squashfs", "erofs"], problem: null },
+      { name: "b", size: 5, location: "local", format: "squashfs", formats: ["squashfs"], source: "a test" },
+      { name: "c", size: 0, location: "local", format: "erofs", created: "2026-01-01T00:00:00Z" },
     ]);
   });
 
@@ -99,6 +109,7 @@ describe("what is no regular file", () => {
     ["a special file", (path: string) => execFileSync("mkfifo", [path])],
   ])("is refused, and not listed: %s", async (kind, make) => {
     make(join(dataDir, "modules/a.erofs"));
+    settle();
     await expect(catalog.resolve("a")).rejects.toMatchObject({
       code: "module_invalid",
       message: `Cannot use module "a": "modules/a.erofs" is ${kind}, needed is a regular file`,
@@ -109,6 +120,7 @@ describe("what is no regular file", () => {
   it("is refused even where the other format is a file", async () => {
     put("a.squashfs");
     symlinkSync("a.squashfs", join(dataDir, "modules/a.erofs"));
+    settle();
     await expect(catalog.resolve("a")).rejects.toMatchObject({ code: "module_invalid" });
   });
 
@@ -142,10 +154,8 @@ describe("the default layers", () => {
 
   it("follow the directory when it changes, also after it was remembered", async () => {
     put("000-b.erofs");
-    const settle = (): void => utimesSync(join(dataDir, "modules"), 1_000, 1_000);
-    settle();
     expect(await catalog.defaultLayers()).toEqual(["000-b"]);
-    put("000-a.erofs");
+    writeFileSync(join(dataDir, "modules/000-a.erofs"), "");
     expect(await catalog.defaultLayers()).toEqual(["000-a"]);
     rmSync(join(dataDir, "modules/000-a.erofs"));
     expect(await catalog.defaultLayers()).toEqual(["000-b"]);

@@ -15,8 +15,8 @@ export interface TreeFacts {
 }
 
 /**
- * Walks a tree without following symbolic links. Throws `build_failed` when it holds more devices and sockets than any base has; with
- * `keepWhiteouts`, overlayfs's whiteouts do not count as such.
+ * Walks a tree without following symbolic links. With `keepWhiteouts`, overlayfs' marks of removed files are no devices. Throws `build_failed`
+ * when it holds more devices and sockets than any base has.
  */
 export async function surveyTree(
   root: string,
@@ -33,9 +33,8 @@ export async function surveyTree(
     for (const [index, entry] of entries.entries()) {
       const path = join(directory, entry.name);
       if (entry.isDirectory()) pending.push(path);
-      const isWhiteout = entry.isCharacterDevice() && stats[index]?.rdev === 0;
-      if (isWhiteout && options.keepWhiteouts === true) continue;
-      if (entry.isBlockDevice() || entry.isCharacterDevice() || entry.isSocket())
+      const isWhiteout = options.keepWhiteouts === true && entry.isCharacterDevice() && stats[index]?.rdev === 0;
+      if (!isWhiteout && (entry.isBlockDevice() || entry.isCharacterDevice() || entry.isSocket()))
         specialFiles.push(relative(root, path));
       latestMtimeS = Math.max(latestMtimeS, Math.floor((stats[index]?.mtimeMs ?? 0) / 1000));
     }

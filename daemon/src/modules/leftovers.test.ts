@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import {
   existsSync,
   mkdirSync,
@@ -70,4 +71,17 @@ it("leaves what builders do not name so", async () => {
 
 it("has nothing to do where nothing was built yet", async () => {
   expect(await sweepLeftovers(join(dataDir, "absent"))).toEqual([]);
+});
+
+it("removes at once what a process made that is gone, and at a start what one of its own number did", async () => {
+  const gone = spawnSync("true").pid;
+  const [dead, own] = [gone, process.pid].map((pid) => [
+    `cache/job-${pid}-aB3dE6`,
+    `cache/mkbase-${pid}-aB3dE6`,
+    `modules/.000-base.squashfs.${pid}-${hex}`,
+    `modules/.000-base.upload.${pid}-${hex}`,
+  ]);
+  for (const path of [...dead!, ...own!]) leave(path, 0);
+  expect(await sweepLeftovers(dataDir)).toEqual(dead!.map((path) => join(dataDir, path)));
+  expect(await sweepLeftovers(dataDir, { atStart: true })).toEqual(own!.map((path) => join(dataDir, path)));
 });

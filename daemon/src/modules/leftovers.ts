@@ -4,27 +4,51 @@ import { join } from "node:path";
 /** longer than any build may take */
 const oldMs = 24 * 60 * 60_000;
 
-/** What builders name before it is whole: scratch directories, drafts of images, and of the manifest. */
+/** What builders and uploads name before it is whole, with the number of the process that makes it where that is in the name. */
 const places = [
-  { folder: "cache", pattern: /^mkbase-[A-Za-z0-9]{6}$/ },
-  { folder: "modules", pattern: /^\..+\.(?:squashfs|erofs)\.[0-9a-f]{12}$/ },
+  { folder: "cache", pattern: /^(?:mkbase|job)-(?:(\d+)-)?[A-Za-z0-9]{6}$/ },
+  { folder: "modules", pattern: /^\..+\.(?:squashfs|erofs|upload)\.(?:(\d+)-)?[0-9a-f]{12}$/ },
   { folder: "modules", pattern: /\.manifest\.json\.tmp-[0-9a-f]{12}$/ },
 ];
 
-/** Removes what builders that were killed have left in a data directory a day ago or earlier. Returns the paths. */
-export async function sweepLeftovers(dataDir: string, now = Date.now()): Promise<string[]> {
+export interface SweepOptions {
+  readonly now?: number;
+  /** whether this process makes nothing yet, so that what has its number is of one that is gone; @default false */
+  readonly atStart?: boolean;
+}
+
+/**
+ * Removes what builders that were killed have left in a data directory: what names a process that is gone, and what was left a day ago or
+ * earlier. Returns the paths.
+ */
+export async function sweepLeftovers(dataDir: string, options: SweepOptions = {}): Promise<string[]> {
+  const { now = Date.now(), atStart = false } = options;
   const swept: string[] = [];
   for (const { folder, pattern } of places) {
     const names = await readdir(join(dataDir, folder)).catch(onlyMissing([]));
-    for (const name of names.filter((each) => pattern.test(each)).toSorted()) {
+    for (const name of names.toSorted()) {
+      const match = pattern.exec(name);
+      if (match === null) continue;
       const path = join(dataDir, folder, name);
       const stat = await lstat(path).catch(onlyMissing(null));
-      if (stat === null || now - stat.mtimeMs < oldMs) continue;
+      if (stat === null || (now - stat.mtimeMs < oldMs && !isMakerGone(match[1], atStart))) continue;
       await rm(path, { recursive: true, force: true });
       swept.push(path);
     }
   }
   return swept;
+}
+
+function isMakerGone(maker: string | undefined, atStart: boolean): boolean {
+  if (maker === undefined) return false;
+  const pid = Number(maker);
+  if (pid === process.pid) return atStart;
+  try {
+    process.kill(pid, 0);
+    return false;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "ESRCH";
+  }
 }
 
 function onlyMissing<T>(value: T): (error: NodeJS.ErrnoException) => T {

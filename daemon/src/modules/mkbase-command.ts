@@ -58,12 +58,14 @@ async function buildBase(
   for (const path of await sweepLeftovers(settings.dataDir))
     io.err(`removed ${path}, which a killed mkbase had left\n`);
   const progress = (line: string): void => io.err(`${line} …\n`);
-  const { formats, force } = request;
+  const { formats, force, requires, conflicts } = request;
   const manifest = await build(request, {
     ...settings,
     name,
     formats,
     force,
+    requires,
+    conflicts,
     builder: `mkbase ${request.kind}`,
     progress,
   });

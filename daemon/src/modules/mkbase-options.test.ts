@@ -14,6 +14,8 @@ describe("parseMkbase()", () => {
       sha256: null,
       packages: null,
       formats: ["squashfs", "erofs"],
+      requires: [],
+      conflicts: [],
     });
   });
 
@@ -27,6 +29,7 @@ describe("parseMkbase()", () => {
     [["from-dir", "/a", "--name", "b"], { operands: ["/a"], name: "b" }],
     [["from-dir", "--", "-a", "b"], { operands: ["-a", "b"] }],
     [["void", "--url", "http://h/x", "--sha256", sha256], { kind: "void", url: "http://h/x", sha256 }],
+    [["busybox", "--requires", "a, b,", "--conflicts=c"], { requires: ["a", "b"], conflicts: ["c"] }],
     [["list"], { kind: "list" }],
   ])("reads %j", (args, request) => {
     expect(parseMkbase(args)).toMatchObject(request);
@@ -46,6 +49,7 @@ describe("parseMkbase()", () => {
     [["busybox", "--url", "http://h/"], /--url and --sha256 are for alpine/],
     [["busybox", "--packages", "git"], /--packages is for debian/],
     [["busybox", "--format", "iso"], /no format "iso", known are squashfs, erofs, both/],
+    [["busybox", "--requires", "a,../b"], /"..\/b" cannot be the name of a module/],
     [["busybox", "--forse"], /--forse/],
     [["busybox", "--name"], /--name/],
     [["list", "all"], /"all" is too much/],

@@ -1,5 +1,5 @@
 import { parseArgs } from "node:util";
-import { moduleFormats, type ModuleFormat } from "./module-name.js";
+import { isModuleName, moduleFormats, type ModuleFormat } from "./module-name.js";
 
 const kinds = ["busybox", "debian", "from-dir", "alpine", "ubuntu", "void", "list"] as const;
 
@@ -16,6 +16,10 @@ export interface MkbaseRequest {
   readonly sha256: string | null;
   readonly packages: readonly string[] | null;
   readonly formats: readonly ModuleFormat[];
+  /** modules that a stack with it must have */
+  readonly requires: readonly string[];
+  /** modules that it must not have */
+  readonly conflicts: readonly string[];
 }
 
 /** A misuse of the command line; the message is for the person who typed it. */
@@ -38,6 +42,8 @@ Options:
   --url <address>    of the root file system (tar, plain or gzip, xz, zstd)
   --sha256 <hex>     what it must be
   --packages <a,b>   for debian, instead of the usual ones
+  --requires <a,b>   modules that a stack with it must have
+  --conflicts <a,b>  modules that it must not have
   --format <format>  squashfs, erofs or both (default)
 `;
 
@@ -54,8 +60,10 @@ export function parseMkbase(args: readonly string[]): MkbaseRequest {
     force: values.force ?? false,
     url: values.url ?? null,
     sha256: values.sha256 ?? null,
-    packages: values.packages?.split(",").filter((name) => name !== "") ?? null,
+    packages: values.packages === undefined ? null : listOf(values.packages),
     formats: formatsOf(values.format ?? "both"),
+    requires: moduleNames(values.requires),
+    conflicts: moduleNames(values.conflicts),
   };
   checkOperands(request);
   return request;
@@ -71,6 +79,8 @@ function parse(args: readonly string[]) {
       sha256: text,
       packages: text,
       format: text,
+      requires: text,
+      conflicts: text,
     } as const;
     return parseArgs({ args: [...args], options, allowPositionals: true, strict: true });
   } catch (error) {
@@ -102,6 +112,20 @@ export function formatsOf(format: string): readonly ModuleFormat[] {
   if (formats.length === 0)
     throw new UsageError(`there is no format "${format}", known are ${moduleFormats.join(", ")}, both`);
   return formats;
+}
+
+function moduleNames(text = ""): readonly string[] {
+  const names = listOf(text);
+  const wrong = names.find((name) => !isModuleName(name));
+  if (wrong !== undefined) throw new UsageError(`"${wrong}" cannot be the name of a module`);
+  return names;
+}
+
+function listOf(text: string): readonly string[] {
+  return text
+    .split(",")
+    .map((name) => name.trim())
+    .filter((name) => name !== "");
 }
 
 function isKind(kind: string): kind is BaseKind {

@@ -1,9 +1,10 @@
+import { createHash } from "node:crypto";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { DirectoryCatalog } from "./catalog.js";
-import { checkedDefaults, readDefaults } from "./module-defaults.js";
+import { checkedDefaults } from "./module-defaults.js";
 
 let dataDir: string;
 
@@ -34,25 +35,18 @@ describe("A module's defaults", () => {
     expect(checkedDefaults(value)).toEqual(nothing);
   });
 
-  it("are read where there are any, and come with the module", async () => {
-    const write = (text: string): void => writeFileSync(join(dataDir, "x.manifest.json"), text);
-    expect(await readDefaults(dataDir, "x")).toBeNull();
-    write("{");
-    expect(await readDefaults(dataDir, "x")).toBeNull();
-    write("{}");
-    expect(await readDefaults(dataDir, "x")).toBeNull();
-    write(`{"defaults":{"user":"web","more":"${"x".repeat(1_048_576)}"}}`);
-    expect(await readDefaults(dataDir, "x")).toBeNull();
-    write('{"defaults":{"user":"web"}}');
-    expect(await readDefaults(dataDir, "x")).toEqual({ ...nothing, user: "web" });
-  });
-
   it("are part of what the catalog knows", async () => {
-    mkdirSync(join(dataDir, "modules"));
-    writeFileSync(join(dataDir, "modules/x.erofs"), "");
+    const modules = join(dataDir, "modules");
+    mkdirSync(modules);
+    writeFileSync(join(modules, "x.erofs"), "");
     const catalog = new DirectoryCatalog(dataDir, { defaultLayers: [] });
+    const sha256 = createHash("sha256").digest("hex");
+    const manifest = { schema: 1, name: "x", built_at: "", builder: "", files: { "x.erofs": { size: 0, sha256 } } };
+    const write = (more: object): void =>
+      writeFileSync(join(modules, "x.manifest.json"), JSON.stringify({ ...manifest, ...more }));
+    write({});
     expect(await catalog.resolve("x")).not.toHaveProperty("defaults");
-    writeFileSync(join(dataDir, "modules/x.manifest.json"), '{"defaults":{"user":"web"}}');
+    write({ defaults: { user: "web" } });
     expect(await catalog.resolve("x")).toMatchObject({ defaults: { ...nothing, user: "web" } });
   });
 });

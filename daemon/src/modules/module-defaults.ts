@@ -1,8 +1,5 @@
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
 import type { ImageDefaults } from "../core/image-defaults.js";
 
-const maxManifestBytes = 1_048_576;
 const maxWords = 4_096;
 
 /** What of a manifest's `defaults` a request could say as well; anything else counts as not said. */
@@ -16,18 +13,6 @@ export function checkedDefaults(value: unknown): ImageDefaults {
     entrypoint: wordsOf(entrypoint),
     cmd: wordsOf(cmd),
   };
-}
-
-/** Defaults in the manifest of a module; null where there are none, or no manifest that can be read. */
-export async function readDefaults(directory: string, name: string): Promise<ImageDefaults | null> {
-  try {
-    const text = await readFile(join(directory, `${name}.manifest.json`), "utf8");
-    if (text.length > maxManifestBytes) return null;
-    const { defaults } = JSON.parse(text) as { defaults?: unknown };
-    return defaults === undefined ? null : checkedDefaults(defaults);
-  } catch {
-    return null; // a module needs no manifest, and defaults are a convenience
-  }
 }
 
 function isVariable(entry: [string, unknown]): entry is [string, string] {

@@ -1,16 +1,19 @@
 import { createHash, randomBytes } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { copyFile, lstat, mkdir, open, rename, rm } from "node:fs/promises";
+import { lstat, mkdir, open, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { SquashError } from "@squash/sdk/errors";
 import type { ImageDefaults } from "../core/image-defaults.js";
-import { writeAtomically } from "../store/atomic-file.js";
 import { checkModuleName, moduleFormats, type ModuleFormat } from "./module-name.js";
 import { Cleanup } from "./cleanup.js";
+import { makeWorkshop, takeFile, type Workshop } from "./confined-tool.js";
 import { makeErofs, surveyTree } from "./erofs-image.js";
+import { writeManifest, type ImageFile, type ModuleManifest } from "./manifest.js";
 import type { TarFacts } from "./bases/tar-check.js";
 import { runTool, type RunTool } from "./run-tool.js";
+
+export type { ModuleManifest } from "./manifest.js";
 
 const deadlineMs = 30 * 60_000;
 /** zstd's level is the default, 15: sqfstar 4.5 takes the number behind -Xcompression-level for the image's name */
@@ -25,29 +28,17 @@ export interface PackOptions {
   readonly formats: readonly ModuleFormat[];
   /** whether a module of that name may be replaced; @default false */
   readonly force?: boolean;
+  /** for the manifest: modules that a stack with this one must have, and must not have */
+  readonly requires?: readonly string[];
+  readonly conflicts?: readonly string[];
+  /** puts the finished images in place by calling `place`; for who has to keep others off meanwhile */
+  readonly commit?: (place: () => Promise<void>) => Promise<void>;
   readonly signal?: AbortSignal;
   readonly run?: RunTool;
   /** how programs in it are meant to be started, for the manifest */
   readonly defaults?: ImageDefaults;
   /** whether overlayfs's whiteouts are kept, which are devices; @default false */
   readonly keepWhiteouts?: boolean;
-}
-
-export interface ImageFile {
-  readonly size: number;
-  readonly sha256: string;
-}
-
-/** `modules/<name>.manifest.json`: what was built; absent for images that were put there by hand. */
-export interface ModuleManifest {
-  readonly schema: 1;
-  readonly name: string;
-  readonly built_at: string;
-  readonly builder: string;
-  /** by file name */
-  readonly files: Readonly<Record<string, ImageFile>>;
-  /** of an image that says so */
-  readonly defaults?: ImageDefaults;
 }
 
 /** Throws `build_failed` when there is a module of that name, `invalid_request` when there cannot be. */
@@ -98,17 +89,18 @@ export async function packDirectory(directory: string, options: PackOptions): Pr
 
 /**
  * Packs an uncompressed tar file as a module, without its devices. Never unpacks the tar file: the tree for the erofs image is taken from
- * the squashfs one, in `scratch`, which must be a directory that nobody else can enter. The same tar file gives the same bytes, unless its
- * times lie in the future. Throws like `packDirectory`.
+ * the squashfs one. What reads the tar file and the image is confined. `scratch` must be a directory that nobody else can enter. The same
+ * tar file gives the same bytes, unless its times lie in the future. Throws like `packDirectory`.
  */
 export async function packTar(
   tar: { readonly path: string; readonly facts: TarFacts },
   scratch: string,
   options: PackOptions,
 ): Promise<ModuleManifest> {
-  const { name, signal, run = runTool } = options;
+  const { name, signal } = options;
+  const { work, run } = await makeWorkshop(scratch, options);
   const limits = { target: name, deadlineMs, ...withSignal(signal) };
-  const image = join(scratch, "image.squashfs");
+  const image = join(work, "image.squashfs");
   await using file = await open(tar.path, "r");
   // sqfstar passes over the entry of the root itself, and would make it writable for everybody
   await run(["sqfstar", ...squashfsOptions, "-root-mode", "0755", image, ...tar.facts.devices], {
@@ -119,14 +111,29 @@ export async function packTar(
     ...limits,
   });
   return await publish(options, async (format, draft) => {
-    if (format === "squashfs") return copyFile(image, draft);
-    const directory = join(scratch, "tree");
-    const argv = ["-quiet", "-no-progress", "-strict-errors", "-dest", directory, image];
-    await run(["unsquashfs", ...argv], { op: "unpack squashfs image of", ...limits });
-    const keepWhiteouts = options.keepWhiteouts ?? false;
-    const facts = await surveyTree(directory, signal, { keepWhiteouts });
-    return makeErofs(run, { directory, name, facts }, draft, limits);
+    if (format === "squashfs") return takeFile(image, draft, signal);
+    // nobody but the host's root may set what overlayfs marks directories with; such a tar file is one that squashd has written itself
+    const unpack = options.keepWhiteouts === true ? (options.run ?? runTool) : run;
+    return erofsOfSquashfs({ work, run: unpack }, { image, name }, draft, limits);
   });
+}
+
+/** Makes an erofs image with the files of a squashfs one, both of which are worked on by confined tools only. */
+export async function erofsOfSquashfs(
+  { work, run }: Workshop,
+  source: { readonly image: string; readonly name: string; readonly excluded?: readonly string[] },
+  draft: string,
+  options: { readonly deadlineMs: number; readonly signal?: AbortSignal },
+): Promise<void> {
+  const { image, name, excluded = [] } = source;
+  const directory = join(work, "tree");
+  const without = excluded.length > 0 ? ["-excludes"] : [];
+  const argv = ["-quiet", "-no-progress", "-strict-errors", ...without, "-dest", directory, image, ...excluded];
+  await run(["unsquashfs", ...argv], { op: "unpack squashfs image of", target: name, ...options });
+  const target = join(work, "image.erofs");
+  const facts = await surveyTree(directory, options.signal, { keepWhiteouts: true });
+  await makeErofs(run, { directory, name, facts }, target, options);
+  await takeFile(target, draft, options.signal);
 }
 
 /** Squashfs comes first: the catalog takes the erofs image only when it is not older. */
@@ -143,7 +150,7 @@ async function publish(
   const files: Record<string, ImageFile> = {};
   for (const format of moduleFormats.filter((each) => formats.includes(each))) {
     const file = `${name}.${format}`;
-    const draft = join(directory, `.${file}.${randomBytes(6).toString("hex")}`);
+    const draft = draftPath(directory, file);
     cleanup.defer(() => rm(draft, { force: true }));
     await make(format, draft);
     files[file] = await finish(draft);
@@ -151,10 +158,6 @@ async function publish(
   }
   options.signal?.throwIfAborted();
   if (options.force !== true) await refuseExisting(dataDir, name);
-  for (const { draft, file } of drafts) await rename(draft, join(directory, file));
-  for (const format of moduleFormats) {
-    if (!formats.includes(format)) await rm(join(directory, `${name}.${format}`), { force: true });
-  }
   const manifest: ModuleManifest = {
     schema: 1,
     name,
@@ -162,18 +165,33 @@ async function publish(
     builder: options.builder,
     files,
     ...(options.defaults === undefined ? {} : { defaults: options.defaults }),
+    ...(options.requires?.length ? { requires: options.requires } : {}),
+    ...(options.conflicts?.length ? { conflicts: options.conflicts } : {}),
   };
-  await writeAtomically(join(directory, `${name}.manifest.json`), `${JSON.stringify(manifest, null, 2)}\n`, {
-    durable: true,
-    mode: 0o644,
+  const { commit = (place: () => Promise<void>) => place() } = options;
+  await commit(async () => {
+    for (const { draft, file } of drafts) await rename(draft, join(directory, file));
+    for (const format of moduleFormats) {
+      if (!formats.includes(format)) await rm(join(directory, `${name}.${format}`), { force: true });
+    }
+    await writeManifest(directory, manifest);
+    await syncDirectory(directory);
   });
-  await using opened = await open(directory, "r");
-  await opened.sync();
   return manifest;
 }
 
+/** A name for a draft of a module's file, which tells the sweeper who makes it. */
+export function draftPath(directory: string, file: string): string {
+  return join(directory, `.${file}.${process.pid}-${randomBytes(6).toString("hex")}`);
+}
+
+export async function syncDirectory(directory: string): Promise<void> {
+  await using opened = await open(directory, "r");
+  await opened.sync();
+}
+
 /** Makes a draft durable and readable, and measures it. */
-async function finish(draft: string): Promise<ImageFile> {
+export async function finish(draft: string): Promise<ImageFile> {
   await using file = await open(draft, "r+");
   await file.chmod(0o644);
   await file.sync();

@@ -13,6 +13,7 @@ import {
   type StageParts,
 } from "../../src/core/sandbox-stages.js";
 import { bringUp, takeDown, type Stage } from "../../src/core/stages.js";
+import { trustByHand } from "../../../test/support/modules.js";
 import { DirectoryCatalog } from "../../src/modules/catalog.js";
 import { Ext4Template } from "../../src/store/ext4-template.js";
 import { SandboxFiles } from "../../src/store/sandbox-files.js";
@@ -51,6 +52,7 @@ describe.skipIf(lacks("root"))("a sandbox's stages", () => {
     const { kernel, dataDir } = machine;
     const [base, extra] = (["000-base-test", "100-extra"] as const).map((name) => machine.image(name, usableFormat));
     const names = [base, extra].map((image = "") => image.replace(/^modules\//, "").replace(/\.[a-z]+$/, ""));
+    for (const name of names) trustByHand(join(dataDir, "modules"), name);
     const template = new Ext4Template(join(dataDir, "cache/template"));
     layers = new Layers(kernel, { lingerMs: 0 });
     parts = {

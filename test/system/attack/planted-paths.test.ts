@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { isSquashError, type Sandbox } from "@squash/sdk";
+import { trustByHand } from "../../support/modules.js";
 import { createTarget } from "../../support/probe.js";
 import { lacks } from "../../support/needs.js";
 import { expectHealthy, useTarget } from "../../support/target.js";
@@ -48,6 +49,7 @@ function makeLayer(name: string, fill: (root: string) => void): readonly string[
   const image = join(target.squashd.dataDir, "modules", `${name}.squashfs`);
   execFileSync("mksquashfs", [root, image, "-noappend", "-quiet", "-no-progress", "-all-root"], { stdio: "ignore" });
   rmSync(root, { recursive: true });
+  trustByHand(join(target.squashd.dataDir, "modules"), name);
   return ["000-base-test", name];
 }
 

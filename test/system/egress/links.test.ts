@@ -1,12 +1,13 @@
 import { execFileSync, spawnSync } from "node:child_process";
 import { mkdirSync, readdirSync, rmSync, symlinkSync, existsSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import type { Sandbox } from "@squash/sdk";
 import { commandLines } from "../../support/commands.js";
 import { hostState, settledState } from "../../support/leaks.js";
 import { lacks } from "../../support/needs.js";
 import { useOnline } from "../../support/online.js";
+import { trustByHand } from "../../support/modules.js";
 import { netnsOf } from "../../support/reach.js";
 import { TestSquashd } from "../../support/squashd.js";
 
@@ -39,6 +40,7 @@ function makeLinkedLayer(): void {
   execFileSync("mksquashfs", [root, `${module}.squashfs`, "-noappend", "-quiet", "-all-root"], quiet);
   execFileSync("mkfs.erofs", ["-zlz4", "--all-root", `${module}.erofs`, root], quiet);
   rmSync(root, { recursive: true });
+  trustByHand(dirname(module), "210-linked");
 }
 
 describe.skipIf(lacks("root"))("the link of a sandbox", () => {

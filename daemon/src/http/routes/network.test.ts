@@ -4,6 +4,8 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { FakeMachine } from "../../core/testing/fake-machine.js";
 import { fakeSquashd } from "../../core/testing/fake-squashd.js";
 import { Metrics } from "../../metrics.js";
+import { FakeJobs } from "../testing/fake-jobs.js";
+import { FakeModules } from "../testing/fake-modules.js";
 import { makeApp, type AppOptions } from "../app.js";
 
 let machine: FakeMachine;
@@ -24,7 +26,8 @@ async function app(options: Partial<AppOptions> = {}): Promise<FastifyInstance> 
   const made = await makeApp({
     version: "1.2.3",
     sandboxes: fakeSquashd(machine).sandboxes,
-    modules: { list: unused },
+    modules: new FakeModules(),
+    jobs: new FakeJobs(),
     health: { health: unused },
     decisions: { read: () => Promise.resolve([]) },
     metrics: new Metrics(),

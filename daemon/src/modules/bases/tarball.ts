@@ -1,9 +1,9 @@
-import { open } from "node:fs/promises";
+import { mkdir, open } from "node:fs/promises";
 import { join } from "node:path";
 import { Cleanup } from "../cleanup.js";
 import { firstBytes, unpackerOf, unpackTo } from "../decompress.js";
+import { makeWorkshop } from "../confined-tool.js";
 import { packTar, type ModuleManifest } from "../pack.js";
-import { runTool, type RunTool } from "../run-tool.js";
 import { scratchDirectory, type BaseOptions } from "./base.js";
 import { download, type DownloadOptions } from "./download.js";
 import { checkTar } from "./tar-check.js";
@@ -18,29 +18,45 @@ export interface TarballOptions extends BaseOptions {
   readonly maxTarBytes?: number;
 }
 
-/** Builds a base from a distribution's own root file system: a tar file, plain or packed by gzip, xz or zstd. Throws like `download`. */
+/** Builds a module from a tar file on a server, such as a distribution's own root file system. Throws like `download` and `packArchive`. */
 export async function buildFromTarball(options: TarballOptions): Promise<ModuleManifest> {
-  const { signal, run = runTool } = options;
+  const { signal } = options;
   await using cleanup = new Cleanup();
   const scratch = await scratchDirectory(options.dataDir, cleanup);
   const archive = join(scratch, "archive");
-  options.progress("downloading the root file system");
+  options.progress("downloading the tar file", 0);
   await download(options.url, archive, {
     ...options.limits,
     sha256: options.sha256,
     ...(signal === undefined ? {} : { signal }),
   });
-  options.progress("checking its entries");
-  const path = await decompress(run, archive, options);
-  const facts = await checkTar(path, signal);
-  options.progress("packing it");
+  return await packArchive(archive, scratch, options);
+}
+
+/** Packs a tar file: plain, or packed by gzip, xz or zstd. `scratch` must be a directory that nobody else can enter. */
+export async function packArchive(
+  archive: string,
+  scratch: string,
+  options: BaseOptions & Pick<TarballOptions, "maxTarBytes">,
+): Promise<ModuleManifest> {
+  options.progress("checking its entries", 0.4);
+  const path = await decompress(archive, scratch, options);
+  const facts = await checkTar(path, options.signal);
+  options.progress("packing it", 0.6);
   return await packTar({ path, facts }, scratch, options);
 }
 
-async function decompress(run: RunTool, archive: string, options: TarballOptions): Promise<string> {
+async function decompress(
+  archive: string,
+  scratch: string,
+  options: BaseOptions & Pick<TarballOptions, "maxTarBytes">,
+): Promise<string> {
   const unpacker = unpackerOf(await firstBytes(archive));
   if (unpacker === null) return archive;
-  const tar = `${archive}.tar`;
+  const room = join(scratch, "decompress");
+  await mkdir(room, { mode: 0o700 });
+  const { run } = await makeWorkshop(room, options);
+  const tar = join(room, "tar");
   await using file = await open(archive, "r");
   await unpackTo(run, { unpacker, stdin: file.fd }, tar, {
     target: options.name,

@@ -23,8 +23,8 @@ afterEach(() => rmSync(folder, { recursive: true }));
 const run: RunTool = ([program, ...args], options) => {
   if (program === "sqfstar") {
     const image = args.find((arg) => arg.endsWith("image.squashfs"))!;
-    // the tar file lies beside the image
-    const tar = readFileSync(join(image, "../tree.tar"));
+    // the tar file lies beside the packers' own directory
+    const tar = readFileSync(join(image, "../../tree.tar"));
     writeFileSync(image, tar);
     return Promise.resolve("");
   }

@@ -1,0 +1,94 @@
+import { Type, type Static, type TSchema } from "@sinclair/typebox";
+import type {
+  ConvertJob,
+  ErrorCode,
+  FromDirJob,
+  FromTarJob,
+  JobInfo,
+  JobRequest,
+  JobState,
+  MkbaseJob,
+} from "@squash/sdk/protocol";
+import { moduleFormat, uploadQuery } from "./module-schemas.js";
+import { closed, nullable, time, type Same } from "./schema-parts.js";
+
+const name = Type.String({ minLength: 1, maxLength: 128, description: "of the module" });
+const others = (description: string) =>
+  Type.Optional(Type.Array(Type.String({ maxLength: 128 }), { maxItems: 64, description }));
+const sha256 = Type.String({ pattern: "^[0-9A-Fa-f]{64}$" });
+const url = Type.String({ maxLength: 2048, description: "http or https; it is asked for by the daemon's machine" });
+
+const common = {
+  replace: Type.Optional(Type.Boolean({ default: false, description: "whether there may be one of that name" })),
+  formats: Type.Optional(Type.Array(moduleFormat, { minItems: 1, maxItems: 2, uniqueItems: true })),
+  requires: others("modules that a stack with this one must have"),
+  conflicts: others("modules that it must not have"),
+};
+
+const mkbaseJob = Type.Object(
+  {
+    kind: Type.Literal("mkbase"),
+    base: Type.Unsafe<MkbaseJob["base"]>({ type: "string", enum: ["busybox", "debian", "alpine", "ubuntu", "void"] }),
+    name: Type.Optional(name),
+    release: Type.Optional(Type.String({ maxLength: 64, description: "code name, for debian" })),
+    packages: Type.Optional(Type.Array(Type.String({ maxLength: 128 }), { maxItems: 500, description: "for debian" })),
+    url: Type.Optional(url),
+    sha256: Type.Optional(sha256),
+    ...common,
+  },
+  closed,
+);
+true satisfies Same<Static<typeof mkbaseJob>, MkbaseJob>;
+
+const fromDirJob = Type.Object(
+  { kind: Type.Literal("from-dir"), name, path: Type.String({ minLength: 1, maxLength: 4096 }), ...common },
+  closed,
+);
+true satisfies Same<Static<typeof fromDirJob>, FromDirJob>;
+
+const fromTarJob = Type.Object({ kind: Type.Literal("from-tar"), name, url, sha256, ...common }, closed);
+true satisfies Same<Static<typeof fromTarJob>, FromTarJob>;
+
+const convertJob = Type.Object({ kind: Type.Literal("convert"), name, format: moduleFormat }, closed);
+true satisfies Same<Static<typeof convertJob>, ConvertJob>;
+
+const kinds = {
+  mkbase: mkbaseJob,
+  "from-dir": fromDirJob,
+  "from-tar": fromTarJob,
+  convert: convertJob,
+} satisfies Readonly<Record<JobRequest["kind"], TSchema>>;
+
+/** Only the schema of the kind that is named is asked, so that it is what complains. */
+export const jobBody = Type.Unsafe<JobRequest>({
+  $id: "JobRequest",
+  type: "object",
+  required: ["kind"],
+  discriminator: { propertyName: "kind" },
+  oneOf: Object.values(kinds),
+});
+
+const states: JobState[] = ["queued", "running", "done", "failed", "cancelled"];
+
+export const jobInfo = Type.Object(
+  {
+    id: Type.String(),
+    kind: Type.Unsafe<JobInfo["kind"]>({ type: "string", enum: Object.keys(kinds) }),
+    module: Type.String({ description: "what it makes or changes" }),
+    state: Type.Unsafe<JobState>({ type: "string", enum: states }),
+    step: Type.String({ description: "what it is doing at this moment" }),
+    fraction: nullable(Type.Number({ description: "how much of it is done, from 0 to 1" })),
+    lines: Type.Array(Type.String(), { description: "the newest steps, oldest first, at most 50" }),
+    created: time("when it was asked for"),
+    started: nullable(time("when it began")),
+    finished: nullable(time("when it was over")),
+    error: nullable(Type.String({ description: "why it failed" })),
+    code: nullable(Type.Unsafe<ErrorCode>({ type: "string" })),
+  },
+  { $id: "Job" },
+);
+true satisfies Same<Static<typeof jobInfo>, JobInfo>;
+
+export const tarQuery = Type.Object({ name, ...uploadQuery }, closed);
+
+export const jobParams = Type.Object({ id: Type.String({ description: "the job's id" }) });

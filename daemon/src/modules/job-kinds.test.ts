@@ -1,0 +1,144 @@
+import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { JobRequest } from "@squash/sdk/protocol";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { trustByHand } from "../../../test/support/modules.js";
+import { Modules } from "../core/modules.js";
+import { DirectoryCatalog } from "./catalog.js";
+import { builds, planJob, type JobWorld } from "./job-kinds.js";
+import { packDirectory } from "./pack.js";
+import type { RunTool } from "./run-tool.js";
+import { deviceIn, listDevices } from "./squashfs-devices.js";
+
+let home: string;
+let world: JobWorld;
+beforeEach(() => {
+  home = mkdtempSync(join(tmpdir(), "squash-kinds-"));
+  mkdirSync(join(home, "modules"));
+  mkdirSync(join(home, "open/tree"), { recursive: true });
+  mkdirSync(join(home, "open-not"));
+  const catalog = new DirectoryCatalog(home, { defaultLayers: [] });
+  const modules = new Modules(catalog, { all: () => [] });
+  world = { catalog, modules, dataDir: home, buildDirs: [join(home, "open"), "/nonexistent"] };
+});
+afterEach(() => rmSync(home, { recursive: true }));
+
+const sha256 = "0".repeat(64);
+const code = (request: JobRequest): Promise<string> =>
+  planJob(request, world).then(
+    ({ module }) => module,
+    (error: unknown) => `${(error as { code: string }).code}: ${(error as Error).message}`,
+  );
+
+describe("planJob()", () => {
+  it("names the module as the command line does", async () => {
+    expect(await code({ kind: "mkbase", base: "busybox" })).toBe("000-base-busybox");
+    expect(await code({ kind: "mkbase", base: "debian", name: "mine", packages: ["git"] })).toBe("000-mine");
+    expect(await code({ kind: "mkbase", base: "void", url: "https://example.org", sha256 })).toBe("000-base-void");
+    expect(await code({ kind: "from-tar", name: "100-a", url: "https://example.org", sha256 })).toBe("100-a");
+  });
+
+  it.each([
+    [{ kind: "mkbase", base: "alpine" }, /alpine needs url and sha256/],
+    [{ kind: "mkbase", base: "busybox", url: "https://example.org", sha256 }, /takes no url/],
+    [{ kind: "mkbase", base: "busybox", packages: ["git"] }, /are for debian/],
+    [{ kind: "mkbase", base: "busybox", requires: ["../x"] }, /Cannot name a module/],
+    [{ kind: "from-tar", name: "../a", url: "https://example.org", sha256 }, /Cannot name a module/],
+    [{ kind: "convert", name: "../a", format: "erofs" }, /Cannot name a module/],
+  ] as const)("refuses %j", async (request, message) => {
+    const answer = await code(request as unknown as JobRequest);
+    expect(answer).toMatch(/^invalid_request: /);
+    expect(answer).toMatch(message);
+  });
+
+  it("opens a directory below those that the operator opened only, wherever links lead", async () => {
+    symlinkSync(join(home, "open-not"), join(home, "open/link"));
+    symlinkSync(join(home, "open/tree"), join(home, "way-in"));
+    for (const [path, allowed] of [
+      ["open", true],
+      ["open/tree", true],
+      ["open/tree/../tree/.", true],
+      ["way-in", true],
+      ["open/link", false],
+      ["open-not", false],
+      ["open/../open-not", false],
+      ["open/absent", false],
+      [".", false],
+    ] as const) {
+      const answer = await code({ kind: "from-dir", name: "100-a", path: join(home, path) });
+      expect([path, answer === "100-a"]).toEqual([path, allowed]);
+    }
+    world = { ...world, buildDirs: [] };
+    expect(await code({ kind: "from-dir", name: "100-a", path: join(home, "open") })).toMatch(/^invalid_request/);
+  });
+
+  it("refuses a name that is taken at once, unless it may replace", async () => {
+    writeFileSync(join(home, "modules/000-base-busybox.erofs"), "x");
+    expect(await code({ kind: "mkbase", base: "busybox" })).toMatch(/^module_exists: /);
+    expect(await code({ kind: "mkbase", base: "busybox", replace: true })).toBe("000-base-busybox");
+  });
+});
+
+describe("builds()", () => {
+  const run: RunTool = ([program, ...args]) => {
+    const target = { mksquashfs: args[1], "mkfs.erofs": args.at(-2) }[program];
+    if (target !== undefined) writeFileSync(target, `made by ${program}`);
+    return Promise.resolve("");
+  };
+  const context = { signal: new AbortController().signal, progress: () => undefined };
+
+  it("makes a trusted module whose digests are known, in the formats that are wished for", async () => {
+    const wanted = { name: "100-a", builder: "a test", requires: ["000-b"] };
+    await builds(wanted, { ...world, formats: ["squashfs"] }, (options) =>
+      packDirectory(join(home, "open"), { ...options, run }),
+    ).run(context);
+    expect(existsSync(join(home, "modules/100-a.erofs"))).toBe(false);
+    writeFileSync(join(home, "cache/verified.json"), "{}");
+    expect(await world.catalog.resolve("100-a")).toMatchObject({ format: "squashfs", requires: ["000-b"] });
+  });
+
+  it("does not replace what a sandbox uses, and leaves nothing then", async () => {
+    writeFileSync(join(home, "modules/100-a.erofs"), "x");
+    trustByHand(join(home, "modules"), "100-a");
+    const sandbox = { id: "box", state: "ready", record: { layers: ["100-a"] }, draft: null };
+    const modules = new Modules(world.catalog, { all: () => [sandbox as never] });
+    const plan = builds({ name: "100-a", builder: "a test", replace: true }, { ...world, modules }, (options) =>
+      packDirectory(join(home, "open"), { ...options, run }),
+    );
+    await expect(plan.run(context)).rejects.toMatchObject({ code: "module_in_use" });
+    expect(world.catalog.imagesOf("100-a")).toEqual(["erofs"]);
+    expect(await world.catalog.resolve("100-a")).toMatchObject({ format: "erofs" });
+  });
+});
+
+describe("the devices of an image", () => {
+  it.each([
+    ["crw-rw-rw- 0/0                   1,  3 2024-02-03 04:05 ./dev/null", "dev/null"],
+    ["brw-rw---- 0/6                   8, 16 2024-02-03 04:05 ./dev/sdb", "dev/sdb"],
+    ["c--------- 0/0                   0,  0 2024-02-03 04:05 ./etc/gone", null],
+    ["b--------- 0/0                   0,  0 2024-02-03 04:05 ./etc/odd", "etc/odd"],
+    ["-rw-r--r-- 0/0                     7 2024-02-03 04:05 ./etc/crw", null],
+    ["drwxr-xr-x 0/0                    36 2024-02-03 04:05 .", null],
+    ["", null],
+  ])("are read from lines like %j", (line, path) => {
+    expect(deviceIn(line)).toBe(path);
+  });
+
+  it.each([
+    [["crw-rw-rw- 0/0 1, 3 2024-02-03 04:05 ./dev/a b"], /unusual characters/],
+    [["crw-rw-rw- 0/0 1, 3 2024-02-03 04:05 ./-x"], /unusual characters/],
+    [Array.from({ length: 501 }, (_, at) => `crw-rw-rw- 0/0 1, 3 2024-02-03 04:05 ./dev/${at}`), /over 500 devices/],
+    [["x".repeat(100_000)], /too long/],
+  ])("are refused where there is something odd: %.60s", async (lines, message) => {
+    const run: RunTool = (_, { stdout }) =>
+      new Promise((resolve, reject) => {
+        stdout?.on("error", reject);
+        stdout?.write(lines.join("\n"));
+        stdout?.on("finish", () => resolve(""));
+        stdout?.end("\n");
+      });
+    const limits = { deadlineMs: 1_000 };
+    await expect(listDevices(run, { image: "i", name: "a" }, limits)).rejects.toThrow(message);
+  });
+});
