@@ -272,6 +272,17 @@ static struct nfgenmsg family_of(const struct address *address) {
   return (struct nfgenmsg){.nfgen_family = address_is_ipv4(address) ? NFPROTO_IPV4 : NFPROTO_IPV6};
 }
 
+static void put_source_filter(struct nl_batch *batch, const struct address *source) {
+  size_t tuple = nl_nest(batch, CTA_TUPLE_ORIG), ip = nl_nest(batch, CTA_TUPLE_IP);
+  put_address(batch, true, source);
+  nl_end(batch, ip);
+  nl_end(batch, tuple);
+  size_t filter = nl_nest(batch, CTA_FILTER);
+  nl_put_u32(batch, CTA_FILTER_ORIG_FLAGS, 1U << 0); /* CTA_FILTER_F_CTA_IP_SRC, which the kernel's headers do not export */
+  nl_put_u32(batch, CTA_FILTER_REPLY_FLAGS, 0);
+  nl_end(batch, filter);
+}
+
 int firewall_flows(const struct firewall *firewall, const struct address *source, struct flow *flows, int count, struct failure *failure) {
   uint8_t bytes[SMALL];
   struct nl_batch batch;
@@ -279,15 +290,8 @@ int firewall_flows(const struct firewall *firewall, const struct address *source
   struct nfgenmsg family = family_of(source);
   nl_start(&batch, bytes, sizeof(bytes));
   (void)nl_message(&batch, type_of(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET), NLM_F_DUMP, &family, sizeof(family));
-  /* the kernel looks only for this source, where it can (since 5.8); take_flow does in any case */
-  size_t tuple = nl_nest(&batch, CTA_TUPLE_ORIG), ip = nl_nest(&batch, CTA_TUPLE_IP);
-  put_address(&batch, true, source);
-  nl_end(&batch, ip);
-  nl_end(&batch, tuple);
-  size_t filter = nl_nest(&batch, CTA_FILTER);
-  nl_put_u32(&batch, CTA_FILTER_ORIG_FLAGS, 1U << 0); /* CTA_FILTER_F_CTA_IP_SRC, which the kernel's headers do not export */
-  nl_put_u32(&batch, CTA_FILTER_REPLY_FLAGS, 0);
-  nl_end(&batch, filter);
+  /* the kernel looks only for this source, where it can (since 5.8, and of IPv4: of IPv6 it leaves out the very address); take_flow does in any case */
+  if (address_is_ipv4(source)) put_source_filter(&batch, source);
   if (nl_query(firewall->netfilter, &batch, take_flow, &search) < 0) return fail(failure, "list tracked connections");
   return search.count;
 }

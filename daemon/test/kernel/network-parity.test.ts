@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { formatAddress, networkAt, parseAddress } from "../../src/core/egress/address.js";
+import { addressText } from "../../src/core/egress/firewall.js";
 import type { EgressPolicy } from "../../src/core/egress/egress-policy.js";
 import { SandboxNetworks } from "../../src/core/egress/networks.js";
 import { parsePolicy } from "../../src/core/egress/policy.js";
@@ -14,6 +15,7 @@ import {
   subnet6,
   useNetwork,
   worldPorts,
+  worldTcpPort,
   type PacketAgent,
 } from "./test-network.js";
 
@@ -220,6 +222,21 @@ describe.skipIf(lacks("root", "nft"))("the firewall decides as the policy does",
     expect(await reaches({ allow_net: [`[${hostAddress6}]:8/udp`] }, hostAddress6)).toBe(false);
     // the gateway has nothing open of IPv6
     expect(await reaches({ allow_net: ["::/0"] }, subnet6.gateway)).toBe(false);
+  });
+
+  it("connections of IPv6 end when they are not allowed any more, and are listed until then", async () => {
+    const web = "2606:2800:220:1::1";
+    await networks.change(0, networkSettings({}));
+    await agent.order({ op: "connect", address: web, port: worldTcpPort }, "connected");
+    await agent.order({ op: "write", text: "before" }, "data before");
+    const open = async () => (await bed.firewall.flows(0)).map(({ destination }) => addressText(destination));
+    expect(await open()).toContain(web);
+    await networks.change(0, networkSettings({ deny_net: ["2606:2800:220:1::2"] }));
+    await agent.order({ op: "write", text: "still" }, "data still");
+    await networks.change(0, networkSettings({ deny_net: [web] }));
+    expect(await open()).not.toContain(web);
+    await agent.order({ op: "write", text: "after" }, "error ECONNRESET");
+    expect(agent.news).not.toContain("data after");
   });
 
   it.each([53, 853])(
