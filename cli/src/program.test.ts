@@ -24,6 +24,7 @@ const info = {
   allow_net: null,
   deny_net: [],
   address: "10.200.0.2",
+  address6: null,
   oom_kills: 0,
   restarts: 0,
   cgroup: null,

@@ -1,6 +1,8 @@
 import { isIP } from "node:net";
 import { fileURLToPath } from "node:url";
-import { addressNumber, addressText, type Subnet } from "./core/egress/firewall.js";
+import { covers, parseNetwork, readNetwork } from "./core/egress/address.js";
+import { addressNumber, addressText, type Subnet, type Subnet6 } from "./core/egress/firewall.js";
+import { specialRanges } from "./core/egress/special-ranges.js";
 import { parseListen, type ListenAddress } from "./listen.js";
 
 /** One setting: where it comes from, what it is without, how its text is read. `parse` throws an Error that says what is wanted. */
@@ -14,6 +16,7 @@ interface Setting<T> {
   readonly doc: string;
 }
 
+const privateNetwork = readNetwork("fc00::/7");
 const builtHost = fileURLToPath(new URL("../../native/build/sq-host", import.meta.url));
 
 /** Every setting. The one place that gives names, defaults, checks and the documentation's table. */
@@ -104,6 +107,12 @@ export const settings = {
     parse: subnet,
     doc: "IPv4 network of at least 16,384 + 2 addresses for sandboxes and their gateway, or `none`: they have loopback only",
   },
+  subnet6: {
+    env: "SQUASH_SUBNET6",
+    fallback: "none",
+    parse: subnet6,
+    doc: "IPv6 network from /64 to /112 for sandboxes and their gateway, private or public, or `none`: they have no IPv6",
+  },
   resolvConf: {
     env: "SQUASH_RESOLV_CONF",
     fallback: "/etc/resolv.conf",
@@ -137,7 +146,11 @@ const clientNames = ["SQUASH_API"];
 type Parsed = { readonly [Key in keyof typeof settings]: ReturnType<(typeof settings)[Key]["parse"]> };
 
 /** How this squashd is to work. */
-export type Config = Omit<Parsed, "listen" | "port" | "backend"> & { readonly listen: ListenAddress };
+export type Config = Omit<Parsed, "listen" | "port" | "backend" | "subnet" | "subnet6"> & {
+  readonly listen: ListenAddress;
+  /** null for no network */
+  readonly subnet: Subnet | null;
+};
 
 /** Reads an environment; all errors at once. Throws an Error whose text is for the operator. */
 export function loadConfig(env: Readonly<Record<string, string | undefined>>): Config {
@@ -151,14 +164,18 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     }
   });
   if (problems.length > 0) throw new Error(`Cannot load the configuration:\n  ${problems.join("\n  ")}`);
-  const { port, backend: _, listen, ...rest } = Object.fromEntries(values) as Parsed;
+  const { port, backend: _, listen, subnet: ipv4, subnet6: ipv6, ...rest } = Object.fromEntries(values) as Parsed;
   const address = listen.kind === "tcp" ? { ...listen, port: listen.port ?? port } : listen;
   if (address.kind === "tcp" && !isLoopback(address.host) && rest.authToken === "") {
     throw new Error(
       `Cannot load the configuration:\n  SQUASH_LISTEN: "${address.host}" can be reached from other machines; set SQUASH_AUTH_TOKEN as well, or listen on 127.0.0.1`,
     );
   }
-  return Object.freeze({ ...rest, listen: address });
+  if (ipv4 === null && ipv6 !== null)
+    throw new Error(
+      "Cannot load the configuration:\n  SQUASH_SUBNET6: sandboxes have IPv6 only beside IPv4; set SQUASH_SUBNET as well, or neither",
+    );
+  return Object.freeze({ ...rest, listen: address, subnet: ipv4 === null ? null : { ...ipv4, ipv6 } });
 }
 
 /** Whether only this machine can reach the address. */
@@ -235,7 +252,7 @@ function names(text: string): readonly string[] {
 }
 
 /** Room for the network itself, the gateway, and a cell of every number. */
-function subnet(text: string): Subnet | null {
+function subnet(text: string): Omit<Subnet, "ipv6"> | null {
   if (text === "none") return null;
   const match = /^(\d{1,3}(?:\.\d{1,3}){3})\/(\d{1,2})$/.exec(text);
   const prefix = Number(match?.[2]);
@@ -244,6 +261,21 @@ function subnet(text: string): Subnet | null {
   const base = addressNumber(match[1]);
   if (base % 2 ** (32 - prefix) !== 0) throw new Error(`must be the first address of its network`);
   return { cidr: text, base, gateway: addressText(base + 1) };
+}
+
+/** The same for IPv6: from the size of an Ethernet's network to one whose addresses differ in 16 bits. */
+function subnet6(text: string): Subnet6 | null {
+  if (text === "none") return null;
+  const network = parseNetwork(text);
+  if (network?.family !== 6 || network.prefix < 64 || network.prefix > 112)
+    throw new Error('must be an IPv6 network from /64 to /112 such as fd00:10:200::/64, or "none"');
+  if (!covers(privateNetwork, network)) {
+    const special = specialRanges[6].find((range) => covers(readNetwork(range), network));
+    if (special !== undefined)
+      throw new Error(`must be private (fc00::/7) or public, and not in ${special}, which has another use`);
+  }
+  const gateway = addressText(network.value + 1n);
+  return { cidr: `${addressText(network.value)}/${network.prefix}`, base: network.value, gateway };
 }
 
 function uidBase(text: string): number {

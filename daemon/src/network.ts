@@ -10,6 +10,7 @@ import type { Emit } from "./core/events.js";
 import { ThreadPlane } from "./egress/plane.js";
 import type { LinuxFirewall } from "./kernel/network/firewall.js";
 import { Forwarding } from "./kernel/network/forwarding.js";
+import { Forwarding6 } from "./kernel/network/forwarding6.js";
 import { DecisionLog } from "./store/decision-log.js";
 
 const expireMs = 10_000;
@@ -34,6 +35,8 @@ interface Running {
   readonly lock: Server | null;
   readonly timer: NodeJS.Timeout;
   readonly forwarding: Forwarding;
+  /** null where sandboxes have no IPv6 */
+  readonly forwarding6: Forwarding6 | null;
   readonly restore: () => void;
 }
 
@@ -54,9 +57,17 @@ export class DaemonNetwork {
     const { config, emit, report, lock } = options;
     const decisions = new DecisionLog(join(config.dataDir, "audit"), { report });
     if (firewall === null) return new DaemonNetwork(decisions, null);
-    const { cidr: subnet, gateway } = firewall.subnet;
-    const plane = await ThreadPlane.start({ gateway, subnet, resolvConf: config.resolvConf, resolverPort: 53, report });
+    const { cidr, gateway, ipv6 } = firewall.subnet;
+    const plane = await ThreadPlane.start({
+      gateway,
+      gateway6: ipv6?.gateway ?? null,
+      subnets: ipv6 === null ? [cidr] : [cidr, ipv6.cidr],
+      resolvConf: config.resolvConf,
+      resolverPort: 53,
+      report,
+    });
     const forwarding = new Forwarding(config.runDir);
+    const forwarding6 = ipv6 === null ? null : new Forwarding6(config.runDir);
     const load = async (): Promise<void> =>
       firewall.load({
         ports: plane.ports,
@@ -64,6 +75,7 @@ export class DaemonNetwork {
         specialRanges: specialRanges[4],
         connectionLimit,
         closedInterfaces: await forwarding.open(),
+        isClosed6: (await forwarding6?.open()) ?? false,
       });
     await load();
     const audit = (decision: Decision): void => {
@@ -83,9 +95,18 @@ export class DaemonNetwork {
     });
     const timer = setInterval(() => {
       networks.expire().catch(report);
-      leaveToOthers(firewall, forwarding).catch(report);
+      leaveToOthers(firewall, forwarding, forwarding6).catch(report);
     }, expireMs).unref();
-    return new DaemonNetwork(decisions, { networks, firewall, plane, lock, timer, forwarding, restore });
+    return new DaemonNetwork(decisions, {
+      networks,
+      firewall,
+      plane,
+      lock,
+      timer,
+      forwarding,
+      forwarding6,
+      restore,
+    });
   }
 
   /** Addresses that names have resolved to, for all sandboxes. */
@@ -108,6 +129,7 @@ export class DaemonNetwork {
       if (forget) {
         await running.firewall.unload();
         await running.forwarding.close();
+        await running.forwarding6?.close();
       }
     }
     await this.decisions.close();
@@ -141,8 +163,13 @@ function restorer(work: () => Promise<void>, report: (error: unknown) => void): 
 }
 
 /** Once something else on the machine switches forwarding on, keeping interfaces closed would break that. */
-async function leaveToOthers(firewall: LinuxFirewall, forwarding: Forwarding): Promise<void> {
+async function leaveToOthers(
+  firewall: LinuxFirewall,
+  forwarding: Forwarding,
+  forwarding6: Forwarding6 | null,
+): Promise<void> {
   if (await forwarding.handOver()) await firewall.openInterfaces();
+  if ((await forwarding6?.handOver()) === true) await firewall.openInterfaces6();
 }
 
 function logged({ sandbox, kind, name, address, port, protocol, allowed, rule }: Decision): NetworkDecision {

@@ -1,6 +1,7 @@
 import { SquashError } from "@squash/sdk/errors";
 import type { Config } from "./config.js";
 import { Forwarding } from "./kernel/network/forwarding.js";
+import { Forwarding6 } from "./kernel/network/forwarding6.js";
 import { lockNetwork } from "./kernel/network/lock.js";
 import { LinuxKernel } from "./kernel/kernel.js";
 
@@ -26,6 +27,7 @@ export async function removeNetwork(config: Config): Promise<void> {
     }
     await kernel.firewall?.unload();
     await new Forwarding(runDir).close();
+    await new Forwarding6(runDir).close();
     await kernel.close({ forget: true });
   } finally {
     lock.close();

@@ -213,7 +213,7 @@ static int make_cell(const struct cgroups *cgroups, const struct cell_plan *plan
   if (expect(ours, STEP_READY, failure) < 0) return -1;
   if (prove_isolation(pid, failure) < 0) return -1;
   struct link_plan link = network_link(plan->network, plan->index);
-  if (link.wanted && link_open(&link, failure) < 0) return -1;
+  if (link.wanted && link_open(&link, plan->network->route, failure) < 0) return -1;
   return process_start_time(pid, &report->start_time, failure);
 }
 

@@ -20,7 +20,7 @@ enum { BATCH = 2 * 1024 * 1024, SMALL = 1024, COPIED = 64, SET_NAME = 31 };
 
 static const char table[] = "squash";
 
-static const struct nfgenmsg inet = {.nfgen_family = NFPROTO_INET}, ipv4 = {.nfgen_family = NFPROTO_IPV4};
+static const struct nfgenmsg inet = {.nfgen_family = NFPROTO_INET};
 
 static uint16_t type_of(int subsystem, int message) { return (uint16_t)(subsystem << 8 | message); }
 
@@ -152,17 +152,18 @@ static void take_counter(const uint8_t *payload, size_t size, void *context) {
   }
 }
 
-int firewall_counter(const struct firewall *firewall, const char *set, uint32_t address, uint64_t counter[2], struct failure *failure) {
+int firewall_counter(const struct firewall *firewall, const char *set, const char link[IFNAMSIZ], uint64_t counter[2], struct failure *failure) {
   uint8_t bytes[SMALL];
   struct nl_batch batch;
-  uint32_t key = htobe32(address);
+  char key[IFNAMSIZ] = {0};
+  memcpy(key, link, strnlen(link, sizeof(key)));
   counter[0] = counter[1] = 0;
   nl_start(&batch, bytes, sizeof(bytes));
   (void)nl_message(&batch, type_of(NFNL_SUBSYS_NFTABLES, NFT_MSG_GETSETELEM), NLM_F_ACK, &inet, sizeof(inet));
   nl_put_text(&batch, NFTA_SET_ELEM_LIST_TABLE, table);
   nl_put_text(&batch, NFTA_SET_ELEM_LIST_SET, set);
   size_t list = nl_nest(&batch, NFTA_SET_ELEM_LIST_ELEMENTS), one = nl_nest(&batch, NFTA_LIST_ELEM);
-  put_value(&batch, NFTA_SET_ELEM_KEY, &key, sizeof(key));
+  put_value(&batch, NFTA_SET_ELEM_KEY, key, sizeof(key));
   nl_end(&batch, one);
   nl_end(&batch, list);
   if (nl_query(firewall->netfilter, &batch, take_counter, counter) < 0 && errno != ENOENT) return fail(failure, "read a counter of the firewall");
@@ -170,7 +171,7 @@ int firewall_counter(const struct firewall *firewall, const char *set, uint32_t 
 }
 
 struct flow_search {
-  uint32_t source;
+  struct address source;
   struct flow *flows;
   int count;
 };
@@ -185,12 +186,19 @@ static uint16_t get_number(const uint8_t *attributes, size_t size, uint16_t type
   return width == 2 ? get_be16(found) : found[0];
 }
 
-static bool get_address(const uint8_t *tuple, size_t size, uint16_t type, uint32_t *address) {
+/* The address that a tuple comes from, or goes to. */
+static bool get_address(const uint8_t *tuple, size_t size, bool source, struct address *address) {
   size_t length = 0;
-  const uint8_t *found = nl_find(tuple, size, type, &length);
+  uint32_t number;
+  const uint8_t *found = nl_find(tuple, size, source ? CTA_IP_V4_SRC : CTA_IP_V4_DST, &length);
+  if (found != NULL && length == sizeof(number)) {
+    memcpy(&number, found, sizeof(number));
+    *address = address_of_ipv4(be32toh(number));
+    return true;
+  }
+  found = nl_find(tuple, size, source ? CTA_IP_V6_SRC : CTA_IP_V6_DST, &length);
   if (found == NULL || length != sizeof(*address)) return false;
   memcpy(address, found, sizeof(*address));
-  *address = be32toh(*address);
   return true;
 }
 
@@ -208,32 +216,45 @@ static bool get_tuple(const uint8_t *attributes, size_t size, uint16_t type, str
   return tuple->ip != NULL && tuple->proto != NULL;
 }
 
+/* What the kernel calls the parts of a ping. */
+struct icmp_parts {
+  uint16_t id, type, code;
+};
+
+static struct icmp_parts icmp_parts(uint8_t protocol) {
+  if (protocol == IPPROTO_ICMP) return (struct icmp_parts){CTA_PROTO_ICMP_ID, CTA_PROTO_ICMP_TYPE, CTA_PROTO_ICMP_CODE};
+  return (struct icmp_parts){CTA_PROTO_ICMPV6_ID, CTA_PROTO_ICMPV6_TYPE, CTA_PROTO_ICMPV6_CODE};
+}
+
+static bool is_icmp(uint8_t protocol) { return protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6; }
+
 /* Whether answers come from somewhere else than where the sandbox sent to: from another address, or from another port of the gateway. */
 static bool is_redirected(const uint8_t *attributes, size_t size, const struct flow *flow) {
   struct tuple reply;
-  uint32_t source;
-  if (!get_tuple(attributes, size, CTA_TUPLE_REPLY, &reply) || !get_address(reply.ip, reply.ip_size, CTA_IP_V4_SRC, &source)) return false;
-  if (source != flow->destination) return true;
-  return flow->protocol != IPPROTO_ICMP && get_number(reply.proto, reply.proto_size, CTA_PROTO_SRC_PORT, 2) != flow->destination_port;
+  struct address source;
+  if (!get_tuple(attributes, size, CTA_TUPLE_REPLY, &reply) || !get_address(reply.ip, reply.ip_size, true, &source)) return false;
+  if (!address_equal(&source, &flow->destination)) return true;
+  return !is_icmp(flow->protocol) && get_number(reply.proto, reply.proto_size, CTA_PROTO_SRC_PORT, 2) != flow->destination_port;
 }
 
 static void take_flow(const uint8_t *payload, size_t size, void *context) {
   struct flow_search *search = context;
   struct tuple sent;
-  uint32_t source;
+  struct address source;
   struct flow flow = {0};
   if (size < sizeof(struct nfgenmsg) || search->count == MAX_FLOWS) return;
   const uint8_t *attributes = payload + sizeof(struct nfgenmsg);
   size -= sizeof(struct nfgenmsg);
   if (!get_tuple(attributes, size, CTA_TUPLE_ORIG, &sent)) return;
-  if (!get_address(sent.ip, sent.ip_size, CTA_IP_V4_SRC, &source) || source != search->source) return;
-  if (!get_address(sent.ip, sent.ip_size, CTA_IP_V4_DST, &flow.destination)) return;
+  if (!get_address(sent.ip, sent.ip_size, true, &source) || !address_equal(&source, &search->source)) return;
+  if (!get_address(sent.ip, sent.ip_size, false, &flow.destination)) return;
   flow.protocol = (uint8_t)get_number(sent.proto, sent.proto_size, CTA_PROTO_NUM, 1);
   if (flow.protocol == 0) return;
-  if (flow.protocol == IPPROTO_ICMP) {
-    uint16_t type = get_number(sent.proto, sent.proto_size, CTA_PROTO_ICMP_TYPE, 1);
-    flow.source_port = get_number(sent.proto, sent.proto_size, CTA_PROTO_ICMP_ID, 2);
-    flow.destination_port = (uint16_t)(type << 8 | get_number(sent.proto, sent.proto_size, CTA_PROTO_ICMP_CODE, 1));
+  if (is_icmp(flow.protocol)) {
+    struct icmp_parts icmp = icmp_parts(flow.protocol);
+    uint16_t type = get_number(sent.proto, sent.proto_size, icmp.type, 1);
+    flow.source_port = get_number(sent.proto, sent.proto_size, icmp.id, 2);
+    flow.destination_port = (uint16_t)(type << 8 | get_number(sent.proto, sent.proto_size, icmp.code, 1));
   } else {
     flow.source_port = get_number(sent.proto, sent.proto_size, CTA_PROTO_SRC_PORT, 2);
     flow.destination_port = get_number(sent.proto, sent.proto_size, CTA_PROTO_DST_PORT, 2);
@@ -242,41 +263,52 @@ static void take_flow(const uint8_t *payload, size_t size, void *context) {
   search->flows[search->count++] = flow;
 }
 
-static void put_source_and_destination(struct nl_batch *batch, uint32_t source, const uint32_t *destination) {
-  size_t ip = nl_nest(batch, CTA_TUPLE_IP);
-  nl_put_be32(batch, CTA_IP_V4_SRC, source);
-  if (destination != NULL) nl_put_be32(batch, CTA_IP_V4_DST, *destination);
-  nl_end(batch, ip);
+static void put_address(struct nl_batch *batch, bool source, const struct address *address) {
+  if (address_is_ipv4(address)) nl_put_be32(batch, source ? CTA_IP_V4_SRC : CTA_IP_V4_DST, address_low(address));
+  else nl_put(batch, source ? CTA_IP_V6_SRC : CTA_IP_V6_DST, address->bytes, sizeof(address->bytes));
 }
 
-int firewall_flows(const struct firewall *firewall, uint32_t source, struct flow *flows, struct failure *failure) {
+static struct nfgenmsg family_of(const struct address *address) {
+  return (struct nfgenmsg){.nfgen_family = address_is_ipv4(address) ? NFPROTO_IPV4 : NFPROTO_IPV6};
+}
+
+static void put_source_filter(struct nl_batch *batch, const struct address *source) {
+  size_t tuple = nl_nest(batch, CTA_TUPLE_ORIG), ip = nl_nest(batch, CTA_TUPLE_IP);
+  put_address(batch, true, source);
+  nl_end(batch, ip);
+  nl_end(batch, tuple);
+  size_t filter = nl_nest(batch, CTA_FILTER);
+  nl_put_u32(batch, CTA_FILTER_ORIG_FLAGS, 1U << 0); /* CTA_FILTER_F_CTA_IP_SRC, which the kernel's headers do not export */
+  nl_put_u32(batch, CTA_FILTER_REPLY_FLAGS, 0);
+  nl_end(batch, filter);
+}
+
+int firewall_flows(const struct firewall *firewall, const struct address *source, struct flow *flows, int count, struct failure *failure) {
   uint8_t bytes[SMALL];
   struct nl_batch batch;
-  struct flow_search search = {.source = source, .flows = flows};
+  struct flow_search search = {.source = *source, .flows = flows, .count = count};
+  struct nfgenmsg family = family_of(source);
   nl_start(&batch, bytes, sizeof(bytes));
-  (void)nl_message(&batch, type_of(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET), NLM_F_DUMP, &ipv4, sizeof(ipv4));
-  /* the kernel looks only for this source, where it can (since 5.8); take_flow does in any case */
-  size_t tuple = nl_nest(&batch, CTA_TUPLE_ORIG);
-  put_source_and_destination(&batch, source, NULL);
-  nl_end(&batch, tuple);
-  size_t filter = nl_nest(&batch, CTA_FILTER);
-  nl_put_u32(&batch, CTA_FILTER_ORIG_FLAGS, 1U << 0); /* CTA_FILTER_F_CTA_IP_SRC, which the kernel's headers do not export */
-  nl_put_u32(&batch, CTA_FILTER_REPLY_FLAGS, 0);
-  nl_end(&batch, filter);
+  (void)nl_message(&batch, type_of(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET), NLM_F_DUMP, &family, sizeof(family));
+  /* the kernel looks only for this source, where it can (since 5.8, and of IPv4: of IPv6 it leaves out the very address); take_flow does in any case */
+  if (address_is_ipv4(source)) put_source_filter(&batch, source);
   if (nl_query(firewall->netfilter, &batch, take_flow, &search) < 0) return fail(failure, "list tracked connections");
   return search.count;
 }
 
-static void put_flow(struct nl_batch *batch, uint32_t source, const struct flow *flow) {
+static void put_flow(struct nl_batch *batch, const struct address *source, const struct flow *flow) {
   uint16_t source_port = htobe16(flow->source_port), destination_port = htobe16(flow->destination_port);
-  size_t tuple = nl_nest(batch, CTA_TUPLE_ORIG);
-  put_source_and_destination(batch, source, &flow->destination);
+  size_t tuple = nl_nest(batch, CTA_TUPLE_ORIG), ip = nl_nest(batch, CTA_TUPLE_IP);
+  put_address(batch, true, source);
+  put_address(batch, false, &flow->destination);
+  nl_end(batch, ip);
   size_t proto = nl_nest(batch, CTA_TUPLE_PROTO);
   nl_put_u8(batch, CTA_PROTO_NUM, flow->protocol);
-  if (flow->protocol == IPPROTO_ICMP) {
-    nl_put(batch, CTA_PROTO_ICMP_ID, &source_port, sizeof(source_port));
-    nl_put_u8(batch, CTA_PROTO_ICMP_TYPE, (uint8_t)(flow->destination_port >> 8));
-    nl_put_u8(batch, CTA_PROTO_ICMP_CODE, (uint8_t)flow->destination_port);
+  if (is_icmp(flow->protocol)) {
+    struct icmp_parts icmp = icmp_parts(flow->protocol);
+    nl_put(batch, icmp.id, &source_port, sizeof(source_port));
+    nl_put_u8(batch, icmp.type, (uint8_t)(flow->destination_port >> 8));
+    nl_put_u8(batch, icmp.code, (uint8_t)flow->destination_port);
   } else {
     nl_put(batch, CTA_PROTO_SRC_PORT, &source_port, sizeof(source_port));
     nl_put(batch, CTA_PROTO_DST_PORT, &destination_port, sizeof(destination_port));
@@ -285,11 +317,12 @@ static void put_flow(struct nl_batch *batch, uint32_t source, const struct flow 
   nl_end(batch, tuple);
 }
 
-int firewall_cut(const struct firewall *firewall, uint32_t source, const struct flow *flow, struct failure *failure) {
+int firewall_cut(const struct firewall *firewall, const struct address *source, const struct flow *flow, struct failure *failure) {
   uint8_t bytes[SMALL];
   struct nl_batch batch;
+  struct nfgenmsg family = family_of(source);
   nl_start(&batch, bytes, sizeof(bytes));
-  (void)nl_message(&batch, type_of(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_DELETE), NLM_F_ACK, &ipv4, sizeof(ipv4));
+  (void)nl_message(&batch, type_of(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_DELETE), NLM_F_ACK, &family, sizeof(family));
   put_flow(&batch, source, flow);
   if (nl_transact(firewall->netfilter, &batch, ENOENT) < 0) return fail(failure, "forget a tracked connection");
   return 0;
@@ -320,16 +353,26 @@ bool firewall_is_gone(const struct firewall *firewall) {
   }
 }
 
-/* An IPv4 packet's first bytes. Fragments were put together before, so that a port is where it should be. */
+/* A packet's first bytes. Fragments were put together before, and IPv6 headers in between refused, so that a port is where it should be. */
 static bool understand_packet(const uint8_t *bytes, size_t size, struct logged_packet *packet) {
-  if (size < 20 || bytes[0] >> 4 != 4) return false;
-  size_t header = (size_t)(bytes[0] & 15) * 4;
-  if (header < 20) return false;
-  packet->protocol = bytes[9];
-  memcpy(&packet->source, bytes + 12, sizeof(packet->source));
-  memcpy(&packet->destination, bytes + 16, sizeof(packet->destination));
-  packet->source = be32toh(packet->source);
-  packet->destination = be32toh(packet->destination);
+  enum { HEADER4 = 20, HEADER6 = 40 };
+  size_t header;
+  if (size >= HEADER4 && bytes[0] >> 4 == 4) {
+    uint32_t ends[2];
+    header = (size_t)(bytes[0] & 15) * 4;
+    if (header < HEADER4) return false;
+    packet->protocol = bytes[9];
+    memcpy(ends, bytes + 12, sizeof(ends));
+    packet->source = address_of_ipv4(be32toh(ends[0]));
+    packet->destination = address_of_ipv4(be32toh(ends[1]));
+  } else if (size >= HEADER6 && bytes[0] >> 4 == 6) {
+    header = HEADER6;
+    packet->protocol = bytes[6];
+    memcpy(&packet->source, bytes + 8, sizeof(packet->source));
+    memcpy(&packet->destination, bytes + 24, sizeof(packet->destination));
+  } else {
+    return false;
+  }
   bool has_ports = packet->protocol == IPPROTO_TCP || packet->protocol == IPPROTO_UDP;
   packet->destination_port = has_ports && size >= header + 4 ? get_be16(bytes + header + 2) : 0;
   return true;

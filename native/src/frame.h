@@ -43,7 +43,7 @@ const uint8_t *read_bytes(struct reader *reader, size_t size);
 /* True when every field was there and nothing is left over. */
 bool reader_finished(const struct reader *reader);
 
-enum { WRITER_CAPACITY = 64 * 1024 };
+enum { WRITER_CAPACITY = 96 * 1024 };
 
 /* Collects fields of a payload behind the place of its header; `failed` is set when they do not fit. */
 struct writer {

@@ -62,14 +62,23 @@ int op_net_gate(struct host *host, struct reader *reader, struct failure *failur
   return set_links(host, open != 0, failure);
 }
 
+/* The cell that has the address. */
+static bool find_sender(const struct network *network, const struct address *source, uint32_t *index) {
+  struct address first = link_address6(&network->subnet6, 0);
+  if (address_is_ipv4(source)) first = address_of_ipv4(link_address(network->subnet, 0));
+  *index = address_low(source) - address_low(&first);
+  struct address found = address_behind(&first, *index);
+  return *index < MAX_CELLS && address_equal(&found, source);
+}
+
 static void tell_of_packet(const struct logged_packet *packet, void *context) {
   struct host *host = context;
-  uint32_t index = packet->source - link_address(host->network.subnet, 0);
-  if (index >= MAX_CELLS) return;
+  uint32_t index;
+  if (!find_sender(&host->network, &packet->source, &index)) return;
   writer_reset(&host->reply);
   write_u32(&host->reply, index);
   write_u32(&host->reply, packet->allowed ? 1 : 0);
-  write_u32(&host->reply, packet->destination);
+  write_address(&host->reply, &packet->destination);
   write_u32(&host->reply, packet->destination_port);
   write_u32(&host->reply, packet->protocol);
   host_answer(host, 0, EVENT_PACKET, &(struct failure){0});
@@ -88,8 +97,9 @@ int op_net_stats(struct host *host, struct reader *reader, struct failure *failu
   uint64_t refused[2];
   if (read_index(reader, true, &index, failure) < 0 || require_network(host, failure) < 0) return -1;
   if (link_traffic(host->network.route, index, &traffic, failure) < 0) return -1;
-  uint32_t address = link_address(host->network.subnet, index);
-  if (firewall_counter(&host->network.firewall, "refused", address, refused, failure) < 0) return -1;
+  char name[IFNAMSIZ];
+  link_name(index, name);
+  if (firewall_counter(&host->network.firewall, "refused", name, refused, failure) < 0) return -1;
   write_u64(&host->reply, traffic.received_bytes);
   write_u64(&host->reply, traffic.received_packets);
   write_u64(&host->reply, traffic.sent_bytes);
@@ -109,6 +119,10 @@ static bool has_been_silent(const struct host *host, uint32_t index) {
   return link_traffic(host->network.route, index, &traffic, &ignored) == 0 && traffic.received_packets == 0;
 }
 
+static struct address source_of(const struct network *network, uint32_t index, bool ipv6) {
+  return ipv6 ? link_address6(&network->subnet6, index) : address_of_ipv4(link_address(network->subnet, index));
+}
+
 int op_net_flows(struct host *host, struct reader *reader, struct failure *failure) {
   uint32_t index;
   if (read_index(reader, true, &index, failure) < 0 || require_network(host, failure) < 0) return -1;
@@ -116,11 +130,15 @@ int op_net_flows(struct host *host, struct reader *reader, struct failure *failu
     write_u32(&host->reply, 0);
     return 0;
   }
-  int count = firewall_flows(&host->network.firewall, link_address(host->network.subnet, index), flows, failure);
-  if (count < 0) return -1;
+  int count = 0;
+  for (int family = 0; family < (host->network.ipv6 ? 2 : 1); family++) {
+    struct address source = source_of(&host->network, index, family == 1);
+    count = firewall_flows(&host->network.firewall, &source, flows, count, failure);
+    if (count < 0) return -1;
+  }
   write_u32(&host->reply, (uint32_t)count);
   for (int i = 0; i < count; i++) {
-    write_u32(&host->reply, flows[i].destination);
+    write_address(&host->reply, &flows[i].destination);
     write_u32(&host->reply, (uint32_t)flows[i].source_port << 16 | flows[i].destination_port);
     write_u32(&host->reply, flows[i].protocol | (flows[i].redirected ? 256U : 0));
   }
@@ -133,15 +151,17 @@ int op_net_cut(struct host *host, struct reader *reader, struct failure *failure
   uint32_t count = read_u32(reader);
   if (reader->failed || count > MAX_FLOWS) return bad_request(failure);
   for (uint32_t i = 0; i < count; i++) {
-    flows[i].destination = read_u32(reader);
+    flows[i].destination = read_address(reader);
     uint32_t ports = read_u32(reader);
     flows[i].source_port = (uint16_t)(ports >> 16);
     flows[i].destination_port = (uint16_t)ports;
     flows[i].protocol = (uint8_t)read_u32(reader);
   }
   if (!reader_finished(reader)) return bad_request(failure);
-  for (uint32_t i = 0; i < count; i++)
-    if (firewall_cut(&host->network.firewall, link_address(host->network.subnet, index), &flows[i], failure) < 0) return -1;
+  for (uint32_t i = 0; i < count; i++) {
+    struct address source = source_of(&host->network, index, !address_is_ipv4(&flows[i].destination));
+    if (firewall_cut(&host->network.firewall, &source, &flows[i], failure) < 0) return -1;
+  }
   return 0;
 }
 
@@ -161,5 +181,5 @@ int op_net_shape(struct host *host, struct reader *reader, struct failure *failu
 int op_net_close(struct host *host, struct reader *reader, struct failure *failure) {
   if (!reader_finished(reader)) return bad_request(failure);
   if (require_network(host, failure) < 0) return -1;
-  return link_gateway(host->network.route, host->network.subnet + 1, false, failure);
+  return network_gateway(&host->network, false, failure);
 }

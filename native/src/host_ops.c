@@ -24,13 +24,15 @@ static int bad_request(struct failure *failure) {
 static int op_hello(struct host *host, struct reader *reader, struct failure *failure) {
   char *paths[CG_CONTROLLERS] = {0};
   const char *run_dir = read_string(reader, PATH_MAX - 1), *data_dir = read_string(reader, PATH_MAX - 1);
-  uint32_t uid_base = read_u32(reader), subnet = read_u32(reader), version = read_u32(reader);
+  uint32_t uid_base = read_u32(reader), subnet = read_u32(reader);
+  struct address subnet6 = read_address(reader);
+  uint32_t version = read_u32(reader);
   for (uint32_t i = 0; i < (version == 2 ? 1U : CG_CONTROLLERS); i++) paths[i] = read_string(reader, PATH_MAX - 1);
   if (!reader_finished(reader) || (version != 1 && version != 2) || host->ready) return bad_request(failure);
   if (run_dir[0] != '/' || data_dir[0] != '/') return bad_request(failure);
   (void)format(host->run_dir, sizeof(host->run_dir), "%s", run_dir);
   host->uid_base = uid_base;
-  if (network_open(&host->network, subnet, failure) < 0 || host_watch_firewall(host, failure) < 0) return -1;
+  if (network_open(&host->network, subnet, &subnet6, failure) < 0 || host_watch_firewall(host, failure) < 0) return -1;
   if (cgroups_open(&host->cgroups, (int)version, paths, failure) < 0) return -1;
   if (house_open(&host->house, host->run_dir, data_dir, failure) < 0) return -1;
   host->ready = true;

@@ -13,7 +13,7 @@
 #include "network.h"
 
 enum operation {
-  OP_HELLO = 1,      /* run dir, data dir, u32 uid base, u32 subnet or 0, u32 cgroup version, paths (1 or 4) → u32 inherited */
+  OP_HELLO = 1,      /* run dir, data dir, u32 uid base, u32 subnet or 0, IPv6 subnet or zeroes, u32 cgroup version, paths (1 or 4) → u32 inherited */
   OP_LAYER_MOUNT,    /* name, image relative to the data dir, type */
   OP_LAYER_UNMOUNT,  /* name */
   OP_LAYER_LIST,     /* → u32 count, names */
@@ -30,15 +30,15 @@ enum operation {
   OP_CLOSE,          /* unpin the mount namespace; sq-host is of no use afterwards */
   OP_NET_UPDATE,     /* elements of the firewall's sets: see firewall.h */
   OP_NET_STATS,      /* u32 index → u64 bytes and packets from the cell, to the cell, packets refused */
-  OP_NET_FLOWS,      /* u32 index → u32 count, flows (u32 destination, u16 destination port and source port, u32 protocol, with bit 8 if redirected) */
+  OP_NET_FLOWS,      /* u32 index → u32 count, flows (destination, u16 destination port and source port, u32 protocol, with bit 8 if redirected) */
   OP_NET_CUT,        /* u32 index, u32 count, flows */
   OP_NET_SHAPE,      /* u32 index, u64 bytes a second to the cell, u64 from it; 0 = unlimited */
   OP_NET_GATE,       /* u32 open: let packets pass the links of all known cells again, or none */
-  OP_NET_CLOSE,      /* remove the gateway's address from the host */
+  OP_NET_CLOSE,      /* remove the gateway's addresses from the host */
   OP_COUNT,
   EVENT_CELL_DIED = 0x4001, /* u32 index, u32 pid */
   EVENT_FIREWALL_GONE = 0x4003, /* somebody removed it, and no packet passes any link until OP_NET_GATE */
-  EVENT_PACKET = 0x4002     /* u32 index, u32 allowed, u32 destination, u32 port, u32 protocol */
+  EVENT_PACKET = 0x4002     /* u32 index, u32 allowed, destination, u32 port, u32 protocol; addresses are as in address.h */
 };
 
 struct cell {

@@ -123,65 +123,99 @@ static void put_flags(struct nl_batch *batch, int interface, unsigned flags) {
   (void)nl_message(batch, RTM_NEWLINK, NLM_F_ACK, &info, sizeof(info));
 }
 
-static void put_neighbour(struct nl_batch *batch, int interface, uint32_t address, const uint8_t hardware[HARDWARE_ADDRESS]) {
-  const struct ndmsg info = {.ndm_family = AF_INET, .ndm_ifindex = interface, .ndm_state = NUD_PERMANENT};
+/* The family of an address, and where its bytes begin and how many they are. */
+struct parts {
+  uint8_t family, prefix;
+  const uint8_t *bytes;
+  size_t size;
+};
+
+static struct parts parts_of(const struct address *address) {
+  if (address_is_ipv4(address)) return (struct parts){AF_INET, 32, address->bytes + 12, 4};
+  return (struct parts){AF_INET6, 128, address->bytes, ADDRESS_SIZE};
+}
+
+static void put_neighbour(struct nl_batch *batch, int interface, const struct address *address, const uint8_t hardware[HARDWARE_ADDRESS]) {
+  struct parts parts = parts_of(address);
+  const struct ndmsg info = {.ndm_family = parts.family, .ndm_ifindex = interface, .ndm_state = NUD_PERMANENT};
   (void)nl_message(batch, RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, &info, sizeof(info));
-  nl_put_be32(batch, NDA_DST, address);
+  nl_put(batch, NDA_DST, parts.bytes, parts.size);
   nl_put(batch, NDA_LLADDR, hardware, HARDWARE_ADDRESS);
 }
 
-/* A route to `destination` (null: everything) over an interface, through `gateway` (0: none), which need not be on any network. */
-static void put_route(struct nl_batch *batch, int interface, const uint32_t *destination, uint32_t gateway) {
-  const struct rtmsg info = {.rtm_family = AF_INET,
-                             .rtm_dst_len = destination == NULL ? 0 : 32,
+/* A route over an interface: to one address, or to everything through a gateway, which need not be on any network. */
+static void put_route(struct nl_batch *batch, int interface, const struct address *address, bool is_gateway) {
+  struct parts parts = parts_of(address);
+  const struct rtmsg info = {.rtm_family = parts.family,
+                             .rtm_dst_len = is_gateway ? 0 : parts.prefix,
                              .rtm_table = RT_TABLE_MAIN,
                              .rtm_protocol = RTPROT_STATIC,
-                             .rtm_scope = gateway != 0 ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK,
+                             .rtm_scope = is_gateway ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK,
                              .rtm_type = RTN_UNICAST,
-                             .rtm_flags = gateway != 0 ? RTNH_F_ONLINK : 0};
+                             .rtm_flags = is_gateway ? RTNH_F_ONLINK : 0};
   (void)nl_message(batch, RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, &info, sizeof(info));
-  if (destination != NULL) nl_put_be32(batch, RTA_DST, *destination);
-  if (gateway != 0) nl_put_be32(batch, RTA_GATEWAY, gateway);
+  nl_put(batch, is_gateway ? RTA_GATEWAY : RTA_DST, parts.bytes, parts.size);
   nl_put_u32(batch, RTA_OIF, (uint32_t)interface);
 }
 
-static void put_address(struct nl_batch *batch, int interface, uint16_t type, uint16_t flags, uint32_t address) {
-  const struct ifaddrmsg info = {.ifa_family = AF_INET, .ifa_prefixlen = 32, .ifa_index = (unsigned)interface};
+/* Nobody else can have it, so that IPv6 need not ask. */
+static void put_address(struct nl_batch *batch, int interface, uint16_t type, uint16_t flags, const struct address *address) {
+  struct parts parts = parts_of(address);
+  const struct ifaddrmsg info = {.ifa_family = parts.family,
+                                 .ifa_prefixlen = parts.prefix,
+                                 .ifa_flags = parts.family == AF_INET6 ? IFA_F_NODAD : 0,
+                                 .ifa_index = (unsigned)interface};
   (void)nl_message(batch, type, NLM_F_ACK | flags, &info, sizeof(info));
-  nl_put_be32(batch, IFA_LOCAL, address);
-  nl_put_be32(batch, IFA_ADDRESS, address);
+  nl_put(batch, IFA_LOCAL, parts.bytes, parts.size);
+  nl_put(batch, IFA_ADDRESS, parts.bytes, parts.size);
 }
 
 static int set_up_inside(const struct link_plan *plan, int cell, struct failure *failure) {
-  uint8_t bytes[CAPACITY], gateway[HARDWARE_ADDRESS];
+  uint8_t bytes[CAPACITY], hardware[HARDWARE_ADDRESS];
   struct nl_batch batch;
+  struct address address = address_of_ipv4(plan->address), gateway = address_of_ipv4(plan->gateway);
   int interface = interface_index(cell, link_inside, failure);
   if (interface < 0) return -1;
-  hardware_address(plan->index, true, gateway);
+  hardware_address(plan->index, true, hardware);
   nl_start(&batch, bytes, sizeof(bytes));
-  put_address(&batch, interface, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, plan->address);
+  put_address(&batch, interface, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &address);
   put_flags(&batch, interface, IFF_UP | IFF_NOARP);
-  put_neighbour(&batch, interface, plan->gateway, gateway);
-  put_route(&batch, interface, NULL, plan->gateway);
+  put_neighbour(&batch, interface, &gateway, hardware);
+  put_route(&batch, interface, &gateway, true);
+  if (plan->ipv6) {
+    put_address(&batch, interface, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &plan->address6);
+    put_neighbour(&batch, interface, &plan->gateway6, hardware);
+    put_route(&batch, interface, &plan->gateway6, true);
+  }
   if (nl_transact(cell, &batch, 0) < 0) return fail(failure, "set up the cell's end of its link");
   return 0;
 }
 
-int link_set(const struct link_plan *plan, int host, bool up, struct failure *failure) {
+/* The neighbour and the route on the host. */
+static int lead_to(const struct link_plan *plan, int host, int interface, const struct address *address, int tolerated) {
   uint8_t bytes[CAPACITY], cell[HARDWARE_ADDRESS];
+  struct nl_batch batch;
+  hardware_address(plan->index, false, cell);
+  nl_start(&batch, bytes, sizeof(bytes));
+  put_neighbour(&batch, interface, address, cell);
+  put_route(&batch, interface, address, false);
+  return nl_transact(host, &batch, tolerated);
+}
+
+int link_set(const struct link_plan *plan, int host, bool up, struct failure *failure) {
+  uint8_t bytes[CAPACITY];
   char name[IFNAMSIZ];
   struct nl_batch batch;
+  struct address address = address_of_ipv4(plan->address);
   link_name(plan->index, name);
   int interface = interface_index(host, name, failure);
   if (interface < 0) return -1;
-  hardware_address(plan->index, false, cell);
   nl_start(&batch, bytes, sizeof(bytes));
   put_flags(&batch, interface, up ? IFF_UP | IFF_NOARP : IFF_NOARP);
-  if (up) {
-    put_neighbour(&batch, interface, plan->address, cell);
-    put_route(&batch, interface, &plan->address, 0);
-  }
   if (nl_transact(host, &batch, 0) < 0) return fail(failure, "set link %s %s", name, up ? "up" : "down");
+  if (up && lead_to(plan, host, interface, &address, 0) < 0) return fail(failure, "lead to link %s", name);
+  /* EACCES: the interface has no IPv6 */
+  if (up && plan->ipv6 && lead_to(plan, host, interface, &plan->address6, EACCES) < 0) return fail(failure, "lead to link %s by IPv6", name);
   return 0;
 }
 
@@ -192,29 +226,13 @@ static int set_sysctl(const char *path, const char *value, struct failure *failu
   return fail(failure, "write %s to %s", value, path);
 }
 
-int link_make(const struct link_plan *plan, int host, int host_netns, struct failure *failure) {
-  AUTO_CLOSE int cell = nl_open(NETLINK_ROUTE, failure);
-  if (cell < 0) return -1;
-  /* Before there is an interface: none will have IPv6 but loopback. */
-  if (set_sysctl("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1", failure) < 0) return -1;
-  if (create_named(plan, cell, host, host_netns, failure) < 0) return -1;
-  if (set_up_inside(plan, cell, failure) < 0) return -1;
-  return link_set(plan, host, true, failure);
-}
+struct setting {
+  const char *pattern, *value; /* %s: the interface */
+};
 
-int link_open(const struct link_plan *plan, struct failure *failure) {
-  static const struct {
-    const char *pattern, *value;
-  } settings[] = {
-      {"/proc/sys/net/ipv6/conf/%s/disable_ipv6", "1"},
-      {"/proc/sys/net/ipv4/conf/%s/send_redirects", "0"},
-      {"/proc/sys/net/ipv4/conf/%s/accept_redirects", "0"},
-      {"/proc/sys/net/ipv4/conf/%s/rp_filter", "1"},
-      {"/proc/sys/net/ipv4/conf/%s/forwarding", "1"},
-  };
-  char name[IFNAMSIZ], path[128];
-  link_name(plan->index, name);
-  for (size_t i = 0; i < ARRAY_LEN(settings); i++) {
+static int set_sysctls(const struct setting *settings, size_t count, const char *name, struct failure *failure) {
+  char path[128];
+  for (size_t i = 0; i < count; i++) {
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
     (void)format(path, sizeof(path), settings[i].pattern, name);
@@ -224,7 +242,57 @@ int link_open(const struct link_plan *plan, struct failure *failure) {
   return 0;
 }
 
-int link_gateway(int host, uint32_t gateway, bool present, struct failure *failure) {
+/* IPv6 with nothing that an interface does by itself: no address of its own making, nothing learned from whoever is on the other end. */
+static const struct setting quiet_ipv6[] = {
+    {"/proc/sys/net/ipv6/conf/%s/addr_gen_mode", "1"},    {"/proc/sys/net/ipv6/conf/%s/accept_ra", "0"},
+    {"/proc/sys/net/ipv6/conf/%s/autoconf", "0"},         {"/proc/sys/net/ipv6/conf/%s/router_solicitations", "0"},
+    {"/proc/sys/net/ipv6/conf/%s/accept_redirects", "0"}, {"/proc/sys/net/ipv6/conf/%s/dad_transmits", "0"},
+};
+static const struct setting no_ipv6[] = {{"/proc/sys/net/ipv6/conf/%s/disable_ipv6", "1"}};
+static const struct setting some_ipv6[] = {{"/proc/sys/net/ipv6/conf/%s/disable_ipv6", "0"}};
+
+/* Before there is an interface: none will have IPv6 but loopback, or one that keeps quiet. */
+static int set_defaults(bool ipv6, struct failure *failure) {
+  if (!ipv6) return set_sysctls(no_ipv6, ARRAY_LEN(no_ipv6), "default", failure);
+  if (set_sysctls(quiet_ipv6, ARRAY_LEN(quiet_ipv6), "default", failure) < 0) return -1;
+  return set_sysctls(some_ipv6, ARRAY_LEN(some_ipv6), "default", failure);
+}
+
+int link_make(const struct link_plan *plan, int host, int host_netns, struct failure *failure) {
+  AUTO_CLOSE int cell = nl_open(NETLINK_ROUTE, failure);
+  if (cell < 0) return -1;
+  if (set_defaults(plan->ipv6, failure) < 0) return -1;
+  if (create_named(plan, cell, host, host_netns, failure) < 0) return -1;
+  if (set_up_inside(plan, cell, failure) < 0) return -1;
+  /* what the host's end has of IPv6 is link_open's to say */
+  struct link_plan without = *plan;
+  without.ipv6 = false;
+  return link_set(&without, host, true, failure);
+}
+
+int link_open(const struct link_plan *plan, int host, struct failure *failure) {
+  static const struct setting settings[] = {
+      {"/proc/sys/net/ipv4/conf/%s/send_redirects", "0"},
+      {"/proc/sys/net/ipv4/conf/%s/accept_redirects", "0"},
+      {"/proc/sys/net/ipv4/conf/%s/rp_filter", "1"},
+      {"/proc/sys/net/ipv4/conf/%s/forwarding", "1"},
+  };
+  static const struct setting router[] = {{"/proc/sys/net/ipv6/conf/%s/forwarding", "1"}};
+  char name[IFNAMSIZ];
+  link_name(plan->index, name);
+  /* for IPv6, too, it goes first: what the interface has made of it until now goes with it */
+  if (set_sysctls(no_ipv6, ARRAY_LEN(no_ipv6), name, failure) < 0) return -1;
+  if (set_sysctls(settings, ARRAY_LEN(settings), name, failure) < 0) return -1;
+  if (!plan->ipv6) return 0;
+  if (set_sysctls(quiet_ipv6, ARRAY_LEN(quiet_ipv6), name, failure) < 0) return -1;
+  if (set_sysctls(router, ARRAY_LEN(router), name, failure) < 0) return -1;
+  if (set_sysctls(some_ipv6, ARRAY_LEN(some_ipv6), name, failure) < 0) return -1;
+  int interface = interface_index(host, name, failure);
+  if (interface < 0) return -1;
+  return lead_to(plan, host, interface, &plan->address6, 0) < 0 ? fail(failure, "lead to link %s by IPv6", name) : 0;
+}
+
+int link_gateway(int host, const struct address *gateway, bool present, struct failure *failure) {
   uint8_t bytes[256];
   struct nl_batch batch;
   int interface = interface_index(host, "lo", failure);
@@ -232,7 +300,7 @@ int link_gateway(int host, uint32_t gateway, bool present, struct failure *failu
   nl_start(&batch, bytes, sizeof(bytes));
   put_address(&batch, interface, present ? RTM_NEWADDR : RTM_DELADDR, present ? NLM_F_CREATE | NLM_F_EXCL : 0, gateway);
   if (nl_transact(host, &batch, present ? EEXIST : EADDRNOTAVAIL) < 0)
-    return fail(failure, "%s the gateway's address", present ? "add" : "remove");
+    return fail(failure, "%s the gateway's %s address", present ? "add" : "remove", address_is_ipv4(gateway) ? "IPv4" : "IPv6");
   return 0;
 }
 

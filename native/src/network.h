@@ -11,14 +11,19 @@
 
 struct network {
   bool wanted;
-  uint32_t subnet; /* its first address, in the host's byte order; the gateway's is the one behind */
+  bool ipv6;
+  uint32_t subnet;        /* its first address, in the host's byte order; the gateway's is the one behind */
+  struct address subnet6; /* the same of IPv6 */
   int route;       /* rtnetlink, in the host's network namespace */
   int namespace;   /* the host's network namespace */
   struct firewall firewall;
 };
 
-/* With `subnet` 0 there is no network, and every operation on it fails. */
-int network_open(struct network *network, uint32_t subnet, struct failure *failure);
+/* With `subnet` 0 there is no network, and every operation on it fails; without `subnet6` there is no IPv6. */
+int network_open(struct network *network, uint32_t subnet, const struct address *subnet6, struct failure *failure);
+
+/* Adds the gateway's addresses to the host, or removes them; idempotent. */
+int network_gateway(const struct network *network, bool present, struct failure *failure);
 
 struct link_plan network_link(const struct network *network, uint32_t index);
 

@@ -177,11 +177,18 @@ static void test_answers(void) {
   CHECK(nl_transact(-1, &batch, 0) < 0 && errno == ETIMEDOUT);
 }
 
-static void put_direction(struct nl_batch *batch, uint16_t type, uint32_t from, uint32_t to, uint16_t from_port, uint16_t to_port) {
+/* An address of either family that ends with a number. */
+static struct address numbered(uint32_t number, bool ipv6) {
+  const struct address first = {.bytes = {0xfd}};
+  return ipv6 ? address_behind(&first, number) : address_of_ipv4(number);
+}
+
+static void put_direction(struct nl_batch *batch, uint16_t type, struct address from, struct address to, uint16_t from_port,
+                          uint16_t to_port) {
   uint16_t ports[2] = {htobe16(from_port), htobe16(to_port)};
   size_t tuple = nl_nest(batch, type), ip = nl_nest(batch, CTA_TUPLE_IP);
-  nl_put_be32(batch, CTA_IP_V4_SRC, from);
-  nl_put_be32(batch, CTA_IP_V4_DST, to);
+  put_address(batch, true, &from);
+  put_address(batch, false, &to);
   nl_end(batch, ip);
   size_t proto = nl_nest(batch, CTA_TUPLE_PROTO);
   nl_put_u8(batch, CTA_PROTO_NUM, IPPROTO_TCP);
@@ -199,28 +206,56 @@ static void test_flows(void) {
   } cases[] = {
       {1, 2, 80, true, false}, {1, 3, 80, true, true}, {1, 2, 30080, true, true}, {9, 2, 80, false, false},
   };
-  for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+  for (size_t i = 0; i < 2 * ARRAY_LEN(cases); i++) {
+    bool ipv6 = i % 2 == 1;
+    size_t at = i / 2;
     uint8_t bytes[256];
     struct flow flows[1];
     struct nl_batch batch;
-    struct flow_search search = {.source = 1, .flows = flows};
+    const struct nfgenmsg header = {0};
+    struct address two = numbered(2, ipv6);
+    struct flow_search search = {.source = numbered(1, ipv6), .flows = flows};
     nl_start(&batch, bytes, sizeof(bytes));
-    memcpy(grow(&batch, sizeof(ipv4)), &ipv4, sizeof(ipv4));
-    put_direction(&batch, CTA_TUPLE_ORIG, cases[i].source, 2, 4000, 80);
-    put_direction(&batch, CTA_TUPLE_REPLY, cases[i].answers_from, 7, cases[i].answers_port, 4000);
+    memcpy(grow(&batch, sizeof(header)), &header, sizeof(header));
+    put_direction(&batch, CTA_TUPLE_ORIG, numbered(cases[at].source, ipv6), two, 4000, 80);
+    put_direction(&batch, CTA_TUPLE_REPLY, numbered(cases[at].answers_from, ipv6), numbered(7, ipv6), cases[at].answers_port, 4000);
     take_flow(bytes, batch.size, &search);
-    CHECK(search.count == cases[i].taken);
+    CHECK(search.count == cases[at].taken);
     if (search.count == 0) continue;
-    CHECK(flows[0].destination == 2 && flows[0].source_port == 4000 && flows[0].destination_port == 80 && flows[0].protocol == IPPROTO_TCP);
-    CHECK(flows[0].redirected == cases[i].redirected);
+    CHECK(address_equal(&flows[0].destination, &two) && flows[0].source_port == 4000 && flows[0].destination_port == 80);
+    CHECK(flows[0].protocol == IPPROTO_TCP && flows[0].redirected == cases[at].redirected);
   }
+}
+
+/* What is written is read again, and the families are told apart. */
+static void test_addresses(void) {
+  static struct writer writer;
+  struct address four = numbered(0x0a000001, false), six = numbered(0x0a000001, true), none = {.bytes = {0}};
+  writer_reset(&writer);
+  write_address(&writer, &four);
+  write_address(&writer, &six);
+  struct reader reader = {.data = writer.bytes + FRAME_HEADER_SIZE, .size = writer.size};
+  struct address first = read_address(&reader), second = read_address(&reader);
+  CHECK(reader_finished(&reader) && address_equal(&first, &four) && address_equal(&second, &six));
+  CHECK(address_is_ipv4(&four) && !address_is_ipv4(&six) && address_is_none(&none) && !address_is_none(&four));
+  CHECK(address_low(&four) == 0x0a000001 && address_low(&six) == 0x0a000001);
+}
+
+static void test_packets6(void) {
+  uint8_t bytes[44] = {0x60, [6] = IPPROTO_TCP, [8] = 0xfd, [23] = 1, [24] = 0xfd, [39] = 2, [42] = 0x15, 0x38};
+  struct logged_packet packet = {0};
+  struct address one = numbered(1, true), two = numbered(2, true);
+  CHECK(understand_packet(bytes, sizeof(bytes), &packet) && packet.destination_port == 5432 && packet.protocol == IPPROTO_TCP);
+  CHECK(address_equal(&packet.source, &one) && address_equal(&packet.destination, &two));
+  CHECK(understand_packet(bytes, 43, &packet) && packet.destination_port == 0);
+  CHECK(!understand_packet(bytes, 39, &packet));
 }
 
 static void test_packets(void) {
   uint8_t bytes[24] = {0x45, [9] = IPPROTO_UDP, [12] = 10, 0, 0, 1, 10, 0, 0, 2, 1, 2, 0x15, 0x38};
   struct logged_packet packet = {0};
   CHECK(understand_packet(bytes, sizeof(bytes), &packet) && packet.destination_port == 5432 && packet.protocol == IPPROTO_UDP);
-  CHECK(packet.source == 0x0a000001 && packet.destination == 0x0a000002);
+  CHECK(address_low(&packet.source) == 0x0a000001 && address_low(&packet.destination) == 0x0a000002 && address_is_ipv4(&packet.source));
   CHECK(understand_packet(bytes, 23, &packet) && packet.destination_port == 0);
   CHECK(!understand_packet(bytes, 19, &packet));
   bytes[0] = 0x46; /* with options, the ports lie further behind */
@@ -279,6 +314,8 @@ void test_netlink(void) {
   test_steps();
   test_answers();
   test_flows();
+  test_addresses();
   test_packets();
+  test_packets6();
   test_update();
 }

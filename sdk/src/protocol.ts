@@ -116,6 +116,8 @@ export interface SandboxInfo {
   net_limits: NetLimits;
   /** its IPv4 address; null where it has none */
   address: string | null;
+  /** its IPv6 address; null where sandboxes have none */
+  address6: string | null;
   /** processes that the kernel killed for lack of memory */
   oom_kills: number;
   /** times it was rebuilt after its processes had died */
@@ -185,6 +187,8 @@ export interface NetworkInfo {
   deny_net: string[];
   net_limits: NetLimits;
   address: string;
+  /** null where sandboxes have no IPv6 */
+  address6: string | null;
   /** also its name server */
   gateway: string;
   sent_bytes: number;

@@ -53,7 +53,7 @@ function tryTcp(address: string, port: number, timeoutMs: number): Promise<strin
 
 function tryUdp(address: string, port: number, timeoutMs: number): Promise<string> {
   return new Promise((resolve) => {
-    const socket = createSocket("udp4");
+    const socket = createSocket(address.includes(":") ? "udp6" : "udp4");
     const send = (): void => socket.send("knock");
     const settle = (result: string): void => {
       clearInterval(again);
@@ -175,7 +175,7 @@ async function calm(handle: number): Promise<StormResult> {
 }
 
 function listen(address: string, port: number): Promise<null> {
-  const udp = createSocket("udp4");
+  const udp = createSocket(address.includes(":") ? "udp6" : "udp4");
   udp.on("message", (message, { address: from, port: to }) => udp.send(message, to, from));
   udp.bind(port, address);
   const server = createServer((socket) => {

@@ -37,6 +37,7 @@ function renderSandbox(info: SandboxInfo, colors: Colors): string {
     ["processes", `at most ${info.pids}`],
     ["written", `${formatBytes(info.upper_bytes)} of ${formatBytes(info.upper_limit_bytes)}`],
     ["address", info.address],
+    ["IPv6 address", info.address6],
     ["may reach", info.allow_net?.join(", ") ?? "everything public"],
     ["may not reach", info.deny_net.join(", ") || null],
     ["snapshot", info.active_snapshot],

@@ -7,6 +7,7 @@ const info = {
   deny_net: ["bad.example.org"],
   net_limits: { down_kbit: 100, up_kbit: 200, connections_per_s: 3 },
   address: "10.200.0.2",
+  address6: null,
   gateway: "10.200.0.1",
   sent_bytes: 2048,
   sent_packets: 5,

@@ -123,6 +123,7 @@ function renderNetwork(info: NetworkInfo, colors: Colors): string {
   ].filter((limit) => limit !== null);
   const facts: [string, Cell | null][] = [
     ["address", info.address],
+    ["IPv6 address", info.address6],
     ["gateway", info.gateway],
     ["may reach", info.allow_net?.join(", ") ?? "everything public"],
     ["may not reach", info.deny_net.join(", ") || null],

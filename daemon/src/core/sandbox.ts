@@ -42,6 +42,7 @@ export interface SandboxFacts {
   readonly upperBytes: number;
   readonly cgroup: string | null;
   readonly address: string | null;
+  readonly address6: string | null;
 }
 
 /** What routes show. Only for sandboxes with a record. */
@@ -70,6 +71,7 @@ export function sandboxInfo(sandbox: Sandbox, record: SandboxRecord, facts: Sand
     max_lifetime_s: record.maxLifetimeS,
     ...networkWish(record.network),
     address: alive ? facts.address : null,
+    address6: alive ? facts.address6 : null,
     oom_kills: sandbox.earlierOomKills + facts.usage.oomKills,
     restarts: record.restarts,
     cgroup: alive ? facts.cgroup : null,

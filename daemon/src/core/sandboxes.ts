@@ -329,8 +329,9 @@ export class Sandboxes implements SandboxService {
     const [usage, upperBytes] = alive
       ? await Promise.all([kernel.usage(record.cell.index), store.upperBytes(sandbox.id)])
       : [noUsage, 0];
-    const address = this.#parts.networks.addressOf(record.cell.index);
-    return sandboxInfo(sandbox, record, { usage, upperBytes, cgroup: kernel.cgroupPath(record.cell.index), address });
+    const addresses = this.#parts.networks.addressesOf(record.cell.index);
+    const cgroup = kernel.cgroupPath(record.cell.index);
+    return sandboxInfo(sandbox, record, { usage, upperBytes, cgroup, ...addresses });
   }
 }
 

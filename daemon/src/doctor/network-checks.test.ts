@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { addressNumber } from "../core/egress/firewall.js";
-import { hostFirewall, subnetIsFree } from "./network-checks.js";
+import { hostFirewall, subnet6IsFree, subnetIsFree } from "./network-checks.js";
 
-const subnet = { cidr: "10.200.0.0/14", base: addressNumber("10.200.0.0"), gateway: "10.200.0.1" };
+const subnet = { cidr: "10.200.0.0/14", base: addressNumber("10.200.0.0"), gateway: "10.200.0.1", ipv6: null };
 const head = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n";
 const route = (name: string, destination: string, mask: string): string =>
   `${name}\t${destination}\t00000000\t0001\t0\t0\t0\t${mask}\t0\t0\t0\n`;
@@ -21,6 +21,31 @@ describe("subnetIsFree()", () => {
     const found = subnetIsFree(subnet, head + route("lo", "0000007F", "000000FF") + route(name, destination, mask));
     expect(found.ok).toBe(ok);
     if (!ok) expect(found.found).toContain(`over ${name}`);
+  });
+});
+
+describe("subnet6IsFree()", () => {
+  const subnet6 = { cidr: "fd00:10:200::/64", base: 0xfd000010_02000000n << 64n, gateway: "fd00:10:200::1" };
+  const none = "0".repeat(32);
+  const route6 = (name: string, destination: string, length: string): string =>
+    `${destination.padEnd(32, "0")} ${length} ${none} 00 ${none} 00000400 00000001 00000000 00000001 ${name.padStart(8)}\n`;
+
+  it.each([
+    ["the default route", "eth0", "", "00", true],
+    ["another network", "eth0", "fd00001002010000", "40", true],
+    ["a link of squashd's own", "sq17h", "fd00001002000000" + "0000000000000013", "80", true],
+    ["an interface that only looks like one", "sq17hx", "fd00001002000000" + "0000000000000013", "80", false],
+    ["the gateway's address", "lo", "fd00001002000000" + "0000000000000001", "80", true],
+    ["the same network", "eth0", "fd00001002000000", "40", false],
+    ["a network around it", "tun0", "fd000010", "20", false],
+  ])("looks at %s", (_, name, destination, length, ok) => {
+    const found = subnet6IsFree(subnet6, route6("lo", "1".padStart(32, "0"), "80") + route6(name, destination, length));
+    expect(found.ok).toBe(ok);
+    if (!ok) expect(found.found).toContain(`over ${name}`);
+  });
+
+  it("wants a kernel with IPv6", () => {
+    expect(subnet6IsFree(subnet6, null).ok).toBe(false);
   });
 });
 

@@ -1,7 +1,9 @@
 import { readFile } from "node:fs/promises";
 import type { DoctorCheck } from "@squash/sdk/protocol";
-import { addressNumber, addressText, type Subnet } from "../core/egress/firewall.js";
+import { covers, formatAddress, readNetwork, type Network } from "../core/egress/address.js";
+import { addressNumber, addressText, type Subnet, type Subnet6 } from "../core/egress/firewall.js";
 import { specialRanges } from "../core/egress/special-ranges.js";
+import { rulesetFacts } from "../kernel/network/firewall.js";
 import { readNft, runNft } from "../kernel/network/nft.js";
 import { renderRuleset } from "../kernel/network/ruleset.js";
 import { check, readOptional, type Finding } from "./check.js";
@@ -13,6 +15,7 @@ export function networkChecks({ subnet }: { readonly subnet: Subnet | null }): P
   return Promise.all([
     check("nftables", true, () => nftables(subnet)),
     check("subnet", true, async () => subnetIsFree(subnet, await readFile("/proc/net/route", "utf8"))),
+    ...(subnet.ipv6 === null ? [] : [ipv6Check(subnet.ipv6)]),
     check("forwarding", false, async () => forwarding(await readOptional("/proc/sys/net/ipv4/conf/all/forwarding"))),
     check("host firewall", false, async () => hostFirewall(await readNft(["list", "chains"]))),
   ]);
@@ -20,10 +23,11 @@ export function networkChecks({ subnet }: { readonly subnet: Subnet | null }): P
 
 /** Has nft and the kernel check the very rules, which are not loaded. */
 async function nftables(subnet: Subnet): Promise<Finding> {
-  const ports = { dnsUdp: 1, dnsTcp: 1, http: 1, tls: 1 };
-  const facts = { ports, apiPort: null, specialRanges: specialRanges[4], connectionLimit: 1, closedInterfaces: [] };
+  const ports = { dnsUdp: 1, dnsTcp: 1, http: 1, tls: 1, http6: 1, tls6: 1 };
+  const ranges = { specialRanges: specialRanges[4], closedInterfaces: [], isClosed6: false };
   try {
-    const text = renderRuleset({ ...facts, subnet: subnet.cidr, gateway: subnet.gateway });
+    const facts = rulesetFacts(subnet, { ports, apiPort: null, connectionLimit: 1, ...ranges });
+    const text = renderRuleset(facts);
     await runNft(["-c", "-f", "-"], text, "check the firewall's rules");
     return { ok: true, found: "the kernel takes the firewall's rules" };
   } catch (error) {
@@ -43,6 +47,35 @@ export function subnetIsFree({ cidr, base }: Subnet, routes: string): Finding {
     if (routeSize === 2 ** 32 || first + routeSize <= base || first >= base + size) continue;
     const found = `${cidr} overlaps the route to ${addressText(first)} over ${name}`;
     return { ok: false, found, advice: "set SQUASH_SUBNET to a private network that is free here" };
+  }
+  return { ok: true, found: `${cidr} is free` };
+}
+
+function ipv6Check(subnet: Subnet6): Promise<DoctorCheck> {
+  return check("IPv6", true, async () => subnet6IsFree(subnet, await readOptional("/proc/net/ipv6_route")));
+}
+
+/**
+ * Reads the content of /proc/net/ipv6_route: 32 digits of the destination, its prefix length in hexadecimal, then more, the interface at the
+ * end. Null where the kernel has no IPv6. Source: net/ipv6/route.c
+ */
+export function subnet6IsFree({ cidr }: Subnet6, routes: string | null): Finding {
+  if (routes === null)
+    return {
+      ok: false,
+      found: "the kernel has no IPv6",
+      advice: "set SQUASH_SUBNET6 to none, or boot without ipv6.disable",
+    };
+  const ours = readNetwork(cidr);
+  for (const line of routes.split("\n")) {
+    const fields = line.trim().split(/\s+/);
+    const [destination = "", length = "", name = "lo"] = [fields[0], fields[1], fields.at(-1)];
+    if (destination.length !== 32 || name === "lo" || /^sq\d+h$/.test(name)) continue;
+    const route: Network = { family: 6, value: BigInt(`0x${destination}`), prefix: parseInt(length, 16) };
+    // what is wide leads to the network, or nowhere
+    if (route.prefix < 8 || !(covers(route, ours) || covers(ours, route))) continue;
+    const found = `${cidr} overlaps the route to ${formatAddress(route)}/${route.prefix} over ${name}`;
+    return { ok: false, found, advice: "set SQUASH_SUBNET6 to a network that is free here" };
   }
   return { ok: true, found: `${cidr} is free` };
 }

@@ -3,13 +3,13 @@ import type { EgressPolicy } from "../core/egress/egress-policy.js";
 /** A sandbox as egress sees it: by the address that its packets come from, which it cannot forge. */
 export interface EgressClient {
   readonly sandbox: string;
-  /** IPv4 */
+  /** IPv4, by which it is called */
   readonly address: string;
   /** as it is now; a live change replaces it */
   readonly policy: EgressPolicy;
 }
 
-/** Who has an address at this moment; undefined for nobody. */
+/** Who has an address of either family at this moment; undefined for nobody. */
 export type FindClient = (address: string) => EgressClient | undefined;
 
 /** One decision about one thing that a sandbox asked for. */

@@ -11,9 +11,12 @@ import type { FromThread, ThreadData, ToThread } from "./thread-protocol.js";
 /** The thread that parses what sandboxes send: it shares no event loop with the API, and holds no privilege that it uses. */
 const port = parentPort;
 if (port === null) throw new Error("this is a thread of squashd");
-const { gateway, resolvConf, resolverPort, subnet, ports } = workerData as ThreadData;
+const { gateway, gateway6, resolvConf, resolverPort, subnets, ports } = workerData as ThreadData;
 
+/** by address, those with IPv6 twice */
 const clients = new Map<string, EgressClient>();
+/** by the address by which a client is called */
+const second = new Map<string, string>();
 const learning = new Map<number, { resolve: () => void; reject: (error: Error) => void }>();
 let nextLearning = 1;
 
@@ -25,7 +28,7 @@ const resolver = new Resolver({ path: resolvConf, port: resolverPort });
 const dns = new DnsServer({
   find,
   resolver,
-  ipv6: false,
+  ipv6: gateway6 !== null,
   learn: (client, name, answer) =>
     new Promise((resolve, reject) => {
       const id = nextLearning++;
@@ -38,8 +41,9 @@ const dns = new DnsServer({
 
 const proxy = new EgressProxy({
   find,
-  resolve: async (name) => {
-    const found = await resolver.addresses(name, 4);
+  ipv6: gateway6 !== null,
+  resolve: async (name, family) => {
+    const found = await resolver.addresses(name, family);
     return "addresses" in found ? found.addresses : [];
   },
   audit: (decision) => send({ type: "decided", decision }),
@@ -59,6 +63,8 @@ function counters(address: string): PlaneCounters {
 
 function forget(address: string): void {
   clients.delete(address);
+  clients.delete(second.get(address) ?? "");
+  second.delete(address);
   proxy.forget(address);
   dns.forget(address);
 }
@@ -66,11 +72,16 @@ function forget(address: string): void {
 async function serve(message: Exclude<ToThread, { type: "learned" }>): Promise<PlaneCounters | null> {
   switch (message.type) {
     case "set": {
-      const { sandbox, address, spec } = message.client;
+      const { sandbox, address, address6, spec } = message.client;
       const known = clients.get(address);
       // an address passes on with its number: nothing of the one before is to be seen
       if (known !== undefined && known.sandbox !== sandbox) forget(address);
-      clients.set(address, { sandbox, address, policy: closedToOwn(parsePolicy(spec, { subnets: [subnet] }), own) });
+      const client = { sandbox, address, policy: closedToOwn(parsePolicy(spec, { subnets }), own) };
+      clients.set(address, client);
+      if (address6 !== null) {
+        clients.set(address6, client);
+        second.set(address, address6);
+      }
       if (known !== undefined) proxy.recheck(address);
       return null;
     }
@@ -107,7 +118,18 @@ const proxyPorts = await proxy.listen(
   gateway,
   ports === null ? undefined : { httpPort: ports.http, tlsPort: ports.tls },
 );
+const proxyPorts6 =
+  gateway6 === null
+    ? { httpPort: 0, tlsPort: 0 }
+    : await proxy.listen(gateway6, ports === null ? undefined : { httpPort: ports.http6, tlsPort: ports.tls6 });
 send({
   type: "ready",
-  ports: { dnsUdp: dnsPorts.udpPort, dnsTcp: dnsPorts.tcpPort, http: proxyPorts.httpPort, tls: proxyPorts.tlsPort },
+  ports: {
+    dnsUdp: dnsPorts.udpPort,
+    dnsTcp: dnsPorts.tcpPort,
+    http: proxyPorts.httpPort,
+    tls: proxyPorts.tlsPort,
+    http6: proxyPorts6.httpPort,
+    tls6: proxyPorts6.tlsPort,
+  },
 });

@@ -1,5 +1,5 @@
 import { networkInterfaces } from "node:os";
-import { widthOf } from "../core/egress/address.js";
+import { formatAddress, parseAddress, widthOf } from "../core/egress/address.js";
 import type { EgressPolicy } from "../core/egress/egress-policy.js";
 
 const freshMs = 5_000;
@@ -16,11 +16,18 @@ export class OwnAddresses {
 
   has(address: string): boolean {
     if (performance.now() - this.#readAt > freshMs) {
-      this.#addresses = new Set(Object.values(this.#read()).flatMap((each) => each?.map((one) => one.address) ?? []));
+      const all = Object.values(this.#read()).flatMap((each) => each?.map((one) => canonical(one.address)) ?? []);
+      this.#addresses = new Set(all);
       this.#readAt = performance.now();
     }
-    return this.#addresses.has(address);
+    return this.#addresses.has(canonical(address));
   }
+}
+
+/** IPv6 can be written in more than one way. */
+function canonical(text: string): string {
+  const address = text.includes(":") ? parseAddress(text) : null;
+  return address === null ? text : formatAddress(address);
 }
 
 /**
@@ -31,7 +38,7 @@ export function closedToOwn(policy: EgressPolicy, own: OwnAddresses): EgressPoli
   const isClosed = (address: string): boolean =>
     own.has(address) &&
     !policy.addressRules.some(
-      ({ family, network, prefix, allowed }) => allowed && network === address && prefix === widthOf(family),
+      ({ family, network, prefix, allowed }) => allowed && network === canonical(address) && prefix === widthOf(family),
     );
   const refusal = { allowed: false, rule: "address of the host" };
   return {

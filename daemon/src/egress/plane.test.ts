@@ -23,7 +23,8 @@ afterAll(() => rmSync(folder, { recursive: true }));
 async function start(options: Partial<PlaneOptions> = {}): Promise<ThreadPlane> {
   const plane = await ThreadPlane.start({
     gateway: "127.0.0.1",
-    subnet: "10.200.0.0/14",
+    gateway6: null,
+    subnets: ["10.200.0.0/14"],
     resolvConf: "/dev/null",
     resolverPort: 53,
     report: (error) => reports.push(error),
@@ -50,7 +51,7 @@ function fakeThread(script: string, before = ""): string {
       if (message.type === "set") clients.push(message.client.sandbox);
       ${script}
     });
-    parentPort.postMessage({ type: "ready", ports: workerData.ports ?? { dnsUdp: 1, dnsTcp: 2, http: 3, tls: 4 } });`;
+    parentPort.postMessage({ type: "ready", ports: workerData.ports ?? { dnsUdp: 1, dnsTcp: 2, http: 3, tls: 4, http6: 5, tls6: 6 } });`;
   writeFileSync(path, text);
   return path;
 }
@@ -58,6 +59,7 @@ function fakeThread(script: string, before = ""): string {
 const client = (sandbox: string, allow: readonly string[] | null = null, address = "127.0.0.50") => ({
   sandbox,
   address,
+  address6: null,
   spec: { allow, deny: [] },
 });
 
@@ -152,7 +154,7 @@ describe("a thread that ends", () => {
     expect(plane.ports).toEqual(ports);
     expect(reports).toEqual([expect.stringMatching(/^the egress thread is started again: /)]);
     await expect(plane.counters("crash")).rejects.toThrow(
-      /the end of \{"dnsUdp":1,"dnsTcp":2,"http":3,"tls":4\},one,two/,
+      /the end of \{"dnsUdp":1,"dnsTcp":2,"http":3,"tls":4,"http6":5,"tls6":6\},one,two/,
     );
   });
 

@@ -15,7 +15,9 @@ interface Waiting {
 
 export interface PlaneOptions {
   readonly gateway: string;
-  readonly subnet: string;
+  /** null where sandboxes have no IPv6 */
+  readonly gateway6: string | null;
+  readonly subnets: readonly string[];
   readonly resolvConf: string;
   readonly resolverPort: number;
   /** path of the thread's program; another than ours only in tests */
@@ -54,7 +56,7 @@ export class ThreadPlane implements EgressPlane {
     this.#worker.catch(() => undefined); // reported by whoever asks for it
   }
 
-  /** The gateway's address must be the machine's own by now. Throws `SquashError` "kernel". */
+  /** The gateway's addresses must be the machine's own by now. Throws `SquashError` "kernel". */
   static async start(options: PlaneOptions): Promise<ThreadPlane> {
     const plane = new ThreadPlane(options);
     await plane.#worker;
@@ -116,8 +118,9 @@ export class ThreadPlane implements EgressPlane {
 
   #start(): Promise<Worker> {
     if (this.#closing) return Promise.reject(shuttingDown());
-    const { gateway, subnet, resolvConf, resolverPort, thread = usualThread } = this.#options;
-    const workerData = { gateway, subnet, resolvConf, resolverPort, ports: this.#ports } satisfies ThreadData;
+    const { gateway, gateway6, subnets, resolvConf, resolverPort, thread = usualThread } = this.#options;
+    const ports = this.#ports;
+    const workerData = { gateway, gateway6, subnets, resolvConf, resolverPort, ports } satisfies ThreadData;
     const worker = new Worker(thread, { name: "egress", workerData });
     this.#latest = worker;
     worker.unref();

@@ -7,15 +7,20 @@ export interface PlanePorts {
   readonly dnsTcp: number;
   readonly http: number;
   readonly tls: number;
+  /** the proxy's on the gateway's IPv6 address; 0 where there is none */
+  readonly http6: number;
+  readonly tls6: number;
 }
 
 export interface ThreadData {
   readonly gateway: string;
+  /** null where sandboxes have no IPv6 */
+  readonly gateway6: string | null;
   readonly resolvConf: string;
   /** port of the host's resolvers; another than 53 only in tests */
   readonly resolverPort: number;
-  /** CIDR of all sandboxes' addresses */
-  readonly subnet: string;
+  /** CIDRs of all sandboxes' addresses */
+  readonly subnets: readonly string[];
   /** ports of an earlier thread, which the firewall still leads to */
   readonly ports: PlanePorts | null;
 }

@@ -46,6 +46,7 @@ export const networkInfo = Type.Object(
     deny_net: Type.Array(Type.String()),
     net_limits: netLimits,
     address: Type.String({ description: "the sandbox's IPv4 address" }),
+    address6: nullable(Type.String({ description: "its IPv6 address; null where sandboxes have none" })),
     gateway: Type.String({ description: "also its name server" }),
     sent_bytes: Type.Integer(),
     sent_packets: Type.Integer(),

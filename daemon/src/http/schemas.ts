@@ -68,6 +68,7 @@ export const sandboxInfo = Type.Object(
     deny_net: Type.Array(Type.String()),
     net_limits: netLimits,
     address: nullable(Type.String({ description: "its IPv4 address" })),
+    address6: nullable(Type.String({ description: "its IPv6 address; null where sandboxes have none" })),
     oom_kills: Type.Integer({ description: "processes that the kernel killed for lack of memory" }),
     restarts: Type.Integer({ description: "times it was rebuilt after its processes had died" }),
     cgroup: nullable(Type.String({ description: "path of its (memory) cgroup on the host" })),

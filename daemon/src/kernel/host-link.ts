@@ -5,6 +5,7 @@ import { getSystemErrorName } from "node:util";
 import { SquashError } from "@squash/sdk/errors";
 import type { LoggedPacket } from "../core/egress/firewall.js";
 import { FieldReader, FieldWriter, FrameDecoder, type Frame } from "./frame.js";
+import { readAddress } from "./wire-address.js";
 import { cellDiedEvent, firewallGoneEvent, operation, packetEvent, type Operation } from "./host-protocol.js";
 
 const requestTimeoutMs = 30_000;
@@ -101,7 +102,7 @@ export class HostLink {
       return;
     }
     if (frame.type === packetEvent) {
-      const [index, allowed, destination] = [fields.u32(), fields.u32() !== 0, fields.u32()];
+      const [index, allowed, destination] = [fields.u32(), fields.u32() !== 0, readAddress(fields)];
       this.#events.packetLogged({ index, allowed, destination, port: fields.u32(), protocol: fields.u32() });
       return;
     }

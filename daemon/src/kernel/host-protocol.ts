@@ -29,7 +29,7 @@ export type Operation = keyof typeof operation;
 /** Sent by sq-host on its own: u32 index, u32 pid of a cell's init that died. */
 export const cellDiedEvent = 0x4001;
 
-/** Sent by sq-host on its own: u32 index, u32 allowed, u32 destination, u32 port, u32 protocol of a packet that the firewall logged. */
+/** Sent by sq-host on its own: u32 index, u32 allowed, destination, u32 port, u32 protocol of a packet that the firewall logged. */
 export const packetEvent = 0x4002;
 
 /** Sent by sq-host on its own: the firewall's table is gone, and all links are closed. */

@@ -1,11 +1,12 @@
 import { SquashError } from "@squash/sdk/errors";
-import type { LoggedPacket } from "../core/egress/firewall.js";
+import type { LoggedPacket, Subnet } from "../core/egress/firewall.js";
 import type { CellProcess } from "../core/ports.js";
 import type { FieldReader } from "./frame.js";
 import { FieldWriter } from "./frame.js";
 import { HostLink } from "./host-link.js";
 import type { Operation } from "./host-protocol.js";
 import type { CgroupLayout } from "./cgroup.js";
+import { writeAddress } from "./wire-address.js";
 
 export interface HostOptions {
   readonly binary: string;
@@ -13,8 +14,8 @@ export interface HostOptions {
   readonly dataDir: string;
   readonly uidBase: number;
   readonly cgroup: CgroupLayout;
-  /** first address of the sandboxes' subnet; 0 for no network */
-  readonly subnetBase: number;
+  /** null for no network */
+  readonly subnet: Subnet | null;
   /** told of each restart */
   readonly restarted: (reason: string) => void;
 }
@@ -86,7 +87,7 @@ export class Host {
   }
 
   async #start(): Promise<HostLink> {
-    const { binary, runDir, dataDir, uidBase, subnetBase, cgroup } = this.#options;
+    const { binary, runDir, dataDir, uidBase, subnet, cgroup } = this.#options;
     const link = new HostLink(binary, {
       cellDied: (index, pid) => {
         this.forget(index);
@@ -96,7 +97,12 @@ export class Host {
       packetLogged: (packet) => this.#packetListener(packet),
       closed: (reason) => this.#restart(reason),
     });
-    const hello = new FieldWriter().string(runDir).string(dataDir).u32(uidBase).u32(subnetBase).u32(cgroup.version);
+    const hello = new FieldWriter()
+      .string(runDir)
+      .string(dataDir)
+      .u32(uidBase)
+      .u32(subnet?.base ?? 0);
+    writeAddress(hello, subnet?.ipv6?.base ?? 0n).u32(cgroup.version);
     for (const path of cgroup.paths) hello.string(path);
     await link.request("hello", hello);
     for (const [index, process] of this.#cells) await this.#readopt(link, index, process);

@@ -73,7 +73,7 @@ export class LinuxKernel implements Kernel {
       dataDir,
       uidBase,
       cgroup,
-      subnetBase: subnet?.base ?? 0,
+      subnet,
       restarted: hostRestarted,
     });
     return new LinuxKernel(host, cgroup, { runDir, bootId, subnet });

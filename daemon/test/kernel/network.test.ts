@@ -11,6 +11,7 @@ import { lacks } from "../../../test/support/needs.js";
 import { eventually, facts, subnet, useNetwork, worldTcpPort, type PacketAgent } from "./test-network.js";
 
 const web = "93.184.216.34";
+const linkKey = (name: string): string => Buffer.from(name).toString("hex").padEnd(32, "0");
 
 describe.skipIf(lacks("root", "nft"))("the network of cells", () => {
   const bed = useNetwork();
@@ -36,6 +37,7 @@ describe.skipIf(lacks("root", "nft"))("the network of cells", () => {
     clientElements({
       index,
       address: linkAddress(subnet, index),
+      address6: null,
       policy: policyOf(allow),
       connectionsPerS: null,
     });
@@ -105,6 +107,7 @@ describe.skipIf(lacks("root", "nft"))("the network of cells", () => {
       ...clientElements({
         index: 3,
         address: linkAddress(subnet, 3),
+        address6: null,
         policy: policyOf("10.1.0.0/16 93.184.216.34:22 *.example.org 8.8.8.8:53/udp", "1.0.0.0/8"),
         connectionsPerS: 25,
       }),
@@ -116,9 +119,9 @@ describe.skipIf(lacks("root", "nft"))("the network of cells", () => {
       const before = state();
       await bed.firewall.update([], all);
       expect(listed("set", "links")).toContain('"sq3h" . 10.200.0.5');
-      for (const name of ["asking", "proxied", "refused"]) expect(listed("set", name)).toContain("10.200.0.5");
-      expect(listed("set", "rates")).toMatch(/10\.200\.0\.5 limit rate over 25\/second burst 25 packets/);
-      expect(listed("map", "mode")).toContain("10.200.0.5 : 0x0000000e");
+      for (const name of ["asking", "proxied", "refused"]) expect(listed("set", name)).toContain('"sq3h"');
+      expect(listed("set", "rates")).toMatch(/"sq3h" limit rate over 25\/second burst 25 packets/);
+      expect(listed("map", "mode")).toContain('"sq3h" : 0x0000000e');
       expect(listed("map", "net16")).toContain("10.200.0.5 . 10.1.0.0 : 0x00000001");
       expect(listed("map", "net8")).toContain("10.200.0.5 . 1.0.0.0 : 0x00000002");
       // nft has the names of protocols from /etc/protocols, which is not everywhere
@@ -135,12 +138,12 @@ describe.skipIf(lacks("root", "nft"))("the network of cells", () => {
     it.each<[string, FirewallElement[], FirewallElement[], string]>([
       ["a set that is not there", [], [{ set: "net33", key: "0ac8000501000000", mark: 1 }], "ENOENT"],
       ["a key of another size", [], [{ set: "asking", key: "0ac800050000" }], "EINVAL"],
-      ["what is not there to be removed", [{ set: "asking", key: "0ac80006" }], [], "ENOENT"],
-      ["another value for a key", [], [{ set: "mode", key: "0ac80005", mark: 11 }], "EEXIST|EBUSY"],
+      ["what is not there to be removed", [{ set: "asking", key: linkKey("sq4h") }], [], "ENOENT"],
+      ["another value for a key", [], [{ set: "mode", key: linkKey("sq3h"), mark: 11 }], "EEXIST|EBUSY"],
     ])("change all or none: %s", async (_, remove, add, errno) => {
       await bed.firewall.update([], all);
       const before = state();
-      const more: FirewallElement[] = [{ set: "asking", key: "0ac80077" }];
+      const more: FirewallElement[] = [{ set: "asking", key: linkKey("sq99h") }];
       const change = bed.firewall.update([all[2]!, ...remove], [...more, ...add]);
       await expect(change).rejects.toMatchObject({ code: "kernel", details: { errno: expect.stringMatching(errno) } });
       expect(state()).toBe(before);
@@ -152,7 +155,7 @@ describe.skipIf(lacks("root", "nft"))("the network of cells", () => {
       await bed.firewall.update([], all);
       const mode = all.find(({ set }) => set === "mode")!;
       await bed.firewall.update([mode], [{ ...mode, mark: 11 }]);
-      expect(listed("map", "mode")).toContain("10.200.0.5 : 0x0000000b");
+      expect(listed("map", "mode")).toContain('"sq3h" : 0x0000000b');
       await bed.firewall.update(all, []);
     });
 

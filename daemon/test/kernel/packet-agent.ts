@@ -24,20 +24,22 @@ let connection: Socket | null = null;
 
 async function receive(ports: readonly number[], tcpPort: number): Promise<void> {
   for (const port of ports) {
-    const socket = createSocket("udp4");
+    const socket = createSocket("udp6");
     socket.on("message", (text) => tell(`arrived ${text.toString()}`));
     await new Promise<void>((bound) => socket.bind(port, bound));
   }
   const server = createServer((socket) => socket.on("error", () => undefined).pipe(socket));
-  await new Promise<void>((listening) => server.listen(tcpPort, "0.0.0.0", listening));
+  await new Promise<void>((listening) => server.listen(tcpPort, "::", listening));
 }
 
 async function send(packets: readonly Packet[]): Promise<void> {
-  const socket = createSocket("udp4");
-  socket.on("error", () => undefined);
-  for (const { address, port, text } of packets)
+  const sockets = { udp4: createSocket("udp4"), udp6: createSocket("udp6") };
+  for (const socket of Object.values(sockets)) socket.on("error", () => undefined);
+  for (const { address, port, text } of packets) {
+    const socket = sockets[address.includes(":") ? "udp6" : "udp4"];
     await new Promise<void>((sent) => socket.send(text, port, address, () => sent()));
-  socket.close();
+  }
+  for (const socket of Object.values(sockets)) socket.close();
 }
 
 process.on("message", (order: PacketOrder) => {

@@ -1,9 +1,9 @@
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { join } from "node:path";
 import { afterAll, beforeAll } from "vitest";
-import { addressNumber } from "../../src/core/egress/firewall.js";
+import { addressNumber, type Subnet, type Subnet6 } from "../../src/core/egress/firewall.js";
 import { specialRanges } from "../../src/core/egress/special-ranges.js";
-import { renderRuleset, type RulesetFacts } from "../../src/kernel/network/ruleset.js";
+import { renderRuleset, type Facts6, type RulesetFacts } from "../../src/kernel/network/ruleset.js";
 import type { LinuxFirewall } from "../../src/kernel/network/firewall.js";
 import { TestNetns } from "../../../test/support/netns.js";
 import { patience } from "../../../test/support/patience.js";
@@ -13,10 +13,21 @@ import { useKernel, type TestKernel } from "./test-kernel.js";
 
 const waitMs = 10_000 * patience;
 
-export const subnet = { cidr: "10.200.0.0/14", base: addressNumber("10.200.0.0"), gateway: "10.200.0.1" };
+export const subnet: Subnet = {
+  cidr: "10.200.0.0/14",
+  base: addressNumber("10.200.0.0"),
+  gateway: "10.200.0.1",
+  ipv6: null,
+};
+export const subnet6: Subnet6 = {
+  cidr: "fd00:10:200::/64",
+  base: 0xfd000010_02000000n << 64n,
+  gateway: "fd00:10:200::1",
+};
 
 /** Addresses of the test's own host; everything else is the world's. */
 export const hostAddress = "45.10.0.2";
+export const hostAddress6 = "2a0a:10::2";
 /** UDP ports at which the world takes everything; none that a chain treats in its own way */
 export const worldPorts = [7, 22, 123, 5432, 60_000] as const;
 export const worldTcpPort = 7_000;
@@ -29,6 +40,13 @@ export const facts: RulesetFacts = {
   specialRanges: specialRanges[4],
   connectionLimit: 60_000,
   closedInterfaces: [],
+  ipv6: null,
+};
+export const facts6: Facts6 = {
+  subnet: subnet6.cidr,
+  gateway: subnet6.gateway,
+  ports: { http: 30_080, tls: 30_443 },
+  isClosed: true,
 };
 
 /** A process in a network namespace, which sends and receives there. */
@@ -90,8 +108,8 @@ export interface NetworkMachine {
 }
 
 /** A kernel adapter with a network, in namespaces of the test's own: its cells, a host that forwards, and behind it the world. */
-export function useNetwork(): NetworkMachine {
-  const machine = useKernel({ subnet });
+export function useNetwork({ ipv6 = false } = {}): NetworkMachine {
+  const machine = useKernel({ subnet: { ...subnet, ipv6: ipv6 ? subnet6 : null } });
   const outside = new TestNetns(join(machine.home, "world"));
   const cells = new Map<number, { readonly agent: PacketAgent; readonly pid: number }>();
   let world: PacketAgent | undefined;
@@ -102,7 +120,7 @@ export function useNetwork(): NetworkMachine {
   beforeAll(async () => {
     outside.make();
     connectWorld(machine.netns, outside);
-    nft(["-f", "-"], renderRuleset(facts));
+    nft(["-f", "-"], renderRuleset({ ...facts, ipv6: ipv6 ? facts6 : null }));
     world = new PacketAgent(outside.path);
     await world.hear("ready");
     await world.order({ op: "receive", ports: worldPorts, tcpPort: worldTcpPort }, "receives");
@@ -162,6 +180,13 @@ function connectWorld(host: TestNetns, world: TestNetns): void {
     `ip rule add pref 10 to ${hostAddress} lookup main && ip rule add pref 20 lookup local && ip rule del pref 0`,
   );
   run(world, `ip route add local 0.0.0.0/0 dev lo`);
-  host.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward");
+  run(host, `ip addr add ${hostAddress6}/64 dev up0 nodad && ip -6 route add default via 2a0a:10::1`);
+  run(world, `ip addr add 2a0a:10::1/64 dev down0 nodad`);
+  run(
+    world,
+    `ip -6 rule add pref 10 to ${hostAddress6} lookup main && ip -6 rule add pref 20 lookup local && ip -6 rule del pref 0`,
+  );
+  run(world, `ip -6 route add local ::/0 dev lo`);
+  host.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
   for (const netns of [host, world]) netns.run("sh", "-c", "echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter");
 }

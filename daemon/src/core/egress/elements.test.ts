@@ -1,30 +1,34 @@
 import { describe, expect, it } from "vitest";
 import { clientElements, difference, learnedElements, type FirewallClient } from "./elements.js";
-import { addressNumber, type FirewallElement } from "./firewall.js";
+import { addressNumber, addressValue, type FirewallElement } from "./firewall.js";
+import { blocksOf } from "./length-blocks.js";
 import { policyOf } from "./testing/ask.js";
 import { describeElements } from "./testing/kernel-sets.js";
 
 const address = addressNumber("10.200.0.7");
 
 function client(allow: string, deny = "", more: Partial<FirewallClient> = {}): FirewallClient {
-  return { index: 5, address, policy: policyOf(allow, deny), connectionsPerS: null, ...more };
+  return { index: 5, address, address6: null, policy: policyOf(allow, deny), connectionsPerS: null, ...more };
 }
 
-/** "sq5h" in 16 bytes, then the address */
-const link = "links 73713568000000000000000000000000" + "0ac80007";
+/** "sq5h" in 16 bytes */
+const name = "73713568000000000000000000000000";
+const link = `links ${name}` + "0ac80007";
+const address6 = addressValue("fd00:10:200::7") as bigint;
+const own6 = "fd000010020000000000000000000007";
 
 describe("clientElements()", () => {
   it("of an open policy are the link, the counter, DNS and the mode", () => {
     expect(describeElements(clientElements(client("")))).toEqual([
-      "asking 0ac80007",
+      `asking ${name}`,
       link,
-      "mode 0ac80007 11",
-      "refused 0ac80007",
+      `mode ${name} 11`,
+      `refused ${name}`,
     ]);
   });
 
   it("of a silent policy let only the link and the counter know it", () => {
-    expect(describeElements(clientElements(client("none")))).toEqual([link, "refused 0ac80007"]);
+    expect(describeElements(clientElements(client("none")))).toEqual([link, `refused ${name}`]);
   });
 
   it.each([
@@ -36,13 +40,13 @@ describe("clientElements()", () => {
     ["", "93.184.216.34", 11, false],
   ])("of %j without %j have mode %i, the proxy: %s", (allow, deny, mode, proxied) => {
     const elements = clientElements(client(allow, deny));
-    expect(elements.filter(({ set }) => set === "mode")).toEqual([{ set: "mode", key: "0ac80007", mark: mode }]);
-    expect(elements.some(({ set, key }) => set === "proxied" && key === "0ac80007")).toBe(proxied);
+    expect(elements.filter(({ set }) => set === "mode")).toEqual([{ set: "mode", key: name, mark: mode }]);
+    expect(elements.some(({ set, key }) => set === "proxied" && key === name)).toBe(proxied);
   });
 
   it("have a rate where there is a limit", () => {
     const rates = clientElements(client("", "", { connectionsPerS: 20 })).filter(({ set }) => set === "rates");
-    expect(rates).toEqual([{ set: "rates", key: "0ac80007", rate: 20 }]);
+    expect(rates).toEqual([{ set: "rates", key: name, rate: 20 }]);
   });
 
   it("have the interface's whole name and an address above 127 in the right bytes", () => {
@@ -66,9 +70,29 @@ describe("clientElements()", () => {
     ]);
   });
 
-  it("leave entries of IPv6 out, which sandboxes do not have", () => {
+  it("leave entries of IPv6 out where the sandbox has none", () => {
     const elements = clientElements(client("2606:2800::/32 [2606:2800::1]:443"));
-    expect(elements.some(({ set }) => /^(net|port)/.test(set))).toBe(false);
+    expect(elements.some(({ set }) => /^(net|port)|6/.test(set))).toBe(false);
+  });
+
+  it("have the link's address of IPv6, and no lengths without entries of it", () => {
+    const elements = describeElements(clientElements(client("1.2.3.4", "", { address6 })));
+    expect(elements.filter((text) => text.includes("6 "))).toEqual([`links6 ${name}${own6}`]);
+  });
+
+  it("have each entry of IPv6 in the map of its precision, and say which lengths are looked up", () => {
+    const elements = clientElements(
+      client("2606:2800::/32 [2606:2800::1]:443 [::]/0:53/udp", "2606:2800::2", { address6 }),
+    );
+    const to = "2606280000000000000000000000";
+    const blocks = blocksOf([0, 32, 128]);
+    expect(describeElements(elements).filter((text) => /6_|^lengths/.test(text))).toEqual([
+      `lengths6 ${own6} ${blocks}`,
+      `net6_128 ${own6}${to}0002 2`,
+      `net6_32 ${own6}${to}0000 1`,
+      `port6_0 ${own6}${"0".repeat(32)}11000000` + "00350000 1",
+      `port6_128 ${own6}${to}0001` + "06000000" + "01bb0000 1",
+    ]);
   });
 });
 
@@ -83,6 +107,15 @@ describe("learnedElements()", () => {
       { set: "learned_port", key: target + "06000000" + "15380000", mark: 1, timeoutS: 77 },
     ]);
     expect(learned({ all: false, ports: [] })).toEqual([]);
+  });
+
+  it("of IPv6 are in maps of their own", () => {
+    const grants = [{ all: true, ports: [{ port: 5432, protocol: "tcp", allowed: false }] }] as const;
+    const key = own6 + "26062800000000000000000000000001";
+    expect(describeElements(learnedElements(address6, addressValue("2606:2800::1"), grants, 77))).toEqual([
+      `learned6 ${key} 1`,
+      `learned6_port ${key}06000000` + "15380000 2",
+    ]);
   });
 
   it.each([true, false])("deny where two names disagree on a port, whichever comes first: %s", (first) => {

@@ -1,5 +1,14 @@
-import type { EgressPolicy, NameGrant, Protocol } from "./egress-policy.js";
-import { addressNumber, linkName, marks, modes, type FirewallElement, type SetName } from "./firewall.js";
+import type { AddressRule, EgressPolicy, NameGrant, Protocol } from "./egress-policy.js";
+import {
+  addressValue,
+  linkName,
+  marks,
+  modes,
+  type AddressValue,
+  type FirewallElement,
+  type SetName,
+} from "./firewall.js";
+import { blocksOf } from "./length-blocks.js";
 
 const protocolNumber = { tcp: 6, udp: 17 } as const satisfies Record<Protocol, number>;
 
@@ -7,42 +16,63 @@ const protocolNumber = { tcp: 6, udp: 17 } as const satisfies Record<Protocol, n
 export interface FirewallClient {
   readonly index: number;
   readonly address: number;
+  /** null where it has no IPv6 */
+  readonly address6: bigint | null;
   readonly policy: EgressPolicy;
   /** new connections a second; null for no limit of its own */
   readonly connectionsPerS: number | null;
 }
 
-/** Everything by which the static ruleset knows a sandbox and its policy, apart from what names resolve to. */
+/**
+ * Everything by which the static ruleset knows a sandbox and its policy, apart from what names resolve to. Its packets are known by its link,
+ * and, together with where they go to, by their address, which cannot be forged.
+ */
 export function clientElements(client: FirewallClient): FirewallElement[] {
-  const { index, address, policy, connectionsPerS } = client;
-  const own = word(address);
+  const { index, address, address6, policy, connectionsPerS } = client;
+  const link = nameKey(linkName(index));
+  const rules = policy.addressRules.filter(({ family }) => family === 4);
   return [
-    { set: "links", key: nameKey(linkName(index)) + own },
-    { set: "refused", key: own },
+    { set: "links", key: link + word(address) },
+    { set: "refused", key: link },
     ...(policy.silent
       ? []
-      : [{ set: "asking", key: own } as const, { set: "mode", key: own, mark: modeOf(policy) } as const]),
-    ...(policy.enforcesNames ? [{ set: "proxied", key: own } as const] : []),
-    ...(connectionsPerS === null ? [] : [{ set: "rates", key: own, rate: connectionsPerS } as const]),
-    ...policy.addressRules
-      .filter(({ family }) => family === 4)
-      .map(({ network, prefix, port, protocol, allowed }): FirewallElement => {
-        const mark = allowed ? marks.permitted : marks.refused;
-        const target = own + word(addressNumber(network));
-        if (port === null || protocol === null) return { set: `net${prefix}`, key: target, mark };
-        return { set: `port${prefix}`, key: target + portKey(protocol, port), mark };
-      }),
+      : [{ set: "asking", key: link } as const, { set: "mode", key: link, mark: modeOf(policy) } as const]),
+    ...(policy.enforcesNames ? [{ set: "proxied", key: link } as const] : []),
+    ...(connectionsPerS === null ? [] : [{ set: "rates", key: link, rate: connectionsPerS } as const]),
+    ...rules.map((rule) => ruleElement(address, rule)),
+    ...(address6 === null ? [] : elements6(address6, link, policy)),
   ];
 }
 
-/** What an address may be used for, since names have resolved to it. Where names disagree, deny beats allow. */
+function elements6(address: bigint, link: string, policy: EgressPolicy): FirewallElement[] {
+  const rules = policy.addressRules.filter(({ family }) => family === 6);
+  const blocks = blocksOf(rules.map(({ prefix }) => prefix));
+  return [
+    { set: "links6", key: link + word(address) },
+    ...(rules.length === 0 ? [] : [{ set: "lengths6", key: word(address), mark: blocks } as const]),
+    ...rules.map((rule) => ruleElement(address, rule)),
+  ];
+}
+
+function ruleElement(client: AddressValue, rule: AddressRule): FirewallElement {
+  const { family, network, prefix, port, protocol, allowed } = rule;
+  const mark = allowed ? marks.permitted : marks.refused;
+  const target = word(client) + word(addressValue(network));
+  if (port === null || protocol === null)
+    return { set: family === 4 ? `net${prefix}` : `net6_${prefix}`, key: target, mark };
+  const key = target + portKey(protocol, port);
+  return { set: family === 4 ? `port${prefix}` : `port6_${prefix}`, key, mark };
+}
+
+/** What an address may be used for, since names have resolved to it. Both are of one family. Where names disagree, deny beats allow. */
 export function learnedElements(
-  client: number,
-  destination: number,
+  client: AddressValue,
+  destination: AddressValue,
   grants: readonly NameGrant[],
   timeoutS: number,
 ): FirewallElement[] {
   const target = word(client) + word(destination);
+  const set = typeof destination === "bigint" ? "learned6" : "learned";
   const ports = new Map<string, boolean>();
   for (const { port, protocol, allowed } of grants.flatMap((grant) => grant.ports)) {
     const key = target + portKey(protocol, port);
@@ -50,10 +80,10 @@ export function learnedElements(
   }
   const all = grants.some((grant) => grant.all);
   return [
-    ...(all ? [{ set: "learned", key: target, mark: marks.permitted, timeoutS } as const] : []),
+    ...(all ? [{ set, key: target, mark: marks.permitted, timeoutS } as const] : []),
     ...[...ports].map(
       ([key, allowed]) =>
-        ({ set: "learned_port", key, mark: allowed ? marks.permitted : marks.refused, timeoutS }) as const,
+        ({ set: `${set}_port`, key, mark: allowed ? marks.permitted : marks.refused, timeoutS }) as const,
     ),
   ];
 }
@@ -82,8 +112,8 @@ function modeOf(policy: EgressPolicy): number {
   return policy.enforcesNames ? modes.listedNamed : modes.listed;
 }
 
-function word(value: number): string {
-  return value.toString(16).padStart(8, "0");
+function word(value: AddressValue): string {
+  return value.toString(16).padStart(typeof value === "bigint" ? 32 : 8, "0");
 }
 
 /** A protocol in one byte, a port in two, each at the start of its four. */

@@ -1,3 +1,5 @@
+import { formatAddress, parseAddress } from "./address.js";
+
 /** The kernel's part of the egress policy, as the domain sees it: sets of a static ruleset, tracked connections, links. */
 
 /** Verdicts that maps of the ruleset hold. */
@@ -6,9 +8,16 @@ export const marks = { permitted: 1, refused: 2 } as const;
 /** Which chain of the ruleset decides on a sandbox's new connections; what no chain is named for is refused. */
 export const modes = { open: 11, openNamed: 12, listed: 13, listedNamed: 14 } as const;
 
-/** Sets and maps of the ruleset; `net` and `port` have one map for each length of prefix: net0 … net32, port0 … port32. */
+/** An address as a number: of IPv4 a plain one, of IPv6 a bigint. */
+export type AddressValue = number | bigint;
+
+/**
+ * Sets and maps of the ruleset; `net` and `port` have one map for each length of prefix: net0 … net32, port0 … port32. Those with `6` at the
+ * end, or behind `net` and `port`, are of IPv6.
+ */
 export type SetName =
   | "links"
+  | "links6"
   | "asking"
   | "proxied"
   | "mode"
@@ -16,8 +25,13 @@ export type SetName =
   | "rates"
   | "learned"
   | "learned_port"
+  | "learned6"
+  | "learned6_port"
+  | "lengths6"
   | `net${number}`
-  | `port${number}`;
+  | `port${number}`
+  | `net6_${number}`
+  | `port6_${number}`;
 
 export interface FirewallElement {
   readonly set: SetName;
@@ -31,12 +45,12 @@ export interface FirewallElement {
   readonly rate?: number;
 }
 
-/** A tracked connection as the sandbox opened it; addresses as numbers. For ICMP the ports are its identifier and its type and code. */
+/** A tracked connection as the sandbox opened it. For ICMP the ports are its identifier and its type and code. */
 export interface Flow {
-  readonly destination: number;
+  readonly destination: AddressValue;
   readonly destinationPort: number;
   readonly sourcePort: number;
-  /** IP protocol number: 1 ICMP, 6 TCP, 17 UDP */
+  /** IP protocol number: 1 ICMP, 6 TCP, 17 UDP, 58 ICMPv6 */
   readonly protocol: number;
   /** whether it leads to squashd (its resolver, its proxy) instead */
   readonly redirected: boolean;
@@ -56,7 +70,7 @@ export interface LinkTraffic {
 export interface LoggedPacket {
   readonly index: number;
   readonly allowed: boolean;
-  readonly destination: number;
+  readonly destination: AddressValue;
   readonly port: number;
   readonly protocol: number;
 }
@@ -81,6 +95,15 @@ export interface Subnet {
   /** the first address, as a number */
   readonly base: number;
   readonly gateway: string;
+  /** null where sandboxes have no IPv6 */
+  readonly ipv6: Subnet6 | null;
+}
+
+export interface Subnet6 {
+  readonly cidr: string;
+  /** the first address */
+  readonly base: bigint;
+  readonly gateway: string;
 }
 
 /** The address of a cell's link; native/src/link.h has the same rule. */
@@ -88,12 +111,18 @@ export function linkAddress(subnet: Subnet, index: number): number {
   return subnet.base + 2 + index;
 }
 
+/** The same of IPv6. */
+export function linkAddress6(subnet: Subnet6, index: number): bigint {
+  return subnet.base + 2n + BigInt(index);
+}
+
 /** Name of the host's end of a cell's link. */
 export function linkName(index: number): string {
   return `sq${index}h`;
 }
 
-export function addressText(address: number): string {
+export function addressText(address: AddressValue): string {
+  if (typeof address === "bigint") return formatAddress({ family: 6, value: address });
   return [24, 16, 8, 0].map((shift) => (address >>> shift) & 255).join(".");
 }
 
@@ -103,4 +132,11 @@ export function addressNumber(text: string): number {
   if (parts.length !== 4 || parts.some((part) => !(part >= 0 && part <= 255)))
     throw new Error(`"${text}" is no IPv4 address`);
   return parts.reduce((sum, part) => sum * 256 + part, 0);
+}
+
+/** Of either family. Throws for what is no address. */
+export function addressValue(text: string): AddressValue {
+  const address = parseAddress(text);
+  if (address === null) throw new Error(`"${text}" is no address`);
+  return address.family === 6 ? address.value : Number(address.value);
 }

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { addressNumber } from "./firewall.js";
+import { addressNumber, addressValue, type AddressValue } from "./firewall.js";
 import { Learned, type Change } from "./learned.js";
 import { policyOf } from "./testing/ask.js";
 import { fuzz } from "./testing/fuzz.js";
@@ -12,7 +12,7 @@ const own = "0ac80007";
 
 /** What is learned, and the kernel's sets beside it. */
 class Bed {
-  readonly learned = new Learned(addressNumber("10.200.0.7"));
+  readonly learned = new Learned(addressNumber("10.200.0.7"), 7n);
   readonly kernel = new KernelSets();
   now = start;
   changes = 0;
@@ -31,12 +31,12 @@ class Bed {
     expect(this.kernel.state()).toEqual(describeElements(this.learned.elements()));
   }
 
-  resolve(allow: string, name: string, destinations: readonly number[], ttlS = 60): void {
+  resolve(allow: string, name: string, destinations: readonly AddressValue[], ttlS = 60): void {
     this.apply(this.learned.add(policyOf(allow), name, { destinations, ttlS }, this.now));
   }
 
   /** Goes on by so many seconds; what has ended is let go. */
-  pass(seconds: number, allow: string, isInUse: (destination: number) => boolean = () => false): void {
+  pass(seconds: number, allow: string, isInUse: (destination: AddressValue) => boolean = () => false): void {
     this.now += seconds * 1000;
     this.kernel.now = this.now;
     this.check();
@@ -53,6 +53,22 @@ describe("Learned", () => {
     expect(bed.kernel.state()).toHaveLength(2);
     expect(bed.learned.has(web)).toBe(true);
     expect(bed.learned.has(web + 1)).toBe(false);
+  });
+
+  it("keeps addresses of IPv6 apart, of which each element counts twice", () => {
+    const bed = new Bed();
+    bed.resolve("a.example:5432 a.example:22", "a.example", [web, addressValue("2606:2800::1")]);
+    const six = "7".padStart(32, "0") + "26062800000000000000000000000001";
+    expect(bed.kernel.state()).toEqual([
+      `learned6_port ${six}06000000` + "00160000 1",
+      `learned6_port ${six}06000000` + "15380000 1",
+      `learned_port ${own}5db8d822` + "06000000" + "00160000 1",
+      `learned_port ${own}5db8d822` + "06000000" + "15380000 1",
+    ]);
+    const first = addressValue("2606:2800::");
+    const many = Array.from({ length: 2_000 }, (_, at) => BigInt(first) + BigInt(at));
+    bed.resolve("a.example", "a.example", many);
+    expect(bed.kernel.state().length).toBeLessThanOrEqual(1_024);
   });
 
   it("remembers the address of a name whose ports only the proxy has to know", () => {
@@ -251,7 +267,7 @@ describe("whatever happens", () => {
         let policy = policies[0]!;
         for (const each of steps) {
           if (each.kind === "pass") {
-            bed.pass(each.seconds, policy, (destination) => (each.inUse & (1 << destination)) !== 0);
+            bed.pass(each.seconds, policy, (destination) => (each.inUse & (1 << Number(destination))) !== 0);
             continue;
           }
           const change =

@@ -1,6 +1,6 @@
 import type { EgressPolicy } from "./egress-policy.js";
 import { difference, learnedElements } from "./elements.js";
-import type { FirewallElement } from "./firewall.js";
+import type { AddressValue, FirewallElement } from "./firewall.js";
 
 /** seconds beyond the time that the answer is good for: clients connect a moment later, and the kernel is to drop nothing before we do */
 const graceS = 30;
@@ -10,7 +10,7 @@ const leastGraceS = 60;
 /** seconds that an address is good for, at least and at most */
 const leastS = 60;
 const mostS = 3_600;
-/** elements of one sandbox, an address without any counted as one; beyond it those that would go first go. Together with those of the entries they can all be exchanged in one change of the firewall. */
+/** elements of one sandbox, an address without any counted as one, those of IPv6 as two, as their keys are long; beyond it those that would go first go. Together with those of the entries they can all be exchanged in one change of the firewall. */
 const maxElements = 2_048;
 /** what is left when some had to go, so that not every answer makes others go */
 const lessElements = 1_792;
@@ -34,11 +34,14 @@ export interface Change {
 /** The addresses that names have resolved to for one sandbox, and what they may therefore be used for. Times are milliseconds since 1970. */
 export class Learned {
   readonly #client: number;
-  readonly #destinations = new Map<number, Destination>();
+  readonly #client6: bigint | null;
+  readonly #destinations = new Map<AddressValue, Destination>();
   #weight = 0;
 
-  constructor(client: number) {
+  /** The sandbox's addresses; without one of IPv6, no destination may be one. */
+  constructor(client: number, client6: bigint | null) {
     this.#client = client;
+    this.#client6 = client6;
   }
 
   get size(): number {
@@ -50,7 +53,7 @@ export class Learned {
     return [...this.#destinations.values()].flatMap(({ elements }) => elements);
   }
 
-  has(destination: number): boolean {
+  has(destination: AddressValue): boolean {
     return this.#destinations.has(destination);
   }
 
@@ -58,11 +61,11 @@ export class Learned {
   add(
     policy: EgressPolicy,
     name: string,
-    answer: { readonly destinations: readonly number[]; readonly ttlS: number },
+    answer: { readonly destinations: readonly AddressValue[]; readonly ttlS: number },
     now: number,
   ): Change {
     const end = now + (Math.min(mostS, Math.max(leastS, answer.ttlS)) + graceS) * 1000;
-    const changed = new Map<number, Destination | null>();
+    const changed = new Map<AddressValue, Destination | null>();
     for (const destination of answer.destinations) {
       const known = this.#destinations.get(destination);
       const names = new Map(known?.names).set(name, Math.max(end, known?.names.get(name) ?? 0));
@@ -74,7 +77,7 @@ export class Learned {
 
   /** Under another policy names may grant something else, or nothing any more. */
   repolicy(policy: EgressPolicy, now: number): Change {
-    const changed = new Map<number, Destination | null>();
+    const changed = new Map<AddressValue, Destination | null>();
     for (const [destination, known] of this.#destinations) {
       const names = new Map([...known.names].filter(([name]) => policy.lookup(name).allowed));
       changed.set(destination, this.#renew(policy, destination, names, now));
@@ -83,8 +86,8 @@ export class Learned {
   }
 
   /** Lets go of what has ended, unless `isInUse` says that a connection to it lives, which keeps it for another while. */
-  expire(policy: EgressPolicy, isInUse: (destination: number) => boolean, now: number): Change {
-    const changed = new Map<number, Destination | null>();
+  expire(policy: EgressPolicy, isInUse: (destination: AddressValue) => boolean, now: number): Change {
+    const changed = new Map<AddressValue, Destination | null>();
     for (const [destination, known] of this.#destinations) {
       const ended = [...known.names].filter(([, end]) => end <= now).map(([name]) => name);
       if (ended.length === 0) continue;
@@ -107,7 +110,7 @@ export class Learned {
   /** What a destination is to become with these names; null without any. */
   #renew(
     policy: EgressPolicy,
-    destination: number,
+    destination: AddressValue,
     names: ReadonlyMap<string, number>,
     now: number,
   ): Destination | null {
@@ -116,14 +119,20 @@ export class Learned {
     const end = Math.max(...names.values());
     const timeoutS = Math.ceil((end - now) / 1000) + kernelGraceS;
     const grants = [...names.keys()].map((name) => policy.grantOf(name));
-    const elements = learnedElements(this.#client, destination, grants, timeoutS);
+    const elements = learnedElements(this.#clientFor(destination), destination, grants, timeoutS);
     const newEndMs = now + timeoutS * 1000;
     const isLonger = known === undefined || dropsEarly(known, end);
     // where only some are new, they may go before those that stay
     return { names, elements, kernelEndMs: isLonger ? newEndMs : Math.min(newEndMs, known.kernelEndMs) };
   }
 
-  #put(changed: Map<number, Destination | null>): Change {
+  #clientFor(destination: AddressValue): AddressValue {
+    if (typeof destination === "number") return this.#client;
+    if (this.#client6 === null) throw new Error("the sandbox has no IPv6");
+    return this.#client6;
+  }
+
+  #put(changed: Map<AddressValue, Destination | null>): Change {
     const before = new Map(
       [...changed.keys()].map((destination) => [destination, this.#destinations.get(destination)]),
     );
@@ -142,7 +151,7 @@ export class Learned {
     };
   }
 
-  #set(destination: number, next: Destination | null): void {
+  #set(destination: AddressValue, next: Destination | null): void {
     this.#weight -= weightOf(this.#destinations.get(destination));
     if (next === null) this.#destinations.delete(destination);
     else this.#destinations.set(destination, next);
@@ -150,7 +159,7 @@ export class Learned {
   }
 
   /** Those that go first, to make room; the newest of all only when nothing else is left. */
-  #tooMany(newest: ReadonlyMap<number, unknown>): number[] {
+  #tooMany(newest: ReadonlyMap<AddressValue, unknown>): AddressValue[] {
     if (this.#weight <= maxElements) return [];
     let over = this.#weight - lessElements;
     const byEnd = [...this.#destinations]
@@ -177,7 +186,9 @@ function dropsEarly({ kernelEndMs }: Destination, end: number): boolean {
 }
 
 function weightOf(destination: Destination | undefined): number {
-  return destination === undefined ? 0 : Math.max(1, destination.elements.length);
+  if (destination === undefined) return 0;
+  const isLarge = destination.elements.some(({ set }) => set.startsWith("learned6"));
+  return Math.max(1, destination.elements.length * (isLarge ? 2 : 1));
 }
 
 /** A time that has to be longer is another element: the kernel changes none that it has. */

@@ -124,6 +124,7 @@ describe("usage()", () => {
     bed.firewall.tracked.set(5, [dns, flow(web, 443, { redirected: true }), flow(web, 53)]);
     expect(await bed.networks.usage(5)).toEqual({
       address,
+      address6: null,
       gateway: "10.200.0.1",
       sent_bytes: 1,
       sent_packets: 2,

@@ -16,10 +16,11 @@ describe("attach()", () => {
     expect(bed.firewall.sets.state()).toEqual(elementsOf("example.org"));
     expect(bed.plane.clients.get(address)).toEqual({
       sandbox: "box",
+      address6: null,
       address,
       spec: { allow: ["example.org"], deny: [] },
     });
-    expect(bed.networks.addressOf(5)).toBe(address);
+    expect(bed.networks.addressesOf(5)).toEqual({ address, address6: null });
   });
 
   it("sets no bandwidth where there is no limit, and a rate of connections where there is", async () => {

@@ -7,14 +7,16 @@ import { clientElements, difference } from "./elements.js";
 import {
   addressNumber,
   addressText,
+  addressValue,
   linkAddress,
+  linkAddress6,
   type Firewall,
   type FirewallElement,
   type Flow,
   type LoggedPacket,
 } from "./firewall.js";
 import { Learned, type Change } from "./learned.js";
-import type { EgressPlane, PlaneEvents } from "./plane.js";
+import type { EgressPlane, PlaneClient, PlaneEvents } from "./plane.js";
 import { parsePolicy } from "./policy.js";
 import type { NetworkLimits, NetworkSettings } from "./settings.js";
 
@@ -28,10 +30,15 @@ export interface Networks {
   change(index: number, settings: NetworkSettings): Promise<void>;
   /** Closes it; idempotent. */
   detach(index: number): Promise<void>;
-  /** The address that a cell has; null where there is no network. */
-  addressOf(index: number): string | null;
+  /** The addresses that a cell has; null where there is no network, or no IPv6. */
+  addressesOf(index: number): LinkAddresses;
   /** null where there is no network. */
   usage(index: number): Promise<NetworkUsage | null>;
+}
+
+export interface LinkAddresses {
+  readonly address: string | null;
+  readonly address6: string | null;
 }
 
 export type NetworkUsage = Omit<NetworkInfo, "allow_net" | "deny_net" | "net_limits">;
@@ -40,13 +47,15 @@ interface Attached {
   readonly index: number;
   readonly sandbox: string;
   readonly address: number;
+  readonly address6: bigint | null;
   policy: EgressPolicy;
   settings: NetworkSettings;
   elements: readonly FirewallElement[];
   learned: Learned;
 }
 
-const icmp = 1;
+/** of both families */
+const icmp: readonly number[] = [1, 58];
 const protocolNames: Readonly<Record<number, "tcp" | "udp">> = { 6: "tcp", 17: "udp" };
 
 /** Keeps firewall and plane in line with what every sandbox may reach. What changes one sandbox's network runs one after another. */
@@ -76,12 +85,13 @@ export class SandboxNetworks implements Networks, PlaneEvents {
   attach(index: number, sandbox: string, settings: NetworkSettings): Promise<void> {
     return this.#inTurn(index, async () => {
       const address = linkAddress(this.#firewall.subnet, index);
+      const address6 = this.#address6(index);
       const policy = this.#parse(settings.policy);
-      const learned = new Learned(address);
-      const attached: Attached = { index, sandbox, address, policy, settings, elements: [], learned };
+      const learned = new Learned(address, address6);
+      const attached: Attached = { index, sandbox, address, address6, policy, settings, elements: [], learned };
       const elements = this.#elements(attached);
       this.#attached.set(index, attached);
-      await this.#plane.set({ sandbox, address: addressText(address), spec: settings.policy });
+      await this.#plane.set(planeClient(attached));
       if (isLimited(settings.limits)) await this.#shape(index, settings.limits);
       await this.#firewall.update([], elements);
       attached.elements = elements;
@@ -111,7 +121,7 @@ export class SandboxNetworks implements Networks, PlaneEvents {
       if (attached === undefined) return;
       await this.#apply({ remove: allElements(attached), add: [] });
       attached.elements = [];
-      attached.learned = new Learned(attached.address);
+      attached.learned = new Learned(attached.address, attached.address6);
       // the next cell of this number has its address, and must not inherit what was tracked
       const [, flows] = await Promise.all([
         this.#plane.remove(addressText(attached.address)),
@@ -123,8 +133,12 @@ export class SandboxNetworks implements Networks, PlaneEvents {
     });
   }
 
-  addressOf(index: number): string {
-    return addressText(linkAddress(this.#firewall.subnet, index));
+  addressesOf(index: number): LinkAddresses & { readonly address: string } {
+    const address6 = this.#address6(index);
+    return {
+      address: addressText(linkAddress(this.#firewall.subnet, index)),
+      address6: address6 === null ? null : addressText(address6),
+    };
   }
 
   async usage(index: number): Promise<NetworkUsage> {
@@ -135,7 +149,7 @@ export class SandboxNetworks implements Networks, PlaneEvents {
       this.#plane.counters(addressText(address)),
     ]);
     return {
-      address: addressText(address),
+      ...this.addressesOf(index),
       gateway: this.#firewall.subnet.gateway,
       sent_bytes: traffic.sentBytes,
       sent_packets: traffic.sentPackets,
@@ -165,7 +179,9 @@ export class SandboxNetworks implements Networks, PlaneEvents {
       const lookup = policy.lookup(name);
       // the policy may have become another one since the resolver asked
       if (!lookup.allowed) throw new SquashError("invalid_request", `Cannot use an answer for ${name}: ${lookup.rule}`);
-      const destinations = answer.addresses.filter((address) => !address.includes(":")).map(addressNumber);
+      const destinations = answer.addresses
+        .map(addressValue)
+        .filter((destination) => typeof destination === "number" || attached.address6 !== null);
       await this.#applyLearned(learned.add(policy, name, { destinations, ttlS: answer.ttlS }, Date.now()));
     });
   }
@@ -199,11 +215,17 @@ export class SandboxNetworks implements Networks, PlaneEvents {
   }
 
   #parse(spec: PolicySpec): EgressPolicy {
-    return parsePolicy(spec, { subnets: [this.#firewall.subnet.cidr] });
+    const { cidr, ipv6 } = this.#firewall.subnet;
+    return parsePolicy(spec, { subnets: ipv6 === null ? [cidr] : [cidr, ipv6.cidr] });
   }
 
-  #elements({ index, address, policy, settings }: Attached): FirewallElement[] {
-    return clientElements({ index, address, policy, connectionsPerS: settings.limits.connectionsPerS });
+  #address6(index: number): bigint | null {
+    const { ipv6 } = this.#firewall.subnet;
+    return ipv6 === null ? null : linkAddress6(ipv6, index);
+  }
+
+  #elements({ index, address, address6, policy, settings }: Attached): FirewallElement[] {
+    return clientElements({ index, address, address6, policy, connectionsPerS: settings.limits.connectionsPerS });
   }
 
   async #shape(index: number, { downKbit, upKbit }: NetworkLimits): Promise<void> {
@@ -234,12 +256,9 @@ export class SandboxNetworks implements Networks, PlaneEvents {
 
   /** What follows when settings have come into force in place of `before`: the plane, what is tracked, the limits. */
   async #follow(attached: Attached, before: NetworkSettings): Promise<void> {
-    const { index, sandbox, address, settings } = attached;
+    const { index, settings } = attached;
     // what the plane has ended meanwhile may be listed still; only what does not pass through it is judged here
-    const [, flows] = await Promise.all([
-      this.#plane.set({ sandbox, address: addressText(address), spec: settings.policy }),
-      this.#firewall.flows(index),
-    ]);
+    const [, flows] = await Promise.all([this.#plane.set(planeClient(attached)), this.#firewall.flows(index)]);
     await this.#firewall.cut(
       index,
       flows.filter((flow) => !this.#isAllowed(attached, flow)),
@@ -277,7 +296,9 @@ export class SandboxNetworks implements Networks, PlaneEvents {
     const protocol = protocolNames[flow.protocol];
     const address = addressText(flow.destination);
     if (protocol === undefined)
-      return flow.protocol === icmp && policy.open && !policy.enforcesNames && policy.acceptsAnswer(address).allowed;
+      return (
+        icmp.includes(flow.protocol) && policy.open && !policy.enforcesNames && policy.acceptsAnswer(address).allowed
+      );
     if (policy.connectByAddress(address, flow.destinationPort, protocol).allowed) return true;
     return (
       policy.enforcesNames &&
@@ -299,7 +320,7 @@ export class SandboxNetworks implements Networks, PlaneEvents {
       name: null,
       address,
       port: name === undefined ? null : port,
-      protocol: name ?? (protocol === icmp ? "icmp" : "other"),
+      protocol: name ?? (icmp.includes(protocol) ? "icmp" : "other"),
       allowed,
       rule,
     });
@@ -311,6 +332,15 @@ export class SandboxNetworks implements Networks, PlaneEvents {
       throw new SquashError("internal", `Cannot find the network of cell ${index}: it has none`);
     return attached;
   }
+}
+
+function planeClient({ sandbox, address, address6, settings }: Attached): PlaneClient {
+  return {
+    sandbox,
+    address: addressText(address),
+    address6: address6 === null ? null : addressText(address6),
+    spec: settings.policy,
+  };
 }
 
 function allElements({ elements, learned }: Attached): FirewallElement[] {

@@ -25,7 +25,7 @@ describe("NoNetworks", () => {
   });
 
   it("knows no address and no figures", async () => {
-    expect(networks.addressOf()).toBeNull();
+    expect(networks.addressesOf()).toEqual({ address: null, address6: null });
     expect(await networks.usage()).toBeNull();
   });
 });

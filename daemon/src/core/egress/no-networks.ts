@@ -1,5 +1,5 @@
 import { SquashError } from "@squash/sdk/errors";
-import type { Networks } from "./networks.js";
+import type { LinkAddresses, Networks } from "./networks.js";
 import type { NetworkSettings } from "./settings.js";
 
 /** Where the operator switched the network off: loopback is all there is. */
@@ -28,8 +28,8 @@ export class NoNetworks implements Networks {
     return Promise.resolve();
   }
 
-  addressOf(): null {
-    return null;
+  addressesOf(): LinkAddresses {
+    return { address: null, address6: null };
   }
 
   usage(): Promise<null> {

@@ -4,8 +4,10 @@ import type { PolicySpec } from "./egress-policy.js";
 /** A sandbox as the resolver and the proxy have to know it. */
 export interface PlaneClient {
   readonly sandbox: string;
-  /** of its link */
+  /** IPv4 address of its link, by which it is called */
   readonly address: string;
+  /** null where it has no IPv6 */
+  readonly address6: string | null;
   readonly spec: PolicySpec;
 }
 

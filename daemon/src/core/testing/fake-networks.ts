@@ -33,13 +33,13 @@ export class FakeNetworks implements Networks {
     this.#machine.networks.delete(index);
   }
 
-  addressOf(index: number): string {
-    return `10.200.0.${index + 2}`;
+  addressesOf(index: number): { address: string; address6: string } {
+    return { address: `10.200.0.${index + 2}`, address6: `fd00::${index + 2}` };
   }
 
   usage(index: number): Promise<NetworkUsage> {
     return Promise.resolve({
-      address: this.addressOf(index),
+      ...this.addressesOf(index),
       gateway: "10.200.0.1",
       sent_bytes: 1,
       sent_packets: 2,

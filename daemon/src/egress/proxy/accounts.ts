@@ -32,12 +32,14 @@ export class Accounts {
   /** Takes in a new connection; null, and the connection is gone, where nobody has its address or somebody too many connections. */
   admit(socket: Socket, kind: "http" | "tls"): Connection | null {
     socket.on("error", () => undefined); // what follows from it hangs on "close"
-    const address = socket.remoteAddress;
-    const client = address === undefined ? undefined : this.#options.find(address);
-    if (address === undefined || client === undefined) {
+    const from = socket.remoteAddress;
+    const client = from === undefined ? undefined : this.#options.find(from);
+    if (client === undefined) {
       resetSocket(socket);
       return null;
     }
+    // a sandbox with two addresses has one account
+    const { address } = client;
     const account = this.#accountOf(address, client.sandbox);
     if (account.connections.size >= this.#options.limit) {
       resetSocket(socket);

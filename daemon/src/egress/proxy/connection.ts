@@ -60,7 +60,7 @@ export class Connection {
     return this.#options.account.sandbox;
   }
 
-  /** the sandbox's */
+  /** the sandbox's, by which it is called */
   get address(): string {
     return this.#options.address;
   }

@@ -34,11 +34,12 @@ afterEach(() => {
 /** Every address but those in `answering` swallows what is sent to it. */
 function dialAll(
   addresses: readonly string[],
-  { connectMs = 60, dialMs = 1_000, answering = "" } = {},
+  { connectMs = 60, dialMs = 1_000, answering = "", ipv6 = false } = {},
 ): Promise<Socket> {
   const flow: Flow = { name: "a.test", address: null };
   return dial(connection, flow, {
-    resolve: () => Promise.resolve(addresses),
+    resolve: (_, family) => Promise.resolve(addresses.filter((each) => each.includes(":") === (family === 6))),
+    ipv6,
     timings: { ...defaultTimings, connect: connectMs, dial: dialMs },
     open: (address) => {
       opened.push(address);
@@ -68,6 +69,15 @@ describe("dial()", () => {
     policy = new FakePolicy(["a.test"], [five[0]!]);
     await dialAll(["::1", "name", ...five], { answering: five[1]! });
     expect(opened).toEqual([five[1]]);
+  });
+
+  it("tries the client's family first, then the other, half of the tries each", async () => {
+    const six = ["2606:2800::1", "2606:2800::2", "2606:2800::3"];
+    await expect(dialAll([...six, ...five], { ipv6: true })).rejects.toMatchObject({ reason: "too slow" });
+    expect(opened).toEqual([...five.slice(0, 2), ...six.slice(0, 2)]);
+    opened = [];
+    await dialAll([...six, five[0]!], { ipv6: true, answering: six[1]! });
+    expect(opened).toEqual([five[0], six[0], six[1]]);
   });
 
   it("asks the policy again when it is connected", async () => {

@@ -1,15 +1,19 @@
-import { isIPv4, type Socket } from "node:net";
+import { isIP, type Socket } from "node:net";
+import type { Family } from "../../core/egress/address.js";
 import type { Connection, Flow } from "./connection.js";
 import type { Timings } from "./timings.js";
 
 const maxLookedAt = 64;
+/** addresses, of all families together */
 const maxTried = 4;
 
-/** The IPv4 addresses of a name. Throws, or gives none, where there are none. */
-export type Resolve = (name: string) => Promise<readonly string[]>;
+/** The addresses of a name, of one family. Throws, or gives none, where there are none. */
+export type Resolve = (name: string, family: Family) => Promise<readonly string[]>;
 
 export interface DialOptions {
   readonly resolve: Resolve;
+  /** whether servers are tried by IPv6 as well */
+  readonly ipv6: boolean;
   readonly timings: Timings;
   /** Starts a connection to an address. */
   readonly open: (address: string) => Socket;
@@ -42,36 +46,72 @@ export class DialFailed extends Error {
 }
 
 /**
- * Connects to a name's addresses, one after the other, of which only those are tried that the policy allows, as it is at that moment.
- * Keeps `flow` up to date for rechecks. Throws `DialRefused` or `DialFailed`.
+ * Connects to a name's addresses, one after the other, of which only those are tried that the policy allows, as it is at that moment; first to
+ * those of the family that the client came by. Keeps `flow` up to date for rechecks. Throws `DialRefused` or `DialFailed`.
  */
 export async function dial(connection: Connection, flow: Flow, options: DialOptions): Promise<Socket> {
-  const { timings } = options;
-  const found = await withDeadline(options.resolve(flow.name), timings.resolve);
-  const addresses = found.filter((address) => isIPv4(address)).slice(0, maxLookedAt);
-  const end = performance.now() + timings.dial;
-  let refused: DialRefused | null = null;
-  let failed: DialFailed | null = null;
+  const attempt: Attempt = { end: performance.now() + options.timings.dial, refused: null, failed: null };
+  const families = familiesOf(connection, options.ipv6);
+  for (const family of families) {
+    const socket = await dialFamily(connection, flow, {
+      ...options,
+      family,
+      tries: maxTried / families.length,
+      attempt,
+    });
+    if (socket !== null) return socket;
+  }
+  throw attempt.failed ?? attempt.refused ?? new DialFailed("no address");
+}
+
+/** What has become of it so far. */
+interface Attempt {
+  /** of all tries, once the first name is resolved */
+  end: number;
+  refused: DialRefused | null;
+  failed: DialFailed | null;
+}
+
+function familiesOf({ client }: Connection, ipv6: boolean): readonly Family[] {
+  if (!ipv6) return [4];
+  return client.remoteFamily === "IPv6" ? [6, 4] : [4, 6];
+}
+
+async function dialFamily(
+  connection: Connection,
+  flow: Flow,
+  options: DialOptions & { readonly family: Family; readonly tries: number; readonly attempt: Attempt },
+): Promise<Socket | null> {
+  const { timings, family, tries, attempt } = options;
+  const before = performance.now();
+  const found = await withDeadline(options.resolve(flow.name, family), timings.resolve).catch((error: unknown) => {
+    if (!(error instanceof DialFailed)) throw error;
+    attempt.failed ??= error;
+    return [];
+  });
+  // resolving has its own time
+  attempt.end += performance.now() - before;
   let tried = 0;
-  for (const address of addresses) {
-    refused = refusal(connection, flow.name, address);
+  for (const address of found.filter((each) => isIP(each) === family).slice(0, maxLookedAt)) {
+    const refused = refusal(connection, flow.name, address);
+    attempt.refused = refused;
     if (refused !== null) continue;
-    const left = Math.min(timings.connect, end - performance.now());
-    if (tried === maxTried || left <= 0) break;
+    const left = Math.min(timings.connect, attempt.end - performance.now());
+    if (tried === tries || left <= 0) break;
     tried += 1;
     flow.address = address;
     try {
       const socket = await connected(options.open(address), left, connection.signal);
-      refused = refusal(connection, flow.name, address); // it may have changed meanwhile
-      if (refused === null) return socket;
+      attempt.refused = refusal(connection, flow.name, address); // it may have changed meanwhile
+      if (attempt.refused === null) return socket;
       socket.destroy();
     } catch (error) {
       if (!(error instanceof DialFailed) || error.reason === "gone") throw error;
-      failed = error;
+      attempt.failed = error;
     }
     flow.address = null;
   }
-  throw failed ?? refused ?? new DialFailed("no address");
+  return null;
 }
 
 function refusal(connection: Connection, name: string, address: string): DialRefused | null {

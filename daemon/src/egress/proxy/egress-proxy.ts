@@ -15,6 +15,8 @@ const backlog = 4096;
 export interface EgressProxyOptions {
   readonly find: FindClient;
   readonly resolve: Resolve;
+  /** whether servers are tried by IPv6 as well; false */
+  readonly ipv6?: boolean;
   readonly audit: Audit;
   /** where servers listen, instead of on 80 and 443; for tests */
   readonly ports?: { readonly http: number; readonly tls: number };
@@ -34,33 +36,36 @@ export class EgressProxy {
   readonly #pool: UpstreamPool;
   readonly #http: Server;
   readonly #tls: Server;
+  /** listeners, each of which hands its connections to one of the two servers */
+  readonly #listeners: Server[] = [];
 
   constructor(options: EgressProxyOptions) {
-    const { find, audit, resolve, ports = { http: 80, tls: 443 } } = options;
+    const { find, audit, resolve, ipv6 = false, ports = { http: 80, tls: 443 } } = options;
     const timings = { ...defaultTimings, ...options.timings };
     this.#find = find;
     this.#accounts = new Accounts({ find, audit, limit: maxConnections });
     this.#pool = new UpstreamPool(timings.idle);
     const admitHttp = (socket: Socket): Connection | null => this.#accounts.admit(socket, "http");
-    this.#http = new HttpProxy({ resolve, timings, pool: this.#pool, port: ports.http }, admitHttp).server;
-    const tls = new TlsProxy({ resolve, timings, port: ports.tls });
+    this.#http = new HttpProxy({ resolve, ipv6, timings, pool: this.#pool, port: ports.http }, admitHttp).server;
+    const tls = new TlsProxy({ resolve, ipv6, timings, port: ports.tls });
     this.#tls = createServer({ allowHalfOpen: true, noDelay: true, ...tcpKeepAlive }, (socket) => {
       const connection = this.#accounts.admit(socket, "tls");
       if (connection !== null) tls.serve(connection);
     });
   }
 
-  /** Starts both listeners on the ports that are asked for, otherwise on ports that the kernel chooses. */
+  /** Listens at an address, on the ports that are asked for, otherwise on ports that the kernel chooses; to be called for each address. */
   async listen(host: string, wanted: ProxyPorts = { httpPort: 0, tlsPort: 0 }): Promise<ProxyPorts> {
     return {
-      httpPort: await listenOn(this.#http, host, wanted.httpPort),
-      tlsPort: await listenOn(this.#tls, host, wanted.tlsPort),
+      httpPort: await this.#listenFor(this.#http, host, wanted.httpPort),
+      tlsPort: await this.#listenFor(this.#tls, host, wanted.tlsPort),
     };
   }
 
   /** Cuts everything. */
   async close(): Promise<void> {
-    const closed = [this.#http, this.#tls].map((server) => new Promise((resolve) => server.close(resolve)));
+    const servers = [this.#http, this.#tls, ...this.#listeners].filter(({ listening }) => listening);
+    const closed = servers.map((server) => new Promise((resolve) => server.close(resolve)));
     this.#accounts.forgetAll();
     this.#pool.forgetAll();
     await Promise.all(closed);
@@ -88,6 +93,16 @@ export class EgressProxy {
 
   counters(address: string): Counters {
     return this.#accounts.counters(address);
+  }
+
+  /** A server listens at one address itself; at others, somebody does for it. */
+  #listenFor(server: Server, host: string, port: number): Promise<number> {
+    if (!server.listening) return listenOn(server, host, port);
+    const listener = createServer({ allowHalfOpen: true, noDelay: true, ...tcpKeepAlive }, (socket) =>
+      server.emit("connection", socket),
+    );
+    this.#listeners.push(listener);
+    return listenOn(listener, host, port);
   }
 }
 

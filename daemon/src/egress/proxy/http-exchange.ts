@@ -17,6 +17,7 @@ const repeatable = new Set(["GET", "HEAD", "OPTIONS"]);
 
 export interface ExchangeOptions {
   readonly resolve: Resolve;
+  readonly ipv6: boolean;
   readonly timings: Timings;
   readonly pool: UpstreamPool;
   /** where servers listen, other than on 80 in tests */

@@ -19,6 +19,7 @@ const alert = {
 
 export interface TlsProxyOptions {
   readonly resolve: Resolve;
+  readonly ipv6: boolean;
   readonly timings: Timings;
   /** where servers listen, other than on 443 in tests */
   readonly port: number;

@@ -1,6 +1,7 @@
 import type { Firewall, FirewallElement, Flow, LinkTraffic, LoggedPacket, Subnet } from "../../core/egress/firewall.js";
 import { FieldWriter } from "../frame.js";
 import type { Host } from "../host.js";
+import { readAddress, writeAddress } from "../wire-address.js";
 import { runNft } from "./nft.js";
 import { renderRuleset, tableName, type RulesetFacts } from "./ruleset.js";
 
@@ -8,6 +9,21 @@ import { renderRuleset, tableName, type RulesetFacts } from "./ruleset.js";
 const kinds = { plain: 0, mark: 1, rate: 2 } as const;
 const maxElements = 8192;
 const maxFlows = 4000;
+
+/** What the ruleset depends on beside the subnet. */
+export type LoadFacts = Omit<RulesetFacts, "subnet" | "gateway" | "ipv6"> & {
+  readonly ports: RulesetFacts["ports"] & { readonly http6: number; readonly tls6: number };
+  /** whether the machine forwards IPv6 only because squashd made it */
+  readonly isClosed6: boolean;
+};
+
+export function rulesetFacts({ cidr, gateway, ipv6 }: Subnet, facts: LoadFacts): RulesetFacts {
+  const { isClosed6, ...rest } = facts;
+  const { http6, tls6 } = facts.ports;
+  const ports = { http: http6, tls: tls6 };
+  const facts6 = ipv6 === null ? null : { subnet: ipv6.cidr, gateway: ipv6.gateway, ports, isClosed: isClosed6 };
+  return { ...rest, subnet: cidr, gateway, ipv6: facts6 };
+}
 
 /** The real firewall: sq-host changes elements, nft loads the ruleset once. */
 export class LinuxFirewall implements Firewall {
@@ -20,9 +36,8 @@ export class LinuxFirewall implements Firewall {
   }
 
   /** Replaces the table of an earlier squashd, with empty sets: until its sandboxes are taken over, nothing passes their links. */
-  async load(facts: Omit<RulesetFacts, "subnet" | "gateway">): Promise<void> {
-    const { cidr, gateway } = this.subnet;
-    await runNft(["-f", "-"], renderRuleset({ ...facts, subnet: cidr, gateway }), "load the firewall's rules");
+  async load(facts: LoadFacts): Promise<void> {
+    await runNft(["-f", "-"], renderRuleset(rulesetFacts(this.subnet, facts)), "load the firewall's rules");
   }
 
   /** Called when somebody has removed the table. Nothing passes any link by then, until `open`. */
@@ -38,6 +53,15 @@ export class LinuxFirewall implements Firewall {
   /** Another program has switched forwarding on for good: what was kept closed is its business now. */
   async openInterfaces(): Promise<void> {
     await runNft(["flush", "set", "inet", tableName, "closed"], "", "open interfaces that others forward by");
+  }
+
+  /** The same for IPv6, where there is any. */
+  async openInterfaces6(): Promise<void> {
+    await runNft(
+      ["flush", "chain", "inet", tableName, "closed6"],
+      "",
+      "open the machine, which others have forward IPv6",
+    );
   }
 
   /** Removes the table and the gateway's address; idempotent. */
@@ -69,7 +93,7 @@ export class LinuxFirewall implements Firewall {
   async flows(index: number): Promise<Flow[]> {
     const fields = await this.#host.request("netFlows", new FieldWriter().u32(index));
     return Array.from({ length: fields.u32() }, () => {
-      const destination = fields.u32();
+      const destination = readAddress(fields);
       const ports = fields.u32();
       const protocol = fields.u32();
       return {
@@ -87,8 +111,7 @@ export class LinuxFirewall implements Firewall {
       const some = flows.slice(at, at + maxFlows);
       const fields = new FieldWriter().u32(index).u32(some.length);
       for (const { destination, sourcePort, destinationPort, protocol } of some)
-        fields
-          .u32(destination)
+        writeAddress(fields, destination)
           .u32(((sourcePort << 16) | destinationPort) >>> 0)
           .u32(protocol);
       await this.#host.request("netCut", fields);

@@ -3,6 +3,8 @@ import { clientElements, learnedElements } from "../../core/egress/elements.js";
 import { marks, modes } from "../../core/egress/firewall.js";
 import { specialRanges } from "../../core/egress/special-ranges.js";
 import { policyOf } from "../../core/egress/testing/ask.js";
+import { parseAddress } from "../../core/egress/address.js";
+import { lengthBlocks, undecided } from "../../core/egress/length-blocks.js";
 import { renderRuleset, type RulesetFacts } from "./ruleset.js";
 
 const facts: RulesetFacts = {
@@ -13,8 +15,15 @@ const facts: RulesetFacts = {
   specialRanges: specialRanges[4],
   connectionLimit: 777,
   closedInterfaces: [],
+  ipv6: {
+    subnet: "fd00:10:200::/64",
+    gateway: "fd00:10:200::1",
+    ports: { http: 1005, tls: 1006 },
+    isClosed: true,
+  },
 };
 const text = renderRuleset(facts);
+const text4 = renderRuleset({ ...facts, ipv6: null });
 
 /** What the braces behind `head` hold. */
 function block(head: string, from = text): string {
@@ -66,13 +75,19 @@ describe("the ruleset", () => {
 
   it("has every set that sandboxes are elements of, of the kind that holds what those hold", () => {
     const entries = Array.from({ length: 33 }, (_, length) => [`0.0.0.0/${length}`, `0.0.0.0/${length}:5/udp`]).flat();
-    const policy = { ...policyOf("a.example", entries.join(" ")) };
+    const entries6 = Array.from({ length: 129 }, (_, length) => [`::/${length}`, `[::]/${length}:5/udp`]).flat();
+    const policies = [entries, entries6.slice(0, 129), entries6.slice(129)].map((list) =>
+      policyOf("a.example", list.join(" ")),
+    );
     const elements = [
-      ...clientElements({ index: 0, address: 1, policy, connectionsPerS: 5 }),
+      ...policies.flatMap((policy) =>
+        clientElements({ index: 0, address: 1, address6: 1n, policy, connectionsPerS: 5 }),
+      ),
+      ...learnedElements(1n, 2n, [{ all: true, ports: [{ port: 5, protocol: "udp", allowed: true }] }], 9),
       ...learnedElements(1, 2, [{ all: true, ports: [{ port: 5, protocol: "udp", allowed: true }] }], 9),
     ];
     const names = new Set(elements.map(({ set }) => set));
-    expect([...names].filter((name) => /^(net|port)/.test(name))).toHaveLength(66);
+    expect([...names].filter((name) => /^(net|port)/.test(name))).toHaveLength(66 + 258);
     for (const { set, mark, timeoutS, rate } of elements) {
       const definition = block(`${mark === undefined ? "set" : "map"} ${set}`);
       expect([set, definition.includes(": mark;")]).toEqual([set, mark !== undefined]);
@@ -87,6 +102,9 @@ describe("the ruleset", () => {
     const maps = all(/meta mark vmap \{ ([^}]*) \}/g);
     const verdicts = `${marks.permitted} : goto permit, ${marks.refused} : goto refuse`;
     for (const map of maps.filter((each) => each.includes("permit"))) expect(map.startsWith(verdicts)).toBe(true);
+    expect(maps.at(-2)).toBe(
+      `${modes.open} : goto open6, ${modes.openNamed} : goto open_named6, ${modes.listed} : goto listed6, ${modes.listedNamed} : goto listed_named6`,
+    );
     expect(maps.at(-1)).toBe(
       `${modes.open} : goto open, ${modes.openNamed} : goto open_named, ${modes.listed} : goto listed, ${modes.listedNamed} : goto listed_named`,
     );
@@ -95,12 +113,18 @@ describe("the ruleset", () => {
   });
 
   it("refuses what nothing has decided on, in every chain that decides", () => {
-    for (const chain of ["gateway", "open", "listed", "listed_named", "own", "decide", "resolvers"])
+    const both = ["open", "listed", "listed_named", "own", "decide", "resolvers"];
+    for (const chain of ["gateway", ...both, ...both.map((name) => `${name}6`)])
       expect([chain, lines(chain).at(-1)]).toEqual([chain, "goto refuse"]);
     expect(lines("spoof").at(-1)).toBe("drop");
     // what is public was sorted out before
-    expect(lines("open_named").at(-1)).toBe("goto permit");
-    expect(lines("open_named").indexOf("ip daddr @special goto refuse")).toBeGreaterThan(-1);
+    for (const [chain, closed] of [
+      ["open_named", "ip daddr @special goto refuse"],
+      ["open_named6", "ip6 daddr @special6 goto refuse"],
+    ] as const) {
+      expect(lines(chain).at(-1)).toBe("goto permit");
+      expect(lines(chain).indexOf(closed)).toBeGreaterThan(-1);
+    }
   });
 });
 
@@ -143,22 +167,111 @@ describe("look-ups by address", () => {
   });
 });
 
+describe("look-ups by address of IPv6", () => {
+  const steps = lines("by_address6").flatMap((line) => {
+    const block = /jump (nets6_\d+)$/.exec(line)?.[1];
+    return block === undefined ? [line] : lines(block);
+  });
+
+  it("have the right mask for each of the 129 lengths, from the most precise to the least precise, ports first", () => {
+    const found = steps.flatMap((line) => {
+      const match =
+        /ip6 saddr \. (?:\(ip6 daddr & ([\da-f:]+)\)|ip6 daddr)( \. meta l4proto \. th dport)? map @(net|port)6_(\d+)/;
+      const [, mask = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", port, kind, length] = match.exec(line) ?? [];
+      return length === undefined ? [] : [[kind, Number(length), port !== undefined, parseAddress(mask)?.value]];
+    });
+    const ones = (1n << 128n) - 1n;
+    const expected = Array.from({ length: 129 }, (_, at) => {
+      const length = 128 - at;
+      const mask = (ones >> BigInt(128 - length)) << BigInt(128 - length);
+      return [
+        ["port", length, true, mask],
+        ["net", length, false, mask],
+      ];
+    });
+    expect(found).toEqual(expected.flat());
+  });
+
+  it("change no mark that has become a verdict", () => {
+    const open = `meta mark & ${undecided} == ${undecided} `;
+    for (const line of steps)
+      if (line.includes("@net6_") || line.includes("mark set 3")) expect(line.startsWith(open)).toBe(true);
+    for (const chain of chains.filter((name) => /^(nets|ports)6_/.test(name))) {
+      const found = lines(chain).map((line) => /@(net|port)6_|return/.exec(line)?.[0] ?? line);
+      const one = chain.startsWith("nets") ? ["@port6_", "@net6_", "return"] : ["@port6_", "return"];
+      expect(found.length % one.length).toBe(one.length - 1);
+      expect(found).toEqual(found.map((_, at) => one[at % one.length]));
+    }
+    for (const { bit } of lengthBlocks) expect(text).toContain(`meta mark & ${bit} == ${bit} jump nets6_`);
+  });
+
+  it("meet each special range behind the entries of its length, and before those of a shorter one", () => {
+    for (const range of specialRanges[6]) {
+      const length = Number(range.split("/")[1]);
+      const at = steps.findIndex((line) => / ip6 daddr \{ ([^}]*) \}/.exec(line)?.[1]?.split(", ").includes(range));
+      expect([range, at > -1]).toEqual([range, true]);
+      expect(at).toBeGreaterThan(steps.findIndex((line) => line.endsWith(`@net6_${length}`)));
+      if (length > 0) expect(at).toBeLessThan(steps.findIndex((line) => line.endsWith(`@port6_${length - 1}`)));
+    }
+    expect(block("set special6")).toContain(specialRanges[6].join(", "));
+  });
+
+  it("of resolvers are by port only", () => {
+    const blocks = lines("resolvers6").flatMap((line) => /jump (ports6_\d+)$/.exec(line)?.[1] ?? []);
+    const found = blocks.flatMap((name) => lines(name));
+    expect(found.filter((line) => line.includes("@net"))).toEqual([]);
+    expect(found.filter((line) => line.includes("@port6_"))).toHaveLength(129);
+  });
+});
+
+describe("without IPv6", () => {
+  it("there is nothing of it, and what a link sends is dropped as forged", () => {
+    expect(text4).not.toMatch(/6_|ip6|chain \w*6 |ipv6/);
+    expect(lines("spoof", text4)).toEqual([
+      "type filter hook prerouting priority raw; policy accept;",
+      "meta iifgroup != 21329 accept",
+      "iifname . ip saddr @links accept",
+      "drop",
+    ]);
+  });
+
+  it("IPv4 is decided in the same way", () => {
+    for (const chain of ["by_address", "resolvers", "open", "open_named", "listed", "listed_named", "own", "gateway"])
+      expect(lines(chain, text4)).toEqual(lines(chain));
+    expect(lines("decide", text4)).toEqual(lines("decide").filter((line) => line !== "meta nfproto ipv6 goto decide6"));
+  });
+});
+
 describe("facts", () => {
   it("are where they belong", () => {
     expect(lines("to_squashd").filter((line) => line.includes("dnat"))).toEqual([
       "ip daddr 10.200.0.1 udp dport 53 dnat ip to 10.200.0.1:1001",
       "ip daddr 10.200.0.1 tcp dport 53 dnat ip to 10.200.0.1:1002",
-      "ip saddr @proxied tcp dport 80 dnat ip to 10.200.0.1:1003",
-      "ip saddr @proxied tcp dport 443 dnat ip to 10.200.0.1:1004",
+      "meta nfproto ipv4 iifname @proxied tcp dport 80 dnat ip to 10.200.0.1:1003",
+      "meta nfproto ipv4 iifname @proxied tcp dport 443 dnat ip to 10.200.0.1:1004",
+      "meta nfproto ipv6 iifname @proxied tcp dport 80 dnat ip6 to [fd00:10:200::1]:1005",
+      "meta nfproto ipv6 iifname @proxied tcp dport 443 dnat ip6 to [fd00:10:200::1]:1006",
     ]);
     expect(lines("decide")).toContain("ip daddr 10.200.0.0/14 goto refuse");
-    expect(lines("decide")).toContain("add @tracked { ip saddr ct count over 777 } goto refuse");
-    expect(lines("own")[0]).toBe("tcp dport 7080 goto refuse");
+    expect(lines("decide")).toContain("add @tracked { iifname ct count over 777 } goto refuse");
+    expect(lines("decide6")).toContain("add @tracked { iifname ct count over 777 } goto refuse");
+    expect(lines("decide6")[0]).toBe("ip6 daddr fd00:10:200::/64 goto refuse");
+    for (const chain of ["own", "own6"]) expect(lines(chain)[0]).toBe("tcp dport 7080 goto refuse");
   });
 
   it("without a port of the API close none", () => {
     const without = renderRuleset({ ...facts, apiPort: null });
     expect(lines("own", without).some((line) => line.startsWith("tcp dport"))).toBe(false);
+  });
+
+  it("close the machine to others by IPv6 where it forwards for sandboxes only, and let private addresses not out", () => {
+    expect(lines("closed6")).toEqual(["drop"]);
+    const facts6 = facts.ipv6!;
+    expect(block("chain closed6", renderRuleset({ ...facts, ipv6: { ...facts6, isClosed: false } })).trim()).toBe("");
+    const masked = (from: string): boolean =>
+      lines("from_sandboxes", from).some((line) => /ip6 .*masquerade/.test(line));
+    expect(masked(text)).toBe(true);
+    expect(masked(renderRuleset({ ...facts, ipv6: { ...facts6, subnet: "2606:2800::/64" } }))).toBe(false);
   });
 
   it("quote interfaces, which have names of others' choice", () => {

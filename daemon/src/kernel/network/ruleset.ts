@@ -1,4 +1,7 @@
+import { covers, readNetwork } from "../../core/egress/address.js";
 import { marks, modes } from "../../core/egress/firewall.js";
+import { decisionChains, familyIpv4, familyIpv6 } from "./ruleset-decisions.js";
+import { lookups4, lookups6, maps4, maps6 } from "./ruleset-lookups.js";
 
 /** What the static ruleset depends on; nothing of it changes while squashd runs. */
 export interface RulesetFacts {
@@ -16,6 +19,16 @@ export interface RulesetFacts {
   readonly connectionLimit: number;
   /** interfaces that forward what they receive only because squashd made them, which sandboxes alone are to profit by */
   readonly closedInterfaces: readonly string[];
+  /** null where sandboxes have no IPv6; what they send of it is dropped then */
+  readonly ipv6: Facts6 | null;
+}
+
+export interface Facts6 {
+  readonly subnet: string;
+  readonly gateway: string;
+  readonly ports: { readonly http: number; readonly tls: number };
+  /** whether the machine forwards only because squashd made it, which sandboxes alone are to profit by */
+  readonly isClosed: boolean;
 }
 
 /** native/src/link.h has the same number: the group of all links' ends on the host */
@@ -26,18 +39,13 @@ const logGroup = 21_329;
 export const tableName = "squash";
 
 /** Packets carry these between the decision and the redirection, and nothing afterwards. */
-const { permitted, refused } = marks;
+const { permitted } = marks;
 /** of DNS queries, somewhat above the limit that the resolver counts by: see clientLimits in egress/dns/client-states.ts */
 const queryLimit = "limit rate over 50/second burst 50 packets";
-/** the destination is not public; only an entry at least as precise as its special range undoes that */
-const special = 3;
 
 /**
  * The whole firewall of squashd as one text for `nft -f`, which replaces an earlier one in a single transaction. It decides on packets of
  * sandboxes' links only, which it knows by their group. Sandboxes come and go as elements of its sets: see core/egress/elements.ts.
- *
- * Entries by address are hash maps, one for each length of prefix, looked up from the least precise to the most precise, so that the last
- * hit decides. Interval sets would do this in one look-up, but cost a copy of everybody's entries at each change.
  */
 export function renderRuleset(facts: RulesetFacts): string {
   return `table inet ${tableName}
@@ -50,128 +58,86 @@ ${hooks(facts)}
 `;
 }
 
-function sets(facts: RulesetFacts): string {
-  const maps = prefixes().map(
-    (length) => `  map net${length} { type ipv4_addr . ipv4_addr : mark; }
-  map port${length} { type ipv4_addr . ipv4_addr . inet_proto . inet_service : mark; }`,
-  );
-  const elements = facts.specialRanges.join(", ");
-  const names = facts.closedInterfaces.map((name) => JSON.stringify(name)).join(", ");
+function sets({ specialRanges, closedInterfaces, ipv6 }: RulesetFacts): string {
+  const names = closedInterfaces.map((name) => JSON.stringify(name)).join(", ");
   return `  set links { type ifname . ipv4_addr; }
-  set asking { type ipv4_addr; }
-  set proxied { type ipv4_addr; }
-  map mode { type ipv4_addr : mark; }
-  set refused { type ipv4_addr; counter; }
-  set rates { type ipv4_addr; limit rate over 1000/second; }
+  set asking { type ifname; }
+  set proxied { type ifname; }
+  map mode { type ifname : mark; }
+  set refused { type ifname; counter; }
+  set rates { type ifname; limit rate over 1000/second; }
   map learned { type ipv4_addr . ipv4_addr : mark; flags timeout; }
   map learned_port { type ipv4_addr . ipv4_addr . inet_proto . inet_service : mark; flags timeout; }
-  set tracked { type ipv4_addr; size 65536; flags dynamic; }
-  set noisy { type ipv4_addr; size 65536; flags dynamic, timeout; timeout 1m; }
-  set queries { type ipv4_addr; size 65536; flags dynamic, timeout; timeout 1m; }
-  set special { type ipv4_addr; flags interval; auto-merge; elements = { ${elements} }; }
+  set tracked { type ifname; size 65536; flags dynamic; }
+  set noisy { type ifname; size 65536; flags dynamic, timeout; timeout 1m; }
+  set queries { type ifname; size 65536; flags dynamic, timeout; timeout 1m; }
+  set special { type ipv4_addr; flags interval; auto-merge; elements = { ${specialRanges.join(", ")} }; }
   set closed { type ifname;${names === "" ? "" : ` elements = { ${names} };`} }
-${maps.join("\n")}`;
+${maps4()}${ipv6 === null ? "" : `\n${maps6()}`}`;
 }
 
 function decisions(facts: RulesetFacts): string {
-  const { gateway, subnet, apiPort, connectionLimit } = facts;
-  const api = apiPort === null ? "" : `    tcp dport ${apiPort} goto refuse\n`;
-  const nets = levels(facts, (length) => [netLookup(length), portLookup(length)]);
-  const ports = levels(facts, (length) => [portLookup(length)]);
-  const decided = `meta mark vmap { ${permitted} : goto permit, ${refused} : goto refuse, ${special} : goto refuse }`;
-  const lookUpAll = `meta l4proto { tcp, udp } jump by_address
-    ${decided}`;
-  // to other resolvers only where an entry names that very port, and no more precise one denies the address
-  const noResolvers = "meta l4proto { tcp, udp } th dport { 53, 853 } goto resolvers";
-  // where no entry has decided: addresses of the host's own, and what routes lead nowhere
-  const publicOnly = `fib daddr type != unicast goto refuse
-    ip daddr @special goto refuse`;
-  const byName = "udp dport 443 goto refuse\n    tcp dport { 80, 443 } accept";
-  const otherProtocols = "meta l4proto != { tcp, udp } goto refuse";
-  const learnedPort = `meta mark set ip saddr . ip daddr . meta l4proto . th dport map @learned_port
-    meta mark vmap { ${permitted} : goto permit, ${refused} : goto refuse }`;
-  const named = [noResolvers, lookUpAll, publicOnly, byName, otherProtocols, learnedPort].join("\n    ");
+  const { gateway, subnet, apiPort, connectionLimit, specialRanges, ipv6 } = facts;
+  const limits = `iifname @rates goto refuse
+    add @tracked { iifname ct count over ${connectionLimit} } goto refuse
+    meta mark set iifname map @mode
+    meta mark vmap`;
+  const chains6 = `
+${lookups6()}
+${decisionChains(familyIpv6, apiPort)}
+  chain decide6 {
+    ip6 daddr ${ipv6?.subnet} goto refuse
+    fib daddr type { local, anycast } goto own6
+    ${limits} { ${modeChains("6")} }
+    goto refuse
+  }`;
   return `  chain permit {
     meta mark set ${permitted}
-    update @noisy { ip saddr limit rate 10/second burst 40 packets } log prefix "allowed" group ${logGroup}
+    update @noisy { iifname limit rate 10/second burst 40 packets } log prefix "allowed" group ${logGroup}
     accept
   }
   chain refuse {
-    ip saddr @refused
-    update @noisy { ip saddr limit rate 10/second burst 40 packets } log prefix "refused" group ${logGroup}
+    iifname @refused
+    update @noisy { iifname limit rate 10/second burst 40 packets } log prefix "refused" group ${logGroup}
     meta mark set 0
     meta l4proto tcp reject with tcp reset
     reject with icmpx admin-prohibited
   }
-  chain by_address {
-${nets}
-  }
-  chain resolvers {
-${ports}
-    meta mark != ${permitted} goto refuse
-    jump by_address
-    meta mark ${permitted} goto permit
-    goto refuse
-  }
+${lookups4(specialRanges)}
   chain flood {
-    ip saddr @refused
+    iifname @refused
     drop
   }
   chain gateway {
-    ip saddr @asking udp dport 53 accept
-    ip saddr @asking tcp dport 53 update @queries { ip saddr ${queryLimit} } goto refuse
-    ip saddr @asking tcp dport 53 accept
+    iifname @asking udp dport 53 accept
+    iifname @asking tcp dport 53 update @queries { iifname ${queryLimit} } goto refuse
+    iifname @asking tcp dport 53 accept
     goto refuse
   }
-  chain open {
-    jump by_address
-    ${decided}
-    ${publicOnly}
-    meta l4proto { tcp, udp } goto permit
-    icmp type echo-request goto permit
-    goto refuse
-  }
-  chain open_named {
-    ${named}
-    goto permit
-  }
-  chain listed {
-    ${noResolvers}
-    ${lookUpAll}
-    goto refuse
-  }
-  chain listed_named {
-    ${named}
-    meta mark set ip saddr . ip daddr map @learned
-    meta mark ${permitted} goto permit
-    goto refuse
-  }
-  chain own {
-${api}    meta l4proto { tcp, udp } meta mark set ip saddr . ip daddr map @net32
-    meta l4proto { tcp, udp } meta mark set ip saddr . ip daddr . meta l4proto . th dport map @port32
-    meta mark ${permitted} goto permit
-    goto refuse
-  }
+${decisionChains(familyIpv4, apiPort)}${ipv6 === null ? "" : chains6}
   chain decide {
-    ip daddr ${gateway} udp dport 53 update @queries { ip saddr ${queryLimit} } goto flood
+    ip daddr ${gateway} udp dport 53 update @queries { iifname ${queryLimit} } goto flood
     ct state established,related accept
-    ct state invalid drop
+    ct state invalid drop${ipv6 === null ? "" : "\n    meta nfproto ipv6 goto decide6"}
     ip daddr ${gateway} goto gateway
     ip daddr ${subnet} goto refuse
     fib daddr type local goto own
-    ip saddr @rates goto refuse
-    add @tracked { ip saddr ct count over ${connectionLimit} } goto refuse
-    meta mark set ip saddr map @mode
-    meta mark vmap { ${modes.open} : goto open, ${modes.openNamed} : goto open_named, ${modes.listed} : goto listed, ${modes.listedNamed} : goto listed_named }
+    ${limits} { ${modeChains("")} }
     goto refuse
   }`;
 }
 
-function hooks({ gateway, subnet, ports }: RulesetFacts): string {
+function modeChains(suffix: "" | "6"): string {
+  const { open, openNamed, listed, listedNamed } = modes;
+  const chains = [`${open} : goto open`, `${openNamed} : goto open_named`, `${listed} : goto listed`];
+  return [...chains, `${listedNamed} : goto listed_named`].map((each) => each + suffix).join(", ");
+}
+
+function hooks({ gateway, subnet, ports, ipv6 }: RulesetFacts): string {
   return `  chain spoof {
     type filter hook prerouting priority raw; policy accept;
     meta iifgroup != ${linkGroup} accept
-    iifname . ip saddr @links accept
+    iifname . ip saddr @links accept${ipv6 === null ? "" : spoof6}
     drop
   }
   chain prerouting {
@@ -186,18 +152,18 @@ function hooks({ gateway, subnet, ports }: RulesetFacts): string {
     ip daddr ${gateway} udp dport 53 dnat ip to ${gateway}:${ports.dnsUdp}
     ip daddr ${gateway} tcp dport 53 dnat ip to ${gateway}:${ports.dnsTcp}
     meta mark ${permitted} accept
-    ip saddr @proxied tcp dport 80 dnat ip to ${gateway}:${ports.http}
-    ip saddr @proxied tcp dport 443 dnat ip to ${gateway}:${ports.tls}
+    meta nfproto ipv4 iifname @proxied tcp dport 80 dnat ip to ${gateway}:${ports.http}
+    meta nfproto ipv4 iifname @proxied tcp dport 443 dnat ip to ${gateway}:${ports.tls}${ipv6 === null ? "" : toSquashd6(ipv6)}
   }
   chain unmark {
     type filter hook prerouting priority -90; policy accept;
     meta iifgroup ${linkGroup} meta mark set 0
-  }
+  }${ipv6 === null ? "" : closed6(ipv6)}
   chain forward {
     type filter hook forward priority filter - 1; policy accept;
     meta oifgroup ${linkGroup} ct state established,related ct direction reply accept
     meta oifgroup ${linkGroup} drop
-    iifname @closed drop
+    meta nfproto ipv4 iifname @closed drop${ipv6 === null ? "" : `\n    meta nfproto ipv6 meta iifgroup != ${linkGroup} jump closed6`}
   }
   chain output {
     type filter hook output priority filter - 1; policy accept;
@@ -208,43 +174,39 @@ function hooks({ gateway, subnet, ports }: RulesetFacts): string {
     type filter hook input priority filter - 1; policy accept;
     meta iifgroup ${linkGroup} accept
     iifname "lo" accept
-    ip daddr ${gateway} drop
+    ip daddr ${gateway} drop${ipv6 === null ? "" : `\n    ip6 daddr ${ipv6.gateway} drop`}
   }
   chain from_sandboxes {
     type nat hook postrouting priority srcnat; policy accept;
-    ip saddr ${subnet} meta oifgroup != ${linkGroup} oifname != "lo" masquerade
+    ip saddr ${subnet} meta oifgroup != ${linkGroup} oifname != "lo" masquerade${ipv6 === null ? "" : masquerade6(ipv6)}
   }`;
 }
 
-function prefixes(): number[] {
-  return Array.from({ length: 33 }, (_, length) => length);
+/**
+ * Of IPv6 only what a plain connection needs: headers between the first and the transport's are for routers and tunnels, and there are no
+ * neighbours to be asked for, nor routers to be announced. Fragments have been put together by now.
+ */
+const spoof6 = `
+    ip6 nexthdr != { tcp, udp, ipv6-icmp } drop
+    icmpv6 type != { destination-unreachable, packet-too-big, time-exceeded, parameter-problem, echo-request } drop
+    iifname . ip6 saddr @links6 accept`;
+
+function toSquashd6({ gateway, ports }: Facts6): string {
+  return `
+    meta nfproto ipv6 iifname @proxied tcp dport 80 dnat ip6 to [${gateway}]:${ports.http}
+    meta nfproto ipv6 iifname @proxied tcp dport 443 dnat ip6 to [${gateway}]:${ports.tls}`;
 }
 
-/** Look-ups from the least precise to the most precise, with the special ranges between them, each at its own precision. */
-function levels({ specialRanges }: RulesetFacts, lookups: (length: number) => readonly string[]): string {
-  return prefixes()
-    .flatMap((length) => {
-      const ranges = specialRanges.filter((range) => range.endsWith(`/${length}`));
-      return [
-        ...(ranges.length === 0 ? [] : [`ip daddr { ${ranges.join(", ")} } meta mark set ${special}`]),
-        ...lookups(length),
-      ];
-    })
-    .map((line) => `    ${line}`)
-    .join("\n");
+/** Forwarding of IPv6 is a matter of the whole machine, not of interfaces as that of IPv4 is. Emptied when it is somebody else's business. */
+function closed6({ isClosed }: Facts6): string {
+  return `
+  chain closed6 {${isClosed ? "\n    drop" : ""}
+  }`;
 }
 
-/** The destination of a packet, as far as a prefix goes. */
-function network(length: number): string {
-  const bits = length === 0 ? 0 : (0xffffffff << (32 - length)) >>> 0;
-  const mask = [24, 16, 8, 0].map((shift) => (bits >>> shift) & 255).join(".");
-  return length === 32 ? "ip daddr" : `(ip daddr & ${mask})`;
-}
-
-function netLookup(length: number): string {
-  return `meta mark set ip saddr . ${network(length)} map @net${length}`;
-}
-
-function portLookup(length: number): string {
-  return `meta mark set ip saddr . ${network(length)} . meta l4proto . th dport map @port${length}`;
+/** Public addresses are routed to the machine by whoever gave them; private ones lead back from nowhere. */
+function masquerade6({ subnet }: Facts6): string {
+  if (!covers(readNetwork("fc00::/7"), readNetwork(subnet))) return "";
+  return `
+    ip6 saddr ${subnet} meta oifgroup != ${linkGroup} oifname != "lo" masquerade`;
 }

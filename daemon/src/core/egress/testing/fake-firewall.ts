@@ -1,5 +1,5 @@
 import type { SquashError } from "@squash/sdk/errors";
-import type { Firewall, FirewallElement, Flow, LinkTraffic, LoggedPacket } from "../firewall.js";
+import type { Firewall, FirewallElement, Flow, LinkTraffic, LoggedPacket, Subnet, Subnet6 } from "../firewall.js";
 import { addressNumber } from "../firewall.js";
 import type { EgressPlane, PlaneClient, PlaneCounters } from "../plane.js";
 import { KernelSets, refusal } from "./kernel-sets.js";
@@ -29,7 +29,7 @@ export class Steps {
 }
 
 export class FakeFirewall implements Firewall {
-  readonly subnet = { cidr: "10.200.0.0/14", base: addressNumber("10.200.0.0"), gateway: "10.200.0.1" };
+  readonly subnet: Subnet;
   readonly sets = new KernelSets();
   /** by index */
   readonly tracked = new Map<number, Flow[]>();
@@ -37,8 +37,9 @@ export class FakeFirewall implements Firewall {
   log: (packet: LoggedPacket) => void = () => undefined;
   readonly #steps: Steps;
 
-  constructor(steps: Steps) {
+  constructor(steps: Steps, ipv6: Subnet6 | null = null) {
     this.#steps = steps;
+    this.subnet = { cidr: "10.200.0.0/14", base: addressNumber("10.200.0.0"), gateway: "10.200.0.1", ipv6 };
   }
 
   update(remove: readonly FirewallElement[], add: readonly FirewallElement[]): Promise<void> {

@@ -1,6 +1,6 @@
 import type { Decision } from "../decision.js";
 import { clientElements } from "../elements.js";
-import { addressNumber, type Flow } from "../firewall.js";
+import { addressNumber, addressValue, type Flow, type Subnet6 } from "../firewall.js";
 import { SandboxNetworks } from "../networks.js";
 import { networkSettings, type NetworkSettings, type NetworkWish } from "../settings.js";
 import { policyOf } from "./ask.js";
@@ -14,14 +14,17 @@ export const web = "93.184.216.34";
 /** The networks of sandboxes on a fake firewall and a fake plane. */
 export class NetworkBed {
   readonly steps = new Steps();
-  readonly firewall = new FakeFirewall(this.steps);
+  readonly firewall: FakeFirewall;
   readonly plane = new FakePlane(this.steps);
   readonly audited: Decision[] = [];
-  readonly networks = new SandboxNetworks({
-    firewall: this.firewall,
-    plane: this.plane,
-    audit: (decision) => this.audited.push(decision),
-  });
+  readonly networks: SandboxNetworks;
+
+  /** With a subnet of IPv6 or without. */
+  constructor(ipv6: Subnet6 | null = null) {
+    this.firewall = new FakeFirewall(this.steps, ipv6);
+    const { firewall, plane } = this;
+    this.networks = new SandboxNetworks({ firewall, plane, audit: (decision) => this.audited.push(decision) });
+  }
 
   /** Attaches the sandbox; its steps are forgotten. */
   async attached(allow: string, more: NetworkWish = {}): Promise<void> {
@@ -42,7 +45,9 @@ export function settings(allow: string, more: NetworkWish = {}): NetworkSettings
 /** What the kernel has for the sandbox when only its policy says so. */
 export function elementsOf(allow: string, deny = "", connectionsPerS: number | null = null): string[] {
   const policy = policyOf(allow, deny);
-  return describeElements(clientElements({ index: 5, address: addressNumber(address), policy, connectionsPerS }));
+  return describeElements(
+    clientElements({ index: 5, address: addressNumber(address), address6: null, policy, connectionsPerS }),
+  );
 }
 
 export function learnedOf(to: string): string {
@@ -51,7 +56,7 @@ export function learnedOf(to: string): string {
 
 export function flow(to: string, port: number, more: Partial<Flow> = {}): Flow {
   return {
-    destination: addressNumber(to),
+    destination: addressValue(to),
     destinationPort: port,
     sourcePort: 40_000,
     protocol: 6,
