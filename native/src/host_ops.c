@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "io.h"
+#include "host_capture.h"
 #include "host_cells.h"
 #include "host_network.h"
 #include "layers.h"
@@ -162,6 +163,7 @@ enum outcome host_operate(struct host *host, const struct frame_header *header, 
   if (header->type == OP_HELLO || host->ready) {
     if (header->type == OP_CELL_MAKE) return op_cell_make(host, header->id, reader, failure);
     if (header->type == OP_CELL_KILL) return op_cell_kill(host, header->id, reader, failure);
+    if (header->type == OP_CAPTURE) return op_capture(host, header->id, reader, failure);
     if (header->type < OP_COUNT && operations[header->type] != NULL) {
       (void)operations[header->type](host, reader, failure);
       return DONE;

@@ -35,6 +35,7 @@ enum operation {
   OP_NET_SHAPE,      /* u32 index, u64 bytes a second to the cell, u64 from it; 0 = unlimited */
   OP_NET_GATE,       /* u32 open: let packets pass the links of all known cells again, or none */
   OP_NET_CLOSE,      /* remove the gateway's address from the host */
+  OP_CAPTURE,        /* image relative to the data dir, u32 count, then u32 index or ~0, upper's mount point or layer's name → u64 bytes */
   OP_COUNT,
   EVENT_CELL_DIED = 0x4001, /* u32 index, u32 pid */
   EVENT_FIREWALL_GONE = 0x4003, /* somebody removed it, and no packet passes any link until OP_NET_GATE */
@@ -51,6 +52,15 @@ struct cell {
   uint64_t deadline;
 };
 
+/* Captures at a time; each is a process. */
+enum { MAX_CAPTURES = 8 };
+
+struct capture_job {
+  bool busy;
+  int report; /* pipe of the process */
+  uint32_t request;
+};
+
 struct host {
   int link, epoll;
   bool ready;
@@ -61,11 +71,12 @@ struct host {
   char run_dir[4096];
   uint32_t killing_count;
   struct cell cells[MAX_CELLS];
+  struct capture_job captures[MAX_CAPTURES];
   struct writer reply;
 };
 
-/* What the event loop watches, besides cells: their tags are numbers, with a bit above where it is the maker. */
-enum event_tag { TAG_LINK = -1, TAG_LOG = -2, TAG_FIREWALL = -3 };
+/* What the event loop watches, besides inits: their tags are numbers of cells. Makers and captures have theirs below one of the last two. */
+enum event_tag { TAG_LINK = -1, TAG_LOG = -2, TAG_FIREWALL = -3, TAG_MAKER = 1, TAG_CAPTURE = 2 };
 
 enum outcome { DONE, LATER };
 
