@@ -17,6 +17,8 @@ import { addMkbase } from "./verbs/mkbase.js";
 import { addModules } from "./verbs/modules.js";
 import { addNet } from "./verbs/net.js";
 import { addRun } from "./verbs/run.js";
+import { addSnapshots } from "./verbs/snapshots.js";
+import { addStack } from "./verbs/stack.js";
 
 const verbs = [
   addCreate,
@@ -26,6 +28,8 @@ const verbs = [
   addInfo,
   addLogs,
   addNet,
+  addSnapshots,
+  addStack,
   addDestroy,
   addModules,
   addMkbase,

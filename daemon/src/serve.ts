@@ -56,6 +56,7 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
     app = await makeApp({
       version,
       sandboxes: daemon.sandboxes,
+      time: daemon.time,
       modules: catalog,
       health: daemon,
       decisions: daemon.decisions,

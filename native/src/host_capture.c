@@ -92,11 +92,19 @@ static int keep_reading_rights(struct failure *failure) {
   return 0;
 }
 
+/* A limit is only lowered: raising it is not everybody's right. */
+static int limit(int resource, rlim_t most, struct failure *failure) {
+  struct rlimit found;
+  if (getrlimit(resource, &found) < 0) return fail(failure, "read resource limit %d", resource);
+  if (found.rlim_max > most) found.rlim_max = most;
+  found.rlim_cur = found.rlim_max;
+  return setrlimit(resource, &found) < 0 ? fail(failure, "set resource limit %d", resource) : 0;
+}
+
 static int confine_capture(int root, struct failure *failure) {
   struct sock_fprog program = {.len = ARRAY_LEN(filter_capture), .filter = (struct sock_filter *)(uintptr_t)filter_capture};
-  const struct rlimit files = {OPEN_FILES, OPEN_FILES}, memory = {memory_limit, memory_limit}, time = {TIME_LIMIT_S, TIME_LIMIT_S};
-  if (setrlimit(RLIMIT_NOFILE, &files) < 0 || setrlimit(RLIMIT_AS, &memory) < 0 || setrlimit(RLIMIT_CPU, &time) < 0)
-    return fail(failure, "limit the capture");
+  if (limit(RLIMIT_NOFILE, OPEN_FILES, failure) < 0 || limit(RLIMIT_AS, memory_limit, failure) < 0) return -1;
+  if (limit(RLIMIT_CPU, TIME_LIMIT_S, failure) < 0) return -1;
   if (fchdir(root) < 0 || chroot(".") < 0) return fail(failure, "confine the capture to the captured files");
   if (keep_reading_rights(failure) < 0) return -1;
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) return fail(failure, "set no_new_privs");

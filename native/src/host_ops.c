@@ -96,7 +96,9 @@ int living_cell(const struct host *host, uint32_t index, pid_t *pid, struct fail
 static int op_root_give(struct host *host, struct reader *reader, struct failure *failure) {
   static struct root_plan plan;
   uint32_t index = read_u32(reader);
-  plan.fresh = read_u32(reader);
+  uint32_t flags = read_u32(reader);
+  plan.fresh = (flags & ROOT_FRESH) != 0;
+  plan.named = (flags & ROOT_NAMED) != 0;
   plan.hostname = read_string(reader, 64);
   plan.upper = read_string(reader, PATH_MAX - 1);
   plan.layer_count = read_u32(reader);

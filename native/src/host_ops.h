@@ -22,7 +22,7 @@ enum operation {
   OP_CELL_KILL,      /* u32 index; answers when nothing of it is left */
   OP_CELL_LIMIT,     /* u32 index, u64 memory bytes, u32 cpu µs per 100 ms, u32 pids */
   OP_CELL_FREEZE,    /* u32 index, u32 frozen */
-  OP_ROOT_GIVE,      /* u32 index, u32 fresh, hostname, upper's mount point, u32 count, layer names, topmost first */
+  OP_ROOT_GIVE,      /* u32 index, u32 flags, hostname, upper's mount point, u32 count, layer names, topmost first */
   OP_UPPER_MOUNT,    /* mount point, image or "", u64 size, u32 index */
   OP_UPPER_UNMOUNT,  /* mount point */
   OP_NETNS_PUBLISH,  /* u32 index, name */
@@ -51,6 +51,9 @@ struct cell {
   uint32_t request; /* that waits for the making or the killing */
   uint64_t deadline;
 };
+
+/* Of OP_ROOT_GIVE: the upper is new; the files that name hosts are to be written. */
+enum root_flags { ROOT_FRESH = 1, ROOT_NAMED = 2 };
 
 /* Captures at a time; each is a process. */
 enum { MAX_CAPTURES = 8 };

@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 
 import { Api, type CallOptions } from "./api.js";
 import { HttpTransport } from "./http-transport.js";
-import type { CreateSandbox, Health, ModuleInfo, SandboxInfo } from "./protocol.js";
+import type { CollectAnswer, CollectRequest, CreateSandbox, Health, ModuleInfo, SandboxInfo } from "./protocol.js";
 import { Sandbox } from "./sandbox.js";
 import type { Transport } from "./transport.js";
 
@@ -79,6 +79,11 @@ export class Client {
   /** A handle on a sandbox that may or may not exist; makes no request. */
   sandbox(id: string): Sandbox {
     return new Sandbox(this.#api, id, { timeoutMs: this.#timeoutMs });
+  }
+
+  /** Removes images of snapshots that no sandbox uses; with `dry_run` only says which. */
+  collect(request: CollectRequest = {}, options: CallOptions = {}): Promise<CollectAnswer> {
+    return this.#api.object({ method: "POST", path: "/v1/gc", body: request, ...options });
   }
 
   /** The daemon's metrics in Prometheus' text format. */

@@ -26,6 +26,7 @@ async function app(options: Partial<AppOptions> = {}): Promise<FastifyInstance> 
   const made = await makeApp({
     version: "1.2.3",
     sandboxes: squashd.sandboxes,
+    time: squashd,
     modules: { list: () => Promise.resolve([{ name: "000-base", size: 1, location: "local", format: "erofs" }]) },
     health: {
       health: () =>

@@ -1,7 +1,7 @@
 import type { Socket } from "node:net";
 import type { ErrorCode } from "@squash/sdk/protocol";
 import Fastify, { type FastifyInstance } from "fastify";
-import type { DecisionLog, HealthSource, ModuleSource, SandboxService } from "../core/service.js";
+import type { DecisionLog, HealthSource, ModuleSource, SandboxService, TimeService } from "../core/service.js";
 import { requireOwnOrigin, requireToken } from "./auth.js";
 import { errorHandler, type ReportBug } from "./errors.js";
 import { watchMethods } from "./methods.js";
@@ -12,11 +12,13 @@ import { metricsRoutes, type MetricsSource } from "./routes/metrics.js";
 import { moduleRoutes } from "./routes/modules.js";
 import { networkRoutes } from "./routes/network.js";
 import { sandboxRoutes } from "./routes/sandboxes.js";
+import { timeRoutes } from "./routes/time.js";
 import { namedSchemas } from "./schemas.js";
 
 export interface AppOptions {
   readonly version: string;
   readonly sandboxes: SandboxService;
+  readonly time: TimeService;
   readonly modules: ModuleSource;
   readonly health: HealthSource;
   readonly decisions: DecisionLog;
@@ -82,6 +84,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
         moduleRoutes(scope, options.modules);
         sandboxRoutes(scope, options.sandboxes);
         networkRoutes(scope, options.sandboxes, options.decisions);
+        timeRoutes(scope, options.time);
         done();
       },
       { prefix },
