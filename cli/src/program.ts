@@ -20,6 +20,8 @@ import { addModule } from "./verbs/module.js";
 import { addModules } from "./verbs/modules.js";
 import { addNet } from "./verbs/net.js";
 import { addRun } from "./verbs/run.js";
+import { addSnapshots } from "./verbs/snapshots.js";
+import { addStack } from "./verbs/stack.js";
 
 const verbs = [
   addCreate,
@@ -29,6 +31,8 @@ const verbs = [
   addInfo,
   addLogs,
   addNet,
+  addSnapshots,
+  addStack,
   addDestroy,
   addModules,
   addModule,

@@ -10,6 +10,8 @@ import { startReaper } from "./core/reaper.js";
 import { Recovery } from "./core/recovery.js";
 import { Sandboxes } from "./core/sandboxes.js";
 import type { ModuleStore } from "./core/modules.js";
+import { SnapshotImages } from "./core/snapshot-images.js";
+import { timeTravel, type TimeTravel } from "./core/time-travel.js";
 import type { Gauges } from "./core/service.js";
 import { LinuxKernel } from "./kernel/kernel.js";
 import { lockNetwork } from "./kernel/network/lock.js";
@@ -36,6 +38,7 @@ export interface DaemonOptions {
 /** Everything of squashd but its HTTP surface: started, it has recovered what an earlier one left. */
 export class Daemon {
   readonly sandboxes: Sandboxes;
+  readonly time: TimeTravel;
   readonly gauges: Gauges;
   readonly decisions: DecisionLog;
   readonly #options: DaemonOptions;
@@ -48,10 +51,18 @@ export class Daemon {
 
   private constructor(
     options: DaemonOptions,
-    parts: { kernel: LinuxKernel; sandboxes: Sandboxes; cells: Cells; layers: Layers; network: DaemonNetwork },
+    parts: {
+      kernel: LinuxKernel;
+      sandboxes: Sandboxes;
+      time: TimeTravel;
+      cells: Cells;
+      layers: Layers;
+      network: DaemonNetwork;
+    },
   ) {
     this.#options = options;
     this.sandboxes = parts.sandboxes;
+    this.time = parts.time;
     this.#kernel = parts.kernel;
     this.#cells = parts.cells;
     this.#layers = parts.layers;
@@ -93,19 +104,22 @@ export class Daemon {
     const layers = new Layers(kernel, { lingerMs: layerLingerMs });
     network = await DaemonNetwork.start(kernel.firewall, { ...options, lock });
     const parts = { kernel, store, catalog: options.catalog, layers, cells, networks: network.networks };
-    const sandboxes = new Sandboxes(parts, {
+    const images = new SnapshotImages(store, () => sandboxes.all());
+    const sandboxes: Sandboxes = new Sandboxes(parts, {
       maxSandboxes: config.maxSandboxes,
       upperLimitBytes: config.upperLimitMb * 1_048_576,
       upperBackend: config.upperBackend,
       emit,
+      forgotten: (released) => images.release(released),
     });
-    const recovery = new Recovery(parts, sandboxes, emit);
+    const recovery = new Recovery(parts, sandboxes, { images, emit });
     kernel.onCellDeath((index, pid) => {
       recovery.cellDied(index, pid).catch((error: unknown) => emit({ type: "cell.failed", error: String(error) }));
     });
     await recovery.run();
     cells.fill();
-    return new Daemon(options, { kernel, sandboxes, cells, layers, network });
+    const time = timeTravel(parts, sandboxes, { images, emit });
+    return new Daemon(options, { kernel, sandboxes, time, cells, layers, network });
   }
 
   async health(): Promise<Health> {

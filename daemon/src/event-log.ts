@@ -23,6 +23,7 @@ export function logEvents(log: Logger): Emit {
       case "sandbox.recovered":
         log.info(facts, type);
         break;
+      case "leftover":
       case "sandbox.died":
       case "cell.failed":
       case "host.restarted":

@@ -130,6 +130,7 @@ export class Metrics {
         this.#decisions.inc({ kind: event.kind, verdict: event.allowed ? "allowed" : "refused" });
         break;
       case "cell.made":
+      case "leftover":
       case "sandbox.died":
       case "record.damaged":
         break;

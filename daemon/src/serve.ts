@@ -68,6 +68,7 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
     app = await makeApp({
       version,
       sandboxes: daemon.sandboxes,
+      time: daemon.time,
       modules,
       jobs: modules.jobs,
       health: daemon,

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
+#include "../src/capture.h"
 #include "../src/frame.h"
 #include "../src/host_cells.h"
 #include "../src/host_network.h"
@@ -39,6 +40,19 @@ static ssize_t check_messages(int fd, const void *bytes, size_t size, int flags,
   errno = EBADF;
   return -1;
 }
+
+int64_t capture(const struct captured_root *roots, uint32_t count, int file, struct failure *failure) {
+  (void)roots;
+  (void)count;
+  (void)file;
+  (void)failure;
+  return 0;
+}
+
+/* No process is started, so that a request that makes sense ends there. */
+#define fork() ((pid_t)-1)
+#include "../src/host_capture.c"
+#undef fork
 
 int network_open(struct network *network, uint32_t subnet, struct failure *failure) {
   (void)failure;

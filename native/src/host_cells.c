@@ -13,7 +13,7 @@
 enum { KILL_TIMEOUT_MS = 10000 };
 
 static int watch(const struct host *host, int fd, uint32_t index, bool is_report) {
-  struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uint64_t)index | (is_report ? 1ULL << 32 : 0)};
+  struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uint64_t)index | (is_report ? (uint64_t)TAG_MAKER << 32 : 0)};
   return epoll_ctl(host->epoll, EPOLL_CTL_ADD, fd, &event);
 }
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "io.h"
+#include "host_capture.h"
 #include "host_cells.h"
 #include "host_network.h"
 #include "layers.h"
@@ -97,7 +98,9 @@ int living_cell(const struct host *host, uint32_t index, pid_t *pid, struct fail
 static int op_root_give(struct host *host, struct reader *reader, struct failure *failure) {
   static struct root_plan plan;
   uint32_t index = read_u32(reader);
-  plan.fresh = read_u32(reader);
+  uint32_t flags = read_u32(reader);
+  plan.fresh = (flags & ROOT_FRESH) != 0;
+  plan.named = (flags & ROOT_NAMED) != 0;
   plan.hostname = read_string(reader, 64);
   plan.upper = read_string(reader, PATH_MAX - 1);
   plan.layer_count = read_u32(reader);
@@ -164,6 +167,7 @@ enum outcome host_operate(struct host *host, const struct frame_header *header, 
   if (header->type == OP_HELLO || host->ready) {
     if (header->type == OP_CELL_MAKE) return op_cell_make(host, header->id, reader, failure);
     if (header->type == OP_CELL_KILL) return op_cell_kill(host, header->id, reader, failure);
+    if (header->type == OP_CAPTURE) return op_capture(host, header->id, reader, failure);
     if (header->type < OP_COUNT && operations[header->type] != NULL) {
       (void)operations[header->type](host, reader, failure);
       return DONE;

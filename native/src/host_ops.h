@@ -22,7 +22,7 @@ enum operation {
   OP_CELL_KILL,      /* u32 index; answers when nothing of it is left */
   OP_CELL_LIMIT,     /* u32 index, u64 memory bytes, u32 cpu µs per 100 ms, u32 pids */
   OP_CELL_FREEZE,    /* u32 index, u32 frozen */
-  OP_ROOT_GIVE,      /* u32 index, u32 fresh, hostname, upper's mount point, u32 count, layer names, topmost first */
+  OP_ROOT_GIVE,      /* u32 index, u32 flags, hostname, upper's mount point, u32 count, layer names, topmost first */
   OP_UPPER_MOUNT,    /* mount point, image or "", u64 size, u32 index */
   OP_UPPER_UNMOUNT,  /* mount point */
   OP_NETNS_PUBLISH,  /* u32 index, name */
@@ -35,6 +35,7 @@ enum operation {
   OP_NET_SHAPE,      /* u32 index, u64 bytes a second to the cell, u64 from it; 0 = unlimited */
   OP_NET_GATE,       /* u32 open: let packets pass the links of all known cells again, or none */
   OP_NET_CLOSE,      /* remove the gateway's addresses from the host */
+  OP_CAPTURE,        /* image relative to the data dir, u32 count, then u32 index or ~0, upper's mount point or layer's name → u64 bytes */
   OP_COUNT,
   EVENT_CELL_DIED = 0x4001, /* u32 index, u32 pid */
   EVENT_FIREWALL_GONE = 0x4003, /* somebody removed it, and no packet passes any link until OP_NET_GATE */
@@ -51,6 +52,18 @@ struct cell {
   uint64_t deadline;
 };
 
+/* Of OP_ROOT_GIVE: the upper is new; the files that name hosts are to be written. */
+enum root_flags { ROOT_FRESH = 1, ROOT_NAMED = 2 };
+
+/* Captures at a time; each is a process. */
+enum { MAX_CAPTURES = 8 };
+
+struct capture_job {
+  bool busy;
+  int report; /* pipe of the process */
+  uint32_t request;
+};
+
 struct host {
   int link, epoll;
   bool ready;
@@ -61,11 +74,12 @@ struct host {
   char run_dir[4096];
   uint32_t killing_count;
   struct cell cells[MAX_CELLS];
+  struct capture_job captures[MAX_CAPTURES];
   struct writer reply;
 };
 
-/* What the event loop watches, besides cells: their tags are numbers, with a bit above where it is the maker. */
-enum event_tag { TAG_LINK = -1, TAG_LOG = -2, TAG_FIREWALL = -3 };
+/* What the event loop watches, besides inits: their tags are numbers of cells. Makers and captures have theirs below one of the last two. */
+enum event_tag { TAG_LINK = -1, TAG_LOG = -2, TAG_FIREWALL = -3, TAG_MAKER = 1, TAG_CAPTURE = 2 };
 
 enum outcome { DONE, LATER };
 

@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 
 #include "frame.h"
+#include "host_capture.h"
 #include "host_ops.h"
 #include "io.h"
 
@@ -56,7 +57,9 @@ static void serve(void) {
         host_packets_logged(&host);
       } else if (tag == (uint64_t)TAG_FIREWALL) {
         host_firewall_changed(&host);
-      } else if ((tag >> 32) != 0) {
+      } else if (tag >> 32 == TAG_CAPTURE) {
+        host_captured(&host, (uint32_t)tag);
+      } else if (tag >> 32 == TAG_MAKER) {
         host_cell_made(&host, (uint32_t)tag);
       } else {
         host_cell_died(&host, (uint32_t)tag);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/fsuid.h>
 #include <sys/mount.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/vfs.h>
@@ -46,12 +47,14 @@ static int attach_layers(const struct root_plan *plan, int userns, char *lower, 
  * A detached overlay. Its parts are attached below a tmpfs at /t only while it is made, and go in one stroke: the overlay holds references
  * of its own. Works alike on every kernel since 5.19, where passing the parts as descriptors needs 6.13.
  */
-static int make_overlay(int own_mounts, int host_mounts, const struct root_plan *plan, int userns, struct failure *failure) {
+static int make_overlay(int own_mounts, int host_mounts, const struct root_plan *plan, int userns, struct stat *root,
+                        struct failure *failure) {
   char lower[2048], options[3072];
   AUTO_CLOSE int upper = upper_copy(own_mounts, host_mounts, plan->upper, failure);
   if (upper < 0) return -1;
   if (mkdir("/t/u", 0755) < 0 || mkdir("/t/m", 0755) < 0) return fail(failure, "make mount points");
   if (mount_attach(upper, "/t/u", failure) < 0 || attach_layers(plan, userns, lower, sizeof(lower), failure) < 0) return -1;
+  if (stat("/t/0", root) < 0) return fail(failure, "look at the topmost layer");
   (void)format(options, sizeof(options),
                "lowerdir=%s,upperdir=/t/u/data,workdir=/t/u/work,index=off,metacopy=off,redirect_dir=off", lower);
   if (mount("overlay", "/t/m", "overlay", MS_NODEV | MS_NOSUID, options) < 0) return fail(failure, "mount overlay");
@@ -66,11 +69,12 @@ static int make_overlay(int own_mounts, int host_mounts, const struct root_plan 
   return overlay;
 }
 
-static int stage_overlay(int own_mounts, int host_mounts, const struct root_plan *plan, int userns, struct failure *failure) {
+static int stage_overlay(int own_mounts, int host_mounts, const struct root_plan *plan, int userns, struct stat *root,
+                         struct failure *failure) {
   const struct mount_option small[] = {{"size", "1m"}, {"mode", "0700"}};
   AUTO_CLOSE int scratch = mount_new("tmpfs", small, ARRAY_LEN(small), 0, failure);
   if (scratch < 0 || mount_attach(scratch, "/t", failure) < 0) return -1;
-  int overlay = make_overlay(own_mounts, host_mounts, plan, userns, failure);
+  int overlay = make_overlay(own_mounts, host_mounts, plan, userns, root, failure);
   if (umount2("/t", MNT_DETACH) < 0) _exit(70); /* staying would leak the parts into every later cell */
   return overlay;
 }
@@ -107,11 +111,23 @@ static void write_resolver(int root, uint32_t server) {
   (void)written;
 }
 
+/* Programs take it for the machine's own, so that no two sandboxes may share that of an image or of what they were forked from. */
+static void write_machine_id(int root) {
+  uint8_t random[16];
+  char text[2 * sizeof(random) + 2];
+  if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random)) return;
+  for (size_t i = 0; i < sizeof(random); i++) (void)format(text + 2 * i, 3, "%02x", random[i]);
+  text[2 * sizeof(random)] = '\n';
+  text[2 * sizeof(random) + 1] = '\0';
+  write_small_file(root, "etc/machine-id", text);
+}
+
 static void write_names(int root, const char *hostname) {
   char text[512];
   if (format(text, sizeof(text), "%s\n", hostname) == 0) write_small_file(root, "etc/hostname", text);
   if (format(text, sizeof(text), "127.0.0.1\tlocalhost %s\n::1\tlocalhost ip6-localhost ip6-loopback\n", hostname) == 0)
     write_small_file(root, "etc/hosts", text);
+  write_machine_id(root);
 }
 
 /* In the cell's mount namespace: puts the overlay on top of the old root, moves /proc, /dev and /sys over, and makes it the root. */
@@ -131,17 +147,27 @@ static int swap_root(int overlay, struct failure *failure) {
   return 0;
 }
 
-static int enter_and_swap(int cell_mounts, int overlay, const struct root_plan *plan, struct failure *failure) {
+/* Overlayfs shows the upper's own root directory, which for a new one is nobody's yet. */
+static int copy_attributes(int overlay, const struct stat *root, struct failure *failure) {
+  const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, root->st_mtim};
+  AUTO_CLOSE int directory = openat(overlay, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (directory < 0 || fchown(directory, root->st_uid, root->st_gid) < 0 || fchmod(directory, root->st_mode & 07777) < 0 ||
+      futimens(directory, times) < 0)
+    return fail(failure, "give the root directory its attributes");
+  return 0;
+}
+
+static int enter_and_swap(int cell_mounts, int overlay, const struct root_plan *plan, const struct stat *root, struct failure *failure) {
   if (enter_mounts(cell_mounts, failure) < 0) return -1;
   /* As the cell's root, so that what is made belongs to it; overlayfs itself works with its mounter's rights. */
   (void)setfsgid(plan->uid_base);
   (void)setfsuid(plan->uid_base);
   int result = swap_root(overlay, failure);
-  if (result == 0 && plan->fresh) write_names(overlay, plan->hostname);
-  if (result == 0 && plan->fresh && plan->nameserver != 0) write_resolver(overlay, plan->nameserver);
+  if (result == 0 && plan->named) write_names(overlay, plan->hostname);
+  if (result == 0 && plan->named && plan->nameserver != 0) write_resolver(overlay, plan->nameserver);
   (void)setfsuid(0);
   (void)setfsgid(0);
-  return result;
+  return result == 0 && plan->fresh ? copy_attributes(overlay, root, failure) : result;
 }
 
 static int set_hostname(const struct root_plan *plan, int own_uts, struct failure *failure) {
@@ -159,9 +185,10 @@ int root_give(int own_mounts, int host_mounts, const struct root_plan *plan, str
   AUTO_CLOSE int userns = open_namespace(plan->pid, "user", failure);
   AUTO_CLOSE int cell_mounts = open_namespace(plan->pid, "mnt", failure);
   if (own_uts < 0 || userns < 0 || cell_mounts < 0) return fail(failure, "open namespaces");
-  AUTO_CLOSE int overlay = stage_overlay(own_mounts, host_mounts, plan, userns, failure);
+  struct stat root;
+  AUTO_CLOSE int overlay = stage_overlay(own_mounts, host_mounts, plan, userns, &root, failure);
   if (overlay < 0) return -1;
-  int result = enter_and_swap(cell_mounts, overlay, plan, failure);
+  int result = enter_and_swap(cell_mounts, overlay, plan, &root, failure);
   struct failure back = {0};
   if (enter_mounts(own_mounts, &back) < 0) _exit(70);
   return result < 0 ? -1 : set_hostname(plan, own_uts, failure);

@@ -2,6 +2,7 @@
 #ifndef SQ_ROOT_H
 #define SQ_ROOT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -13,7 +14,8 @@ struct root_plan {
   pid_t pid;            /* the cell's init */
   uint32_t uid_base;    /* host id of its root */
   const char *hostname;
-  uint32_t fresh;       /* whether the upper is new; only then the files in /etc that name hosts are written */
+  bool named;           /* whether the files in /etc that name hosts are to be written: not where the sandbox has had them before */
+  bool fresh;           /* whether the upper is new: it then gets the attributes of the topmost layer's root directory */
   uint32_t nameserver;  /* IPv4, in the host's byte order; 0 where there is no network */
   const char *upper;    /* the upper's mount point on the host */
   const char *layers[MAX_LAYERS]; /* topmost first */

@@ -4,7 +4,16 @@ import { Api, type CallOptions } from "./api.js";
 import { SquashError } from "./errors.js";
 import { HttpTransport } from "./http-transport.js";
 import { jobEvents } from "./job-events.js";
-import type { CreateSandbox, Health, JobInfo, JobRequest, ModuleInfo, SandboxInfo } from "./protocol.js";
+import type {
+  CollectAnswer,
+  CollectRequest,
+  CreateSandbox,
+  Health,
+  JobInfo,
+  JobRequest,
+  ModuleInfo,
+  SandboxInfo,
+} from "./protocol.js";
 import { Sandbox } from "./sandbox.js";
 import type { Transport } from "./transport.js";
 
@@ -168,6 +177,11 @@ export class Client {
   /** A handle on a sandbox that may or may not exist; makes no request. */
   sandbox(id: string): Sandbox {
     return new Sandbox(this.#api, id, { timeoutMs: this.#timeoutMs });
+  }
+
+  /** Removes images of snapshots that no sandbox uses; with `dry_run` only says which. */
+  collect(request: CollectRequest = {}, options: CallOptions = {}): Promise<CollectAnswer> {
+    return this.#api.object({ method: "POST", path: "/v1/gc", body: request, ...options });
   }
 
   /** The daemon's metrics in Prometheus' text format. */

@@ -30,6 +30,20 @@ export const errorStatus = {
   module_invalid: 400,
   /** a stage of the creation failed; nothing of it is left */
   create_failed: 500,
+  /** the stack could not be changed; the old one is back */
+  change_failed: 500,
+  /** commands or processes run, and the request does not say to kill them or to wait; `details` lists them */
+  sandbox_busy: 409,
+  snapshot_not_found: 404,
+  snapshot_exists: 409,
+  /** the sandbox has as many snapshots as it may */
+  snapshot_limit: 409,
+  /** the files could not be captured; nothing of the snapshot is left */
+  snapshot_failed: 500,
+  /** the module is in the stack already */
+  module_active: 409,
+  /** the module is not in the stack */
+  module_not_active: 409,
   /** this squashd has no network for sandboxes */
   network_off: 409,
   /** the command could not be started at all */
@@ -102,7 +116,10 @@ export interface SandboxInfo {
   upper_bytes: number;
   upper_limit_bytes: number;
   snapshots: SnapshotInfo[];
+  /** label of the snapshot that was restored last */
   active_snapshot: string | null;
+  /** the sandbox that it was forked from, as `id` or `id@label` */
+  forked_from: string | null;
   /** cores */
   cpu: number;
   memory_mb: number;
@@ -131,7 +148,77 @@ export interface SandboxInfo {
 export interface SnapshotInfo {
   label: string;
   created: string;
+  /** bytes of its image */
   size: number;
+}
+
+/** Body of `POST /v1/sandboxes/:id/snapshot`. */
+export interface SnapshotRequest {
+  /** as module names; @default the time in UTC, as `20260131-235959` */
+  label?: string;
+}
+
+export interface SnapshotAnswer {
+  snapshot: string;
+  size: number;
+  /** milliseconds for which nothing ran in the sandbox */
+  paused_ms: number;
+}
+
+/** What happens to commands and processes that run when a stack is changed: none survives it. */
+export type RunningPolicy = "refuse" | "kill" | "wait";
+
+/** Common to all requests that change a stack. */
+export interface StackRequest {
+  /** @default "refuse" */
+  running?: RunningPolicy;
+  /** seconds to wait for them, 1–3600; only with `running` "wait"; @default 300 */
+  timeout?: number;
+}
+
+/** Body of `POST /v1/sandboxes/:id/restore`. */
+export interface RestoreRequest extends StackRequest {
+  label: string;
+}
+
+/** Body of `POST /v1/sandboxes/:id/activate` and `…/deactivate`. */
+export interface ModuleRequest extends StackRequest {
+  module: string;
+}
+
+/** Body of `POST /v1/sandboxes/:id/fork`: of `target_id` and `count` one at most. */
+export interface ForkRequest {
+  /** id of the one fork */
+  target_id?: string;
+  /** forks with ids that are made up, 1–100; @default 1 */
+  count?: number;
+  /** label of a snapshot; @default the present */
+  from?: string;
+}
+
+/** One snapshot in the answer of `GET /v1/sandboxes/:id/history`. */
+export interface HistoryEntry extends SnapshotInfo {
+  /** what it was taken after; null at the beginning */
+  parent: string | null;
+  /** module names then, topmost first */
+  layers: string[];
+  /** images that make up its files, its own included */
+  depth: number;
+  /** whether it was restored last */
+  active: boolean;
+}
+
+/** Body of `POST /v1/gc`. */
+export interface CollectRequest {
+  /** only says what would go; @default false */
+  dry_run?: boolean;
+}
+
+export interface CollectAnswer {
+  /** images of snapshots that no sandbox uses */
+  images: string[];
+  /** freed, or to be freed; 0 for a dry run */
+  bytes: number;
 }
 
 /** Body of `POST /v1/sandboxes`. */

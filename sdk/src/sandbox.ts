@@ -1,6 +1,18 @@
 import type { Api, CallOptions } from "./api.js";
 import { isSquashError, SquashError } from "./errors.js";
-import type { ExecRequest, ExecResult, NetworkDecision, NetworkInfo, NetworkRequest, SandboxInfo } from "./protocol.js";
+import type {
+  ExecRequest,
+  ExecResult,
+  ForkRequest,
+  HistoryEntry,
+  NetworkDecision,
+  NetworkInfo,
+  NetworkRequest,
+  SandboxInfo,
+  SnapshotAnswer,
+  SnapshotRequest,
+  StackRequest,
+} from "./protocol.js";
 
 /** How a command runs; `timeout` bounds the command, `deadlineMs` (none by default) the wait for its result. */
 export type ExecOptions = Omit<ExecRequest, "cmd"> & CallOptions;
@@ -57,6 +69,45 @@ export class Sandbox {
   networkLog(options: CallOptions & { readonly limit?: number } = {}): Promise<NetworkDecision[]> {
     const query = options.limit === undefined ? "" : `?limit=${options.limit}`;
     return this.#api.list({ method: "GET", path: `${this.#path}/network/log${query}`, ...this.#bounded(options) });
+  }
+
+  /** Keeps its present files under a label (the time, without one). What runs in it goes on afterwards. Throws `SquashError` "snapshot_exists". */
+  snapshot(request: SnapshotRequest = {}, options: CallOptions = {}): Promise<SnapshotAnswer> {
+    return this.#api.object({ method: "POST", path: `${this.#path}/snapshot`, body: request, ...options });
+  }
+
+  /** Brings files and modules of a snapshot back, exactly. Throws `SquashError` "sandbox_busy" when something runs, unless told what to do. */
+  restore(label: string, stack: StackRequest = {}, options: CallOptions = {}): Promise<SandboxInfo> {
+    return this.#api.object({ method: "POST", path: `${this.#path}/restore`, body: { label, ...stack }, ...options });
+  }
+
+  /** Adds a module to its stack; what was written stays. Throws as `restore` does. */
+  activate(module: string, stack: StackRequest = {}, options: CallOptions = {}): Promise<SandboxInfo> {
+    return this.#api.object({ method: "POST", path: `${this.#path}/activate`, body: { module, ...stack }, ...options });
+  }
+
+  /** Takes a module away; what was written stays. Throws as `restore` does. */
+  deactivate(module: string, stack: StackRequest = {}, options: CallOptions = {}): Promise<SandboxInfo> {
+    const body = { module, ...stack };
+    return this.#api.object({ method: "POST", path: `${this.#path}/deactivate`, body, ...options });
+  }
+
+  /** Creates sandboxes with the same stack, limits, policy and files, of now or of a snapshot: all or none. Returns handles on them. */
+  async fork(request: ForkRequest = {}, options: CallOptions = {}): Promise<Sandbox[]> {
+    const path = `${this.#path}/fork`;
+    const made = await this.#api.list<SandboxInfo>({ method: "POST", path, body: request, ...options });
+    return made.map((created) => new Sandbox(this.#api, created.id, { timeoutMs: this.#timeoutMs, created }));
+  }
+
+  /** Its snapshots, oldest first. */
+  history(options: CallOptions = {}): Promise<HistoryEntry[]> {
+    return this.#api.list({ method: "GET", path: `${this.#path}/history`, ...this.#bounded(options) });
+  }
+
+  /** Forgets a snapshot; those that were taken after it stay whole. Throws `SquashError` "snapshot_not_found". */
+  async deleteSnapshot(label: string, options: CallOptions = {}): Promise<void> {
+    const path = `${this.#path}/snapshots/${encodeURIComponent(label)}`;
+    await this.#api.text({ method: "DELETE", path, ...this.#bounded(options) });
   }
 
   /** Destroys it; returns when nothing of it is left. Throws `SquashError` "sandbox_not_found". */

@@ -13,6 +13,7 @@ export type DomainEvent =
       readonly how: "adopted" | "rebuilt" | "lost" | "failed";
     }
   | { readonly type: "record.damaged"; readonly sandbox: string; readonly error: string }
+  | { readonly type: "leftover"; readonly sandbox: string; readonly error: string }
   | { readonly type: "swept"; readonly what: string; readonly name: string }
   | { readonly type: "host.restarted"; readonly reason: string }
   | { readonly type: "network.decided"; readonly kind: Decision["kind"]; readonly allowed: boolean };

@@ -49,6 +49,11 @@ export class Layers {
     for (const key of keys) await this.#mutex.run(key, () => this.#releaseOne(key));
   }
 
+  /** The key under which an image is, or would be, mounted. */
+  keyOf(image: ModuleImage): string {
+    return layerKey(image);
+  }
+
   /** Counts a user of layers that an earlier squashd mounted. */
   adopt(keys: readonly string[]): void {
     for (const key of keys) this.#users.set(key, (this.#users.get(key) ?? 0) + 1);

@@ -17,8 +17,10 @@ export interface CellLimits {
 }
 
 export interface RootPlan {
-  /** whether the upper is new; only then the host's name is written into it */
+  /** whether the upper is new */
   readonly fresh: boolean;
+  /** whether the host's name is to be written into it, which a sandbox that had its files before has */
+  readonly named: boolean;
   readonly hostname: string;
   /** mount point of the upper on the host */
   readonly upper: string;
@@ -66,6 +68,19 @@ export interface CellUsage {
   readonly oomKills: number;
 }
 
+/** A directory of which an image is captured: the files that a sandbox has written, or a mounted layer. */
+export type CapturedRoot =
+  | { readonly kind: "upper"; readonly path: string; readonly index: number }
+  | { readonly kind: "layer"; readonly key: string };
+
+/** A process in a cell, besides those of squash itself. */
+export interface CellTask {
+  /** on the host */
+  readonly pid: number;
+  /** what it calls itself, which may be anything */
+  readonly name: string;
+}
+
 /** The kernel as the domain sees it. Every method throws `SquashError` and may be repeated after a failure. */
 export interface Kernel {
   makeCell(index: number, options: { readonly nestedUserns: boolean }): Promise<CellProcess>;
@@ -84,6 +99,13 @@ export interface Kernel {
   mountLayer(key: string, image: string, type: "squashfs" | "erofs"): Promise<void>;
   unmountLayer(key: string): Promise<void>;
   mountedLayers(): Promise<string[]>;
+  /**
+   * Writes an erofs image of directories, topmost first, as overlayfs would merge them; `image` is relative to the data directory and must not
+   * exist. Nothing may write to them meanwhile. Returns its size in bytes. What a failure leaves of the image is the caller's to remove.
+   */
+  capture(image: string, roots: readonly CapturedRoot[]): Promise<number>;
+  /** Processes in a cell that are not squash's own; `init` is that of its init. */
+  tasks(index: number, init: number): Promise<CellTask[]>;
   /** Runs a command to its end; `signal` kills its whole tree. */
   run(index: number, command: Command, signal: AbortSignal): Promise<CommandResult>;
   usage(index: number): Promise<CellUsage>;
@@ -105,8 +127,16 @@ export interface SandboxRecord {
   readonly task: string;
   /** module names, topmost first */
   readonly layers: readonly string[];
-  /** keys under which those are mounted, in the same order */
+  /** images of snapshots that lie above those and below the upper, topmost first */
+  readonly snapshots: readonly string[];
+  /** keys under which all of them are mounted, in the order of the stack */
   readonly layerKeys: readonly string[];
+  /** label of the snapshot that was restored last; null for none */
+  readonly restored: string | null;
+  /** label of the snapshot that was taken or restored last: what the next one follows upon */
+  readonly head: string | null;
+  /** the sandbox, and the label if one was named, that it was forked from */
+  readonly forkedFrom: string | null;
   readonly created: string;
   readonly lastActive: string;
   readonly cpu: number;
@@ -115,11 +145,32 @@ export interface SandboxRecord {
   readonly maxLifetimeS: number;
   readonly network: NetworkSettings;
   readonly nestedUserns: boolean;
-  readonly upper: { readonly backend: "tmpfs" | "loop"; readonly limitBytes: number };
+  readonly upper: UpperRecord;
   readonly cell: { readonly index: number; readonly pid: number; readonly startTime: string; readonly bootId: string };
   readonly restarts: number;
   /** what its modules said of how to start programs when it was made */
   readonly defaults?: ImageDefaults;
+}
+
+export interface UpperRecord {
+  readonly backend: "tmpfs" | "loop";
+  readonly limitBytes: number;
+  /** which of the uppers that it has had; a restore makes a new one before the old one goes */
+  readonly generation: number;
+}
+
+/** A moment of a sandbox's files. */
+export interface SnapshotRecord {
+  readonly label: string;
+  /** what came before it in the sandbox's history */
+  readonly parent: string | null;
+  readonly created: string;
+  /** bytes of its own image */
+  readonly size: number;
+  /** its module names then, topmost first */
+  readonly layers: readonly string[];
+  /** images that make up the files above those, topmost first, its own included */
+  readonly images: readonly string[];
 }
 
 /** What a sandbox's directory was found to hold. Without record and damage it is half-made or half-removed. */
@@ -130,18 +181,26 @@ export interface StoredSandbox {
   readonly damage: string | null;
   /** highest `seq` in its log */
   readonly lastSeq: number;
+  /** oldest first */
+  readonly snapshots: readonly SnapshotRecord[];
 }
 
 /** Where sandboxes' files lie and how their metadata is kept. */
 export interface SandboxStore {
   /** Mount point of a sandbox's upper. */
-  upperPath(id: string): string;
+  upperPath(id: string, generation: number): string;
   /** Image file of a sandbox's upper; only for the `loop` backend. */
-  imagePath(id: string): string;
+  imagePath(id: string, generation: number): string;
+  /** Generations of uppers that have a mount point. */
+  upperGenerations(id: string): Promise<number[]>;
+  /** Makes the mount point. Idempotent. */
+  makeUpper(id: string, generation: number): Promise<void>;
+  /** Removes mount point and image file, of which nothing may be mounted. Idempotent. */
+  removeUpper(id: string, generation: number): Promise<void>;
   /** Makes the directories; fails when the sandbox has any already. */
   makeDirectories(id: string): Promise<void>;
   /** Makes the image file for the `loop` backend. */
-  makeImage(id: string, sizeBytes: number): Promise<void>;
+  makeImage(id: string, generation: number, sizeBytes: number): Promise<void>;
   /** Removes the directory; refuses while something is mounted below it. Idempotent. */
   removeDirectories(id: string): Promise<void>;
   /** Atomic: a crash leaves the old or the new record. */
@@ -152,11 +211,19 @@ export interface SandboxStore {
   readLog(id: string): Promise<ExecResult[]>;
   list(): Promise<StoredSandbox[]>;
   /** Whether something is mounted at the upper's place. */
-  isUpperMounted(id: string): Promise<boolean>;
+  isUpperMounted(id: string, generation: number): Promise<boolean>;
   /** Whether there is an image file, which a restart of the machine leaves. */
-  hasImage(id: string): Promise<boolean>;
+  hasImage(id: string, generation: number): Promise<boolean>;
   /** Bytes used in the upper; 0 when that cannot be told. */
-  upperBytes(id: string): Promise<number>;
+  upperBytes(id: string, generation: number): Promise<number>;
+  /** Atomic and durable, as a snapshot that was answered must be. */
+  writeSnapshots(id: string, snapshots: readonly SnapshotRecord[]): Promise<void>;
+  /** Where a snapshot's image lies, relative to the data directory. */
+  snapshotImage(image: string): string;
+  /** Images of all sandboxes' snapshots that are on the disk. */
+  listSnapshotImages(): Promise<string[]>;
+  /** Idempotent. Returns the bytes that it took. */
+  removeSnapshotImage(image: string): Promise<number>;
 }
 
 /** A module's image as found on disk. */

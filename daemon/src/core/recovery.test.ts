@@ -90,7 +90,7 @@ describe("Recovery.run()", () => {
       "netns squash-a",
       "network 0 a open",
       "record a",
-      "upper /sandboxes/a/upper",
+      "upper /sandboxes/a/upper.0",
     ]);
     expect(events.filter((event) => event.type === "swept").map((event) => `${event.what} ${event.name}`)).toEqual([
       "cell 1",

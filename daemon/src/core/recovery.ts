@@ -1,8 +1,9 @@
 import type { Emit } from "./events.js";
 import type { SandboxRecord, StoredSandbox } from "./ports.js";
 import { newSandbox, type Sandbox } from "./sandbox.js";
-import { rebuildStages, sandboxStages, type SandboxDraft, type StageParts } from "./sandbox-stages.js";
+import { planOfRecord, rebuildStages, sandboxStages, type SandboxDraft, type StageParts } from "./sandbox-stages.js";
 import type { Sandboxes } from "./sandboxes.js";
+import type { SnapshotImages } from "./snapshot-images.js";
 import { bringUp, takeDown, type Stage } from "./stages.js";
 
 const deathWindowMs = 60_000;
@@ -12,13 +13,19 @@ const maxDeaths = 3;
 export class Recovery {
   readonly #parts: StageParts;
   readonly #sandboxes: Sandboxes;
+  readonly #images: SnapshotImages;
   readonly #emit: Emit;
   readonly #rebuild: readonly Stage<SandboxDraft>[];
 
-  constructor(parts: StageParts, sandboxes: Sandboxes, emit: Emit) {
+  constructor(
+    parts: StageParts,
+    sandboxes: Sandboxes,
+    options: { readonly images: SnapshotImages; readonly emit: Emit },
+  ) {
     this.#parts = parts;
     this.#sandboxes = sandboxes;
-    this.#emit = emit;
+    this.#images = options.images;
+    this.#emit = options.emit;
     this.#rebuild = rebuildStages(parts);
   }
 
@@ -29,7 +36,7 @@ export class Recovery {
     for (const found of stored) if (found.record !== null) this.#parts.cells.reserve(found.record.cell.index);
     for (const found of stored) {
       if (found.record === null) {
-        if (found.damage !== null) this.#emit({ type: "record.damaged", sandbox: found.id, error: found.damage });
+        if (found.damage !== null) this.#damaged(found.id, found.damage);
         continue;
       }
       const sandbox = this.#restore(found, found.record);
@@ -38,8 +45,11 @@ export class Recovery {
       if (!adopted) dead.push(sandbox);
     }
     await this.#sweep(stored);
+    for (const sandbox of this.#sandboxes.all()) await this.#sweepUppers(sandbox);
     for (const key of await this.#parts.layers.sweep()) this.#emit({ type: "swept", what: "layer", name: key });
     for (const sandbox of dead) await this.#sandboxes.exclusively(sandbox.id, () => this.#revive(sandbox, []));
+    for (const image of (await this.#images.collect()).images)
+      this.#emit({ type: "swept", what: "snapshot", name: image });
   }
 
   /** An init has died without being asked to. What is being done with its sandbox (a creation, an adoption) comes to its end first. */
@@ -56,10 +66,16 @@ export class Recovery {
     });
   }
 
+  #damaged(sandbox: string, error: string): void {
+    this.#images.doubt();
+    this.#emit({ type: "record.damaged", sandbox, error });
+  }
+
   #restore(found: StoredSandbox, record: SandboxRecord): Sandbox {
     const sandbox = newSandbox(found.id, "recovering");
     sandbox.record = record;
     sandbox.lastSeq = found.lastSeq;
+    sandbox.snapshots = found.snapshots;
     sandbox.lastActiveMs = Date.parse(record.lastActive) || Date.now();
     this.#sandboxes.add(sandbox);
     return sandbox;
@@ -69,6 +85,7 @@ export class Recovery {
     const { index, pid, startTime, bootId } = record.cell;
     if (bootId !== this.#parts.kernel.bootId) return false;
     if (!(await this.#parts.kernel.adoptCell(index, { pid, startTime: BigInt(startTime) }))) return false;
+    await this.#parts.kernel.freezeCell(index, false); // a snapshot may have been cut off
     if (!(await this.#attach(sandbox, record))) return false;
     this.#parts.layers.adopt(record.layerKeys);
     sandbox.state = "ready";
@@ -105,14 +122,25 @@ export class Recovery {
     }
   }
 
+  /** Removes uppers that a change of the stack had made, or had not come to remove. */
+  async #sweepUppers({ id, record }: Sandbox): Promise<void> {
+    const { kernel, store } = this.#parts;
+    for (const generation of await store.upperGenerations(id)) {
+      if (record === null || generation === record.upper.generation) continue;
+      await kernel.unmountUpper(store.upperPath(id, generation));
+      await store.removeUpper(id, generation);
+      this.#emit({ type: "swept", what: "upper", name: `${id} ${generation}` });
+    }
+  }
+
   /** Rebuilds a dead sandbox on its upper; `heldLayers` are those that its dead cell is counted as a user of. Must run exclusively. */
   async #revive(sandbox: Sandbox, heldLayers: readonly string[]): Promise<void> {
     const { record } = sandbox;
     if (record === null) return;
     sandbox.state = "recovering";
     for (const running of sandbox.running) running.abort();
-    const { layers: requestedLayers, layerKeys: _, cell, ...rest } = record;
-    const plan = { ...rest, requestedLayers, restarts: record.restarts + 1 };
+    const { cell } = record;
+    const plan = { ...planOfRecord(record), restarts: record.restarts + 1 };
     await takeDown(this.#rebuild, { id: sandbox.id, index: cell.index, layerKeys: heldLayers });
     sandbox.record = { ...record, layerKeys: [] };
     if (!(await this.#hasUpper(record))) {
@@ -140,8 +168,9 @@ export class Recovery {
   }
 
   async #hasUpper(record: SandboxRecord): Promise<boolean> {
-    if (await this.#parts.store.isUpperMounted(record.id)) return true;
-    return record.upper.backend === "loop" && (await this.#parts.store.hasImage(record.id));
+    const { backend, generation } = record.upper;
+    if (await this.#parts.store.isUpperMounted(record.id, generation)) return true;
+    return backend === "loop" && (await this.#parts.store.hasImage(record.id, generation));
   }
 
   #give(sandbox: Sandbox, state: "lost" | "failed", reason: string): void {

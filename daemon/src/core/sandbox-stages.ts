@@ -3,7 +3,7 @@ import type { Layers } from "./layers.js";
 import type { Networks } from "./egress/networks.js";
 import { mergeDefaults, type ImageDefaults } from "./image-defaults.js";
 import { checkStack } from "./module-stack.js";
-import type { Kernel, ModuleCatalog, SandboxRecord, SandboxStore } from "./ports.js";
+import type { Kernel, ModuleCatalog, ModuleImage, RootPlan, SandboxRecord, SandboxStore } from "./ports.js";
 import type { Stage } from "./stages.js";
 import { stackOrder } from "./stack.js";
 
@@ -21,6 +21,8 @@ export interface SandboxDraft {
   layers?: readonly string[];
   defaults?: ImageDefaults | undefined;
   record?: SandboxRecord;
+  /** which of its uppers is meant; absent for all that a leftover has */
+  generation?: number;
 }
 
 /** What a record says before there is a cell. */
@@ -28,6 +30,12 @@ export type SandboxPlan = Omit<SandboxRecord, "layers" | "layerKeys" | "cell"> &
   /** module names as asked for; empty for the default */
   readonly requestedLayers: readonly string[];
 };
+
+/** The plan that a record came from. */
+export function planOfRecord(record: SandboxRecord): SandboxPlan {
+  const { layers: requestedLayers, layerKeys: _, cell: __, defaults: ___, ...rest } = record;
+  return { ...rest, requestedLayers };
+}
 
 export interface StageParts {
   readonly kernel: Kernel;
@@ -54,7 +62,7 @@ export function sandboxStages(parts: StageParts): Stage<SandboxDraft>[] {
     cell(parts, { keepNumber: false }),
     upper(parts),
     limits(parts),
-    root(parts, { fresh: true }),
+    root(parts, { fresh: true, named: true }),
     network(parts),
     record(parts, { keep: false }),
   ];
@@ -67,7 +75,26 @@ export function rebuildStages(parts: StageParts): Stage<SandboxDraft>[] {
     cell(parts, { keepNumber: true }),
     survivingUpper(parts),
     limits(parts),
-    root(parts, { fresh: false }),
+    root(parts, { fresh: false, named: false }),
+    network(parts),
+    record(parts, { keep: true }),
+  ];
+}
+
+/**
+ * What a change of a living sandbox's stack needs, and what goes with the old one. Layers come first: they prove that all images can be
+ * mounted before anything of the old stack is touched.
+ */
+export function stackStages(parts: StageParts, options: { readonly keepUpper: boolean }): Stage<SandboxDraft>[] {
+  return options.keepUpper ? [layers(parts, { fresh: true })] : [layers(parts, { fresh: false }), nextUpper(parts)];
+}
+
+/** What is replaced at once in such a change: everything that holds the old root. The record is the commit point. */
+export function swapStages(parts: StageParts, options: { readonly keepUpper: boolean }): Stage<SandboxDraft>[] {
+  return [
+    cell(parts, { keepNumber: true }),
+    limits(parts),
+    root(parts, { fresh: !options.keepUpper, named: false }),
     network(parts),
     record(parts, { keep: true }),
   ];
@@ -95,18 +122,21 @@ function directories({ store }: StageParts): Stage<SandboxDraft> {
   };
 }
 
-function layers({ catalog, layers: mounted }: StageParts, options: { readonly fresh: boolean }): Stage<SandboxDraft> {
+function layers(
+  { catalog, store, layers: mounted }: StageParts,
+  options: { readonly fresh: boolean },
+): Stage<SandboxDraft> {
   return {
     name: "layers",
     async up(draft) {
-      const requested = planOf(draft).requestedLayers;
+      const { requestedLayers: requested, snapshots } = planOf(draft);
       const names = stackOrder(requested.length > 0 ? requested : await catalog.defaultLayers());
       draft.layers = names; // before they are looked for, so that none is removed meanwhile
-      const images = await Promise.all(names.map((name) => catalog.resolve(name)));
-      draft.defaults = mergeDefaults(images);
-      // a sandbox that there is already was made of modules that went together
-      if (options.fresh) checkStack(images);
-      draft.layerKeys = await mounted.acquire(images);
+      const modules = await Promise.all(names.map((name) => catalog.resolve(name)));
+      draft.defaults = mergeDefaults(modules);
+      // a stack that there was already was made of modules that went together
+      if (options.fresh) checkStack(modules);
+      draft.layerKeys = await mounted.acquire([...snapshots.map((image) => snapshotLayer(store, image)), ...modules]);
     },
     async down(draft) {
       const keys = draft.layerKeys ?? [];
@@ -135,38 +165,64 @@ function cell({ cells }: StageParts, options: { readonly keepNumber: boolean }):
   };
 }
 
-function upper({ kernel, store }: StageParts): Stage<SandboxDraft> {
+function upper(parts: StageParts): Stage<SandboxDraft> {
+  const { kernel, store } = parts;
   return {
     name: "upper",
     async up(draft) {
-      const { backend, limitBytes } = planOf(draft).upper;
-      const image = backend === "loop" ? store.imagePath(draft.id) : null;
-      if (image !== null) await store.makeImage(draft.id, limitBytes);
-      await kernel.mountUpper({
-        path: store.upperPath(draft.id),
-        image,
-        sizeBytes: limitBytes,
-        index: cellOf(draft).index,
-      });
+      await mountNewUpper(parts, draft, cellOf(draft).index);
     },
     async down(draft) {
-      await kernel.unmountUpper(store.upperPath(draft.id));
+      const generations = draft.generation === undefined ? await store.upperGenerations(draft.id) : [draft.generation];
+      for (const generation of generations) await kernel.unmountUpper(store.upperPath(draft.id, generation));
     },
   };
+}
+
+/** A second upper beside the one in use. */
+function nextUpper(parts: StageParts): Stage<SandboxDraft> {
+  const { kernel, store } = parts;
+  return {
+    name: "upper",
+    async up(draft) {
+      if (draft.index === undefined) throw new Error(`sandbox "${draft.id}" has no number`);
+      await store.makeUpper(draft.id, planOf(draft).upper.generation);
+      await mountNewUpper(parts, draft, draft.index);
+    },
+    async down(draft) {
+      const { generation } = planOf(draft).upper;
+      await kernel.unmountUpper(store.upperPath(draft.id, generation));
+      await store.removeUpper(draft.id, generation);
+    },
+  };
+}
+
+async function mountNewUpper({ kernel, store }: StageParts, draft: SandboxDraft, index: number): Promise<void> {
+  const { backend, limitBytes, generation } = planOf(draft).upper;
+  draft.generation = generation;
+  const image = backend === "loop" ? store.imagePath(draft.id, generation) : null;
+  if (image !== null) await store.makeImage(draft.id, generation, limitBytes);
+  await kernel.mountUpper({ path: store.upperPath(draft.id, generation), image, sizeBytes: limitBytes, index });
 }
 
 function survivingUpper({ kernel, store }: StageParts): Stage<SandboxDraft> {
   return {
     name: "upper",
     async up(draft) {
-      if (planOf(draft).upper.backend !== "loop" || (await store.isUpperMounted(draft.id))) return;
-      const image = store.imagePath(draft.id);
-      await kernel.mountUpper({ path: store.upperPath(draft.id), image, sizeBytes: 0, index: cellOf(draft).index });
+      const { backend, generation } = planOf(draft).upper;
+      if (backend !== "loop" || (await store.isUpperMounted(draft.id, generation))) return;
+      const [path, image] = [store.upperPath(draft.id, generation), store.imagePath(draft.id, generation)];
+      await kernel.mountUpper({ path, image, sizeBytes: 0, index: cellOf(draft).index });
     },
     async down() {
       // It holds the sandbox's files, which outlive a failed rebuild.
     },
   };
+}
+
+/** A snapshot's image as a layer. Its name is unique and its content never changes. */
+export function snapshotLayer(store: SandboxStore, image: string): ModuleImage {
+  return { name: `snapshot-${image}`, image: store.snapshotImage(image), format: "erofs", identity: "0" };
 }
 
 function limits({ kernel }: StageParts): Stage<SandboxDraft> {
@@ -183,14 +239,14 @@ function limits({ kernel }: StageParts): Stage<SandboxDraft> {
   };
 }
 
-function root({ kernel, store, cells }: StageParts, options: { readonly fresh: boolean }): Stage<SandboxDraft> {
+function root({ kernel, store, cells }: StageParts, options: Pick<RootPlan, "fresh" | "named">): Stage<SandboxDraft> {
   return {
     name: "root",
     async up(draft) {
       await kernel.giveRoot(cellOf(draft).index, {
-        fresh: options.fresh,
+        ...options,
         hostname: draft.id,
-        upper: store.upperPath(draft.id),
+        upper: store.upperPath(draft.id, planOf(draft).upper.generation),
         layers: draft.layerKeys ?? [],
       });
     },

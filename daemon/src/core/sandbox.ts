@@ -1,6 +1,6 @@
 import type { SandboxInfo, SandboxState } from "@squash/sdk/protocol";
 import { networkWish } from "./egress/settings.js";
-import type { CellUsage, SandboxRecord } from "./ports.js";
+import type { CellUsage, SandboxRecord, SnapshotRecord } from "./ports.js";
 
 /** A sandbox in memory. `record` is null until the creation has reached its commit point. */
 export interface Sandbox {
@@ -9,7 +9,11 @@ export interface Sandbox {
   reason: string | null;
   record: SandboxRecord | null;
   /** what is being brought up, while it is */
-  draft: { readonly cell?: { readonly index: number }; readonly layers?: readonly string[] } | null;
+  draft: {
+    readonly cell?: { readonly index: number };
+    readonly layers?: readonly string[];
+    readonly plan?: { readonly snapshots: readonly string[] };
+  } | null;
   /** highest `seq` given out */
   lastSeq: number;
   /** commands that run now; aborted when the sandbox goes */
@@ -19,6 +23,10 @@ export interface Sandbox {
   earlierOomKills: number;
   /** when its cells died without being asked to, lately */
   readonly deaths: number[];
+  /** oldest first */
+  snapshots: readonly SnapshotRecord[];
+  /** while its stack is being changed: resolves at the end of that; commands wait for it */
+  changing: Promise<void> | null;
 }
 
 export function newSandbox(id: string, state: SandboxState): Sandbox {
@@ -33,6 +41,8 @@ export function newSandbox(id: string, state: SandboxState): Sandbox {
     lastActiveMs: Date.now(),
     earlierOomKills: 0,
     deaths: [],
+    snapshots: [],
+    changing: null,
   };
 }
 
@@ -63,8 +73,9 @@ export function sandboxInfo(sandbox: Sandbox, record: SandboxRecord, facts: Sand
     running: sandbox.running.size,
     upper_bytes: facts.upperBytes,
     upper_limit_bytes: record.upper.limitBytes,
-    snapshots: [],
-    active_snapshot: null,
+    snapshots: sandbox.snapshots.map(({ label, created, size }) => ({ label, created, size })),
+    active_snapshot: record.restored,
+    forked_from: record.forkedFrom,
     cpu: record.cpu,
     memory_mb: record.memoryMb,
     pids: record.pids,

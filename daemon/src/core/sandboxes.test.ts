@@ -45,7 +45,7 @@ describe("create()", () => {
       "netns squash-a",
       "network 0 a open",
       "record a",
-      "upper /sandboxes/a/upper",
+      "upper /sandboxes/a/upper.0",
     ]);
     await sandboxes.destroy("a");
     expect(machine.state()).toEqual([]);

@@ -13,7 +13,7 @@ import type { Emit, OperationEvent } from "./events.js";
 import { execResult, toCommand } from "./exec.js";
 import { execDefaults } from "./image-defaults.js";
 import { KeyedMutex } from "./keyed-mutex.js";
-import type { CellUsage, SandboxRecord } from "./ports.js";
+import type { CellUsage, SandboxRecord, SnapshotRecord } from "./ports.js";
 import { newSandbox, sandboxInfo, type Sandbox } from "./sandbox.js";
 import { sandboxStages, type SandboxDraft, type SandboxPlan, type StageParts } from "./sandbox-stages.js";
 import type { NetworkFigures, SandboxService } from "./service.js";
@@ -24,6 +24,8 @@ export interface SandboxesOptions {
   readonly upperLimitBytes: number;
   readonly upperBackend: "tmpfs" | "loop";
   readonly emit: Emit;
+  /** told of images of snapshots that a sandbox, which is gone, does not need any more */
+  readonly forgotten?: (images: readonly string[]) => Promise<void>;
 }
 
 const figuresAtOnce = 4;
@@ -69,16 +71,22 @@ export class Sandboxes implements SandboxService {
     return counts;
   }
 
-  async create(request: CreateSandbox, signal: AbortSignal): Promise<SandboxInfo> {
+  create(request: CreateSandbox, signal: AbortSignal): Promise<SandboxInfo> {
+    return this.createPlanned(this.#plan(request), signal);
+  }
+
+  /** Creates a sandbox; with snapshots in its stack it begins with their files. */
+  async createPlanned(plan: SandboxPlan, signal: AbortSignal): Promise<SandboxInfo> {
     const start = performance.now();
     const timings: Timings = {};
-    const draft: SandboxDraft = { id: request.id, plan: this.#plan(request) };
-    this.#parts.networks.check(networkSettings(request));
-    const sandbox = this.#reserve(request.id);
+    const { id } = plan;
+    const draft: SandboxDraft = { id, plan };
+    this.#parts.networks.check(plan.network);
+    const sandbox = this.#reserve(id);
     let outcome: OperationEvent["outcome"] = "ok";
     try {
-      return await this.#mutex.run(request.id, async () => {
-        await this.#clearLost(request.id, sandbox);
+      return await this.#mutex.run(id, async () => {
+        await this.#clearLost(id, sandbox);
         sandbox.draft = draft;
         await bringUp(this.#stages, draft, { signal, timings });
         sandbox.record = draft.record ?? null;
@@ -89,13 +97,13 @@ export class Sandboxes implements SandboxService {
       });
     } catch (error) {
       outcome = isSquashError(error) ? error.code : "internal";
-      if (this.#byId.get(request.id) === sandbox && sandbox.state === "creating") this.#byId.delete(request.id);
+      if (this.#byId.get(id) === sandbox && sandbox.state === "creating") this.#byId.delete(id);
       throw error;
     } finally {
       const pooled = draft.cell?.pooled ?? false;
       this.#emit({
         type: "sandbox.create",
-        sandbox: request.id,
+        sandbox: id,
         outcome,
         durationMs: performance.now() - start,
         stages: timings,
@@ -111,11 +119,11 @@ export class Sandboxes implements SandboxService {
   }
 
   async get(id: string): Promise<SandboxInfo> {
-    return this.#info(this.#find(id));
+    return this.#info(this.find(id));
   }
 
   async destroy(id: string): Promise<void> {
-    const sandbox = this.#find(id);
+    const sandbox = this.find(id);
     const start = performance.now();
     const timings: Timings = {};
     let outcome: OperationEvent["outcome"] = "ok";
@@ -136,8 +144,9 @@ export class Sandboxes implements SandboxService {
   }
 
   async exec(id: string, asked: ExecRequest, signal: AbortSignal): Promise<ExecResult> {
-    const sandbox = this.#find(id);
-    const record = this.#mustBeReady(sandbox);
+    const sandbox = this.find(id);
+    while (sandbox.changing !== null) await sandbox.changing;
+    const record = this.mustBeReady(sandbox);
     const request = execDefaults([record], asked);
     const start = performance.now();
     const abort = new AbortController();
@@ -172,12 +181,12 @@ export class Sandboxes implements SandboxService {
   }
 
   async logs(id: string): Promise<ExecResult[]> {
-    this.#find(id);
+    this.find(id);
     return this.#parts.store.readLog(id);
   }
 
   async network(id: string): Promise<NetworkInfo> {
-    const record = this.#mustBeReady(this.#find(id));
+    const record = this.mustBeReady(this.find(id));
     const usage = await this.#parts.networks.usage(record.cell.index);
     if (usage === null) throw networkOff(id);
     return { ...networkWish(record.network), ...usage };
@@ -199,11 +208,11 @@ export class Sandboxes implements SandboxService {
   }
 
   async setNetwork(id: string, request: NetworkRequest): Promise<NetworkInfo> {
-    const sandbox = this.#find(id);
+    const sandbox = this.find(id);
     const network = networkSettings(request);
     this.#parts.networks.check(network);
     await this.#mutex.run(id, async () => {
-      const before = this.#mustBeReady(sandbox);
+      const before = this.mustBeReady(sandbox);
       await this.#parts.networks.change(before.cell.index, network);
       // in force first: a crash in between leaves the stricter or the wider of the two, and the caller without an answer
       sandbox.record = { ...before, network };
@@ -241,7 +250,11 @@ export class Sandboxes implements SandboxService {
       maxLifetimeS: request.max_lifetime_s ?? 0,
       network: networkSettings(request),
       nestedUserns: request.nested_userns ?? false,
-      upper: { backend: this.#options.upperBackend, limitBytes: this.#options.upperLimitBytes },
+      upper: { backend: this.#options.upperBackend, limitBytes: this.#options.upperLimitBytes, generation: 0 },
+      snapshots: [],
+      restored: null,
+      head: null,
+      forkedFrom: null,
       restarts: 0,
     };
   }
@@ -263,7 +276,10 @@ export class Sandboxes implements SandboxService {
       );
     }
     const sandbox = newSandbox(id, "creating");
-    if (existing !== undefined) sandbox.record = existing.record;
+    if (existing !== undefined) {
+      sandbox.record = existing.record;
+      sandbox.snapshots = existing.snapshots;
+    }
     this.#byId.set(id, sandbox);
     return sandbox;
   }
@@ -272,9 +288,12 @@ export class Sandboxes implements SandboxService {
   async #clearLost(id: string, sandbox: Sandbox): Promise<void> {
     if (sandbox.record === null) return;
     const index = sandbox.record.cell.index;
+    const images = imagesOf(sandbox.record, sandbox.snapshots);
     sandbox.record = null;
+    sandbox.snapshots = [];
     const failures = await takeDown(this.#stages, { id, index });
     if (failures[0] !== undefined) throw cannotDestroy(id, failures);
+    await this.#options.forgotten?.(images);
   }
 
   async #destroyNow(sandbox: Sandbox, timings: Timings): Promise<void> {
@@ -282,7 +301,9 @@ export class Sandboxes implements SandboxService {
     const record = sandbox.record;
     sandbox.state = "destroying";
     for (const running of sandbox.running) running.abort();
-    const draft: SandboxDraft = { id: sandbox.id, index: record.cell.index, layerKeys: record.layerKeys };
+    const { id } = sandbox;
+    const { index } = record.cell;
+    const draft: SandboxDraft = { id, index, layerKeys: record.layerKeys, generation: record.upper.generation };
     const failures = await takeDown(this.#stages, draft, timings);
     if (failures.length > 0) {
       // Its record is gone first, so it can only be destroyed again; what is left of it is kept to be taken down then.
@@ -292,6 +313,7 @@ export class Sandboxes implements SandboxService {
       throw cannotDestroy(sandbox.id, failures);
     }
     this.#byId.delete(sandbox.id);
+    await this.#options.forgotten?.(imagesOf(record, sandbox.snapshots));
   }
 
   async #saveActivity(sandbox: Sandbox): Promise<void> {
@@ -302,13 +324,15 @@ export class Sandboxes implements SandboxService {
     await this.#parts.store.writeRecord(sandbox.record);
   }
 
-  #find(id: string): Sandbox {
+  /** Throws `sandbox_not_found`. */
+  find(id: string): Sandbox {
     const sandbox = this.#byId.get(id);
     if (sandbox === undefined) throw notFound(id);
     return sandbox;
   }
 
-  #mustBeReady(sandbox: Sandbox): SandboxRecord {
+  /** Throws `sandbox_not_ready`, `shutting_down`. */
+  mustBeReady(sandbox: Sandbox): SandboxRecord {
     if (this.#closed)
       throw new SquashError("shutting_down", `Cannot use sandbox "${sandbox.id}": squashd is shutting down`);
     if (sandbox.state === "ready" && sandbox.record !== null) return sandbox.record;
@@ -327,12 +351,16 @@ export class Sandboxes implements SandboxService {
     const { kernel, store } = this.#parts;
     const alive = sandbox.state === "ready";
     const [usage, upperBytes] = alive
-      ? await Promise.all([kernel.usage(record.cell.index), store.upperBytes(sandbox.id)])
+      ? await Promise.all([kernel.usage(record.cell.index), store.upperBytes(sandbox.id, record.upper.generation)])
       : [noUsage, 0];
     const addresses = this.#parts.networks.addressesOf(record.cell.index);
     const cgroup = kernel.cgroupPath(record.cell.index);
     return sandboxInfo(sandbox, record, { usage, upperBytes, cgroup, ...addresses });
   }
+}
+
+function imagesOf(record: SandboxRecord, snapshots: readonly SnapshotRecord[]): string[] {
+  return [...record.snapshots, ...snapshots.flatMap(({ images }) => images)];
 }
 
 function notFound(id: string): SquashError {

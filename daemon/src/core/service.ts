@@ -1,16 +1,23 @@
 import type { NetworkUsage } from "./egress/networks.js";
 import type {
+  CollectAnswer,
   CreateSandbox,
   ExecRequest,
   ExecResult,
+  ForkRequest,
   Health,
+  HistoryEntry,
   JobInfo,
   JobRequest,
   ModuleInfo,
+  ModuleRequest,
   NetworkDecision,
   NetworkInfo,
   NetworkRequest,
+  RestoreRequest,
   SandboxInfo,
+  SnapshotAnswer,
+  SnapshotRequest,
 } from "@squash/sdk/protocol";
 
 /** What the HTTP routes need of the domain. Every method throws `SquashError` for what a caller can act on. */
@@ -30,6 +37,22 @@ export interface SandboxService {
   network(id: string): Promise<NetworkInfo>;
   /** Replaces the policy; returns when it is in force and what it does not allow is cut. */
   setNetwork(id: string, request: NetworkRequest): Promise<NetworkInfo>;
+}
+
+/** What the routes about sandboxes' files over time need; core/time-travel.ts has what each does. */
+export interface TimeService {
+  readonly stacks: {
+    activate(id: string, request: ModuleRequest, signal: AbortSignal): Promise<SandboxInfo>;
+    deactivate(id: string, request: ModuleRequest, signal: AbortSignal): Promise<SandboxInfo>;
+    restore(id: string, request: RestoreRequest, signal: AbortSignal): Promise<SandboxInfo>;
+  };
+  readonly snapshots: {
+    take(id: string, request: SnapshotRequest): Promise<SnapshotAnswer>;
+    history(id: string): HistoryEntry[];
+    remove(id: string, label: string): Promise<void>;
+    collect(options: { readonly dryRun: boolean }): Promise<CollectAnswer>;
+  };
+  readonly forks: { fork(id: string, request: ForkRequest, signal: AbortSignal): Promise<SandboxInfo[]> };
 }
 
 /** What the network routes need besides. */

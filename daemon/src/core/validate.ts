@@ -1,5 +1,5 @@
 import { SquashError } from "@squash/sdk/errors";
-import type { CreateSandbox, ExecRequest } from "@squash/sdk/protocol";
+import type { CreateSandbox, ExecRequest, ForkRequest } from "@squash/sdk/protocol";
 
 /** 1–64 of A–Z a–z 0–9 `_` `-`, not starting or ending with `-`. */
 export const idPattern = "^[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62}[A-Za-z0-9_])?$";
@@ -25,6 +25,7 @@ export const bounds = {
   envBytes: 131_072,
   user: 32,
   maxUid: 65_535,
+  forks: 100,
   netEntries: 256,
   netKbit: { min: 64, max: 100_000_000 },
   connectionsPerS: 100_000,
@@ -48,6 +49,13 @@ export function checkCreate(request: CreateSandbox): CreateSandbox {
     throw invalid("id", "must be 1 to 64 letters, digits, _ or -, and neither start nor end with -");
   }
   return { ...request, layers: layersOf(request.layers) };
+}
+
+/** Throws `invalid_request` where a fork is to have a name and there is to be more than one. */
+export function checkFork(request: ForkRequest): ForkRequest {
+  if (request.target_id !== undefined && request.count !== undefined)
+    throw invalid("count", "cannot be said beside target_id, which is the id of the one fork");
+  return request;
 }
 
 function layersOf(layers: CreateSandbox["layers"]): string[] {

@@ -28,6 +28,7 @@ async function app(options: Partial<AppOptions> = {}): Promise<FastifyInstance> 
   const made = await makeApp({
     version: "1.2.3",
     sandboxes: squashd.sandboxes,
+    time: squashd,
     modules: new FakeModules(),
     jobs: new FakeJobs(),
     health: {

@@ -1,7 +1,14 @@
 import type { Socket } from "node:net";
 import type { ErrorCode } from "@squash/sdk/protocol";
 import Fastify, { type FastifyInstance } from "fastify";
-import type { DecisionLog, HealthSource, JobService, ModuleService, SandboxService } from "../core/service.js";
+import type {
+  DecisionLog,
+  HealthSource,
+  JobService,
+  ModuleService,
+  SandboxService,
+  TimeService,
+} from "../core/service.js";
 import { requireOwnOrigin, requireToken } from "./auth.js";
 import { limitBodies } from "./body-deadline.js";
 import { errorHandler, type ReportBug } from "./errors.js";
@@ -14,11 +21,13 @@ import { metricsRoutes, type MetricsSource } from "./routes/metrics.js";
 import { moduleRoutes } from "./routes/modules.js";
 import { networkRoutes } from "./routes/network.js";
 import { sandboxRoutes } from "./routes/sandboxes.js";
+import { timeRoutes } from "./routes/time.js";
 import { namedSchemas } from "./schemas.js";
 
 export interface AppOptions {
   readonly version: string;
   readonly sandboxes: SandboxService;
+  readonly time: TimeService;
   readonly modules: ModuleService;
   readonly jobs: JobService;
   readonly health: HealthSource;
@@ -87,6 +96,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
         jobRoutes(scope, options.jobs);
         sandboxRoutes(scope, options.sandboxes);
         networkRoutes(scope, options.sandboxes, options.decisions);
+        timeRoutes(scope, options.time);
         done();
       },
       { prefix },

@@ -19,6 +19,11 @@ export async function makeDocument(version: string): Promise<string> {
       network: never,
       setNetwork: never,
     },
+    time: {
+      stacks: { activate: never, deactivate: never, restore: never },
+      snapshots: { take: never, history: never, remove: never, collect: never },
+      forks: { fork: never },
+    },
     decisions: { read: never },
     modules: { list: never, get: never, remove: never, put: never, trust: never },
     jobs: { start: never, startFromTar: never, list: never, get: never, watch: never, remove: never },

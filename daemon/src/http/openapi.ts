@@ -18,7 +18,7 @@ export async function collectOpenapi(app: FastifyInstance, version: string): Pro
         },
       },
       security: [{}, { token: [] }],
-      tags: [{ name: "daemon" }, { name: "modules" }, { name: "jobs" }, { name: "sandboxes" }],
+      tags: [{ name: "daemon" }, { name: "modules" }, { name: "jobs" }, { name: "sandboxes" }, { name: "snapshots" }],
     },
     refResolver: {
       buildLocalReference: (json, _base, _fragment, index) =>

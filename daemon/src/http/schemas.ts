@@ -16,6 +16,7 @@ import { jobBody, jobInfo } from "./job-schemas.js";
 import { moduleInfo } from "./module-schemas.js";
 import { allowNet, denyNet, netLimits, networkBody, networkDecision, networkInfo } from "./network-schemas.js";
 import { closed, nullable, time, type Same } from "./schema-parts.js";
+import { timeSchemas } from "./time-schemas.js";
 
 const codes = Object.keys(errorStatus) as ErrorCode[];
 
@@ -59,7 +60,8 @@ export const sandboxInfo = Type.Object(
     upper_bytes: Type.Integer({ description: "bytes used in the writable layer; 0 where unknown" }),
     upper_limit_bytes: Type.Integer(),
     snapshots: Type.Array(snapshotInfo),
-    active_snapshot: nullable(Type.String()),
+    active_snapshot: nullable(Type.String({ description: "label of the snapshot that was restored last" })),
+    forked_from: nullable(Type.String({ description: "the sandbox that it was forked from, as id or id@label" })),
     cpu: Type.Number({ description: "cores" }),
     memory_mb: Type.Integer(),
     pids: Type.Integer({ description: "processes and threads together" }),
@@ -205,4 +207,5 @@ export const namedSchemas = [
   jobBody,
   jobInfo,
   health,
+  ...timeSchemas,
 ];

@@ -63,16 +63,17 @@ export class HostLink {
   }
 
   /** Does one operation. Throws `SquashError` "kernel" with the failing step and its errno in `details`. */
-  request(op: Operation, fields: FieldWriter): Promise<FieldReader> {
+  request(
+    op: Operation,
+    fields: FieldWriter,
+    { timeoutMs = requestTimeoutMs }: { readonly timeoutMs?: number } = {},
+  ): Promise<FieldReader> {
     if (this.#closed) return Promise.reject(new SquashError("kernel", `Cannot do ${op}: sq-host is gone`));
     const id = this.#nextId;
     this.#nextId = id === 0xffffffff ? 1 : id + 1;
     return new Promise((resolve, reject) => {
       /* An sq-host that does not answer is stuck in the kernel; the next one takes over what it left. */
-      const timer = setTimeout(
-        () => this.#abandon(`sq-host did not answer ${op} within ${requestTimeoutMs} ms`),
-        requestTimeoutMs,
-      );
+      const timer = setTimeout(() => this.#abandon(`sq-host did not answer ${op} within ${timeoutMs} ms`), timeoutMs);
       this.#waiting.set(id, { op, resolve, reject, timer });
       this.#link.write(fields.frame(operation[op], id));
     });

@@ -22,7 +22,11 @@ export const operation = {
   netShape: 20,
   netGate: 21,
   netClose: 22,
+  capture: 23,
 } as const;
+
+/** Flags of `rootGive`. */
+export const rootFlag = { fresh: 1, named: 2 } as const;
 
 export type Operation = keyof typeof operation;
 

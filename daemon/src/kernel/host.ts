@@ -60,9 +60,13 @@ export class Host {
     this.#firewallListener = listener;
   }
 
-  async request(op: Operation, fields: FieldWriter): Promise<FieldReader> {
+  async request(
+    op: Operation,
+    fields: FieldWriter,
+    options: { readonly timeoutMs?: number } = {},
+  ): Promise<FieldReader> {
     const link = await this.#link;
-    return link.request(op, fields);
+    return link.request(op, fields, options);
   }
 
   /** Remembers a living cell, so that the next sq-host can be told of it. */

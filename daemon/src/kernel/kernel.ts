@@ -2,8 +2,10 @@ import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
 import type {
+  CapturedRoot,
   CellLimits,
   CellProcess,
+  CellTask,
   CellUsage,
   Command,
   CommandResult,
@@ -22,9 +24,16 @@ import {
 } from "./cgroup.js";
 import type { Subnet } from "../core/egress/firewall.js";
 import { FieldWriter } from "./frame.js";
+import { rootFlag } from "./host-protocol.js";
 import { Host } from "./host.js";
 import { LinuxFirewall } from "./network/firewall.js";
 import { runSession } from "./session.js";
+import { listTasks } from "./tasks.js";
+
+/** native/src/host_capture.c has the same number, in place of a cell's */
+const noCell = 0xffffffff;
+/** as long as native/src/host_capture.c gives it in processor time, and a disk that is slow besides */
+const captureTimeoutMs = 3_600_000;
 
 export interface LinuxKernelOptions {
   readonly binary: string;
@@ -119,7 +128,7 @@ export class LinuxKernel implements Kernel {
   async giveRoot(index: number, plan: RootPlan): Promise<void> {
     const fields = new FieldWriter()
       .u32(index)
-      .u32(plan.fresh ? 1 : 0)
+      .u32((plan.fresh ? rootFlag.fresh : 0) | (plan.named ? rootFlag.named : 0))
       .string(plan.hostname)
       .string(plan.upper)
       .strings(plan.layers);
@@ -158,6 +167,19 @@ export class LinuxKernel implements Kernel {
   async mountedLayers(): Promise<string[]> {
     const fields = await this.#host.request("layerList", new FieldWriter());
     return Array.from({ length: fields.u32() }, () => fields.string());
+  }
+
+  async capture(image: string, roots: readonly CapturedRoot[]): Promise<number> {
+    const fields = new FieldWriter().string(image).u32(roots.length);
+    for (const root of roots) {
+      if (root.kind === "upper") fields.u32(root.index).string(root.path);
+      else fields.u32(noCell).string(root.key);
+    }
+    return Number((await this.#host.request("capture", fields, { timeoutMs: captureTimeoutMs })).u64());
+  }
+
+  tasks(index: number, init: number): Promise<CellTask[]> {
+    return listTasks(cellPath(this.#cgroup, index), init);
   }
 
   run(index: number, command: Command, signal: AbortSignal): Promise<CommandResult> {

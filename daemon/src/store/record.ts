@@ -19,6 +19,7 @@ export function parseRecord(id: string, text: string): SandboxRecord {
     throw damaged(id, "has no cell");
   if (upper?.backend !== "tmpfs" && upper?.backend !== "loop") throw damaged(id, "has no upper");
   if (!Array.isArray(record.network?.policy.deny)) throw damaged(id, "has no network policy");
+  if (!Array.isArray(record.snapshots) || !Number.isInteger(upper.generation)) throw damaged(id, "has no stack");
   return record as SandboxRecord;
 }
 

@@ -1,15 +1,16 @@
-import { mkdir, readFile, readdir, stat, statfs } from "node:fs/promises";
+import { mkdir, readFile, readdir, rm, rmdir, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
 import type { ExecResult } from "@squash/sdk/protocol";
-import type { SandboxRecord, SandboxStore, StoredSandbox } from "../core/ports.js";
+import type { SandboxRecord, SandboxStore, SnapshotRecord, StoredSandbox } from "../core/ports.js";
 import { Disk } from "./disk.js";
 import { parseRecord } from "./record.js";
+import { SnapshotFiles } from "./snapshot-files.js";
 
 /** newest results kept of each sandbox */
 const maxLogs = 1000;
 const folders = [
-  { name: "upper", mode: 0o755 },
+  { name: "upper.0", mode: 0o755 },
   { name: ".meta", mode: 0o700 },
   { name: ".meta/log", mode: 0o700 },
 ];
@@ -19,18 +20,34 @@ export class SandboxFiles implements SandboxStore {
   readonly #root: string;
   readonly #disk = new Disk();
   readonly #makeImage: (path: string, sizeBytes: number) => Promise<void>;
+  readonly #snapshots: SnapshotFiles;
 
   constructor(dataDir: string, makeImage: (path: string, sizeBytes: number) => Promise<void>) {
     this.#root = join(dataDir, "sandboxes");
     this.#makeImage = makeImage;
+    this.#snapshots = new SnapshotFiles(dataDir);
   }
 
-  upperPath(id: string): string {
-    return join(this.#root, id, "upper");
+  upperPath(id: string, generation: number): string {
+    return join(this.#root, id, upperName(generation));
   }
 
-  imagePath(id: string): string {
-    return join(this.#root, id, "upper.img");
+  imagePath(id: string, generation: number): string {
+    return `${this.upperPath(id, generation)}.img`;
+  }
+
+  async upperGenerations(id: string): Promise<number[]> {
+    const names = (await readdir(join(this.#root, id)).catch(ignoreMissing)) ?? [];
+    return names.flatMap((name) => (upperExpression.test(name) ? [Number(name.slice("upper.".length))] : []));
+  }
+
+  async makeUpper(id: string, generation: number): Promise<void> {
+    await mkdir(this.upperPath(id, generation), { recursive: true, mode: 0o755 });
+  }
+
+  async removeUpper(id: string, generation: number): Promise<void> {
+    await rmdir(this.upperPath(id, generation)).catch(ignoreMissing);
+    await rm(this.imagePath(id, generation), { force: true });
   }
 
   /** Fails when there is one: what an earlier sandbox left must never be inherited. */
@@ -38,14 +55,15 @@ export class SandboxFiles implements SandboxStore {
     await this.#disk.run({ kind: "makeTree", path: join(this.#root, id), mode: 0o700, folders });
   }
 
-  async makeImage(id: string, sizeBytes: number): Promise<void> {
-    await this.#makeImage(this.imagePath(id), sizeBytes);
+  async makeImage(id: string, generation: number, sizeBytes: number): Promise<void> {
+    await this.#makeImage(this.imagePath(id, generation), sizeBytes);
   }
 
   async removeDirectories(id: string): Promise<void> {
     const path = join(this.#root, id);
     try {
-      await this.#disk.run({ kind: "removeTree", path, emptyFirst: ["upper"] });
+      const emptyFirst = (await this.upperGenerations(id)).map(upperName);
+      await this.#disk.run({ kind: "removeTree", path, emptyFirst });
     } catch (cause) {
       throw new SquashError("kernel", `Cannot remove "${path}": ${(cause as Error).message}`, { cause });
     }
@@ -85,9 +103,9 @@ export class SandboxFiles implements SandboxStore {
     return Promise.all(entries.filter((entry) => entry.isDirectory()).map((entry) => this.#stored(entry.name)));
   }
 
-  async isUpperMounted(id: string): Promise<boolean> {
+  async isUpperMounted(id: string, generation: number): Promise<boolean> {
     try {
-      const [upper, home] = await Promise.all([stat(this.upperPath(id)), stat(join(this.#root, id))]);
+      const [upper, home] = await Promise.all([stat(this.upperPath(id, generation)), stat(join(this.#root, id))]);
       return upper.dev !== home.dev;
     } catch (error) {
       ignoreMissing(error as NodeJS.ErrnoException);
@@ -95,14 +113,30 @@ export class SandboxFiles implements SandboxStore {
     }
   }
 
-  async hasImage(id: string): Promise<boolean> {
-    return (await stat(this.imagePath(id)).catch(ignoreMissing))?.isFile() ?? false;
+  async hasImage(id: string, generation: number): Promise<boolean> {
+    return (await stat(this.imagePath(id, generation)).catch(ignoreMissing))?.isFile() ?? false;
   }
 
-  async upperBytes(id: string): Promise<number> {
-    if (!(await this.isUpperMounted(id))) return 0;
-    const { blocks, bfree, bsize } = await statfs(this.upperPath(id));
+  async upperBytes(id: string, generation: number): Promise<number> {
+    if (!(await this.isUpperMounted(id, generation))) return 0;
+    const { blocks, bfree, bsize } = await statfs(this.upperPath(id, generation));
     return (blocks - bfree) * bsize;
+  }
+
+  async writeSnapshots(id: string, snapshots: readonly SnapshotRecord[]): Promise<void> {
+    await this.#snapshots.write(this.#snapshotsPath(id), snapshots);
+  }
+
+  snapshotImage(image: string): string {
+    return this.#snapshots.image(image);
+  }
+
+  listSnapshotImages(): Promise<string[]> {
+    return this.#snapshots.listImages();
+  }
+
+  removeSnapshotImage(image: string): Promise<number> {
+    return this.#snapshots.removeImage(image);
   }
 
   async #stored(id: string): Promise<StoredSandbox> {
@@ -110,15 +144,26 @@ export class SandboxFiles implements SandboxStore {
     const last = (await logNames(join(this.#root, id, ".meta", "log"))).at(-1);
     const lastSeq = last === undefined ? 0 : parseInt(last, 10);
     try {
-      return { id, record: text === undefined ? null : parseRecord(id, text), damage: null, lastSeq };
+      const snapshots = await this.#snapshots.read(this.#snapshotsPath(id));
+      return { id, record: text === undefined ? null : parseRecord(id, text), damage: null, lastSeq, snapshots };
     } catch (error) {
-      return { id, record: null, damage: (error as Error).message, lastSeq };
+      return { id, record: null, damage: (error as Error).message, lastSeq, snapshots: [] };
     }
+  }
+
+  #snapshotsPath(id: string): string {
+    return join(this.#root, id, ".meta", "snapshots.json");
   }
 
   #recordPath(id: string): string {
     return join(this.#root, id, ".meta", "sandbox.json");
   }
+}
+
+const upperExpression = /^upper\.\d{1,9}$/;
+
+function upperName(generation: number): string {
+  return `upper.${generation}`;
 }
 
 function logName(seq: number): string {

@@ -85,7 +85,11 @@ describe.skipIf(lacks("root"))("a sandbox's stages", () => {
       maxLifetimeS: 0,
       network: networkSettings({}),
       nestedUserns: false,
-      upper: { backend, limitBytes: 16 * 1_048_576 },
+      upper: { backend, limitBytes: 16 * 1_048_576, generation: 0 },
+      snapshots: [],
+      restored: null,
+      head: null,
+      forkedFrom: null,
       restarts: 0,
     };
   }
@@ -130,7 +134,7 @@ describe.skipIf(lacks("root"))("a sandbox's stages", () => {
       // as after a restart of the machine, which a tmpfs would not have survived
       const dead: SandboxDraft = { id, index, layerKeys: first.layerKeys ?? [] };
       expect(await takeDown(rebuild, dead)).toEqual([]);
-      if (backend === "loop") await parts.kernel.unmountUpper(parts.store.upperPath(id));
+      if (backend === "loop") await parts.kernel.unmountUpper(parts.store.upperPath(id, 0));
       const before = await machine.state();
       expect(await parts.kernel.cellsInCgroups()).toEqual([]);
 
@@ -140,8 +144,8 @@ describe.skipIf(lacks("root"))("a sandbox's stages", () => {
       expect(error).toMatchObject({ code: "create_failed", details: { stage: name } });
       expect(error).not.toHaveProperty("details.leftovers");
       // the upper stays where it was mounted again: the sandbox is not gone
-      const upper = parts.store.upperPath(id);
-      if (await parts.store.isUpperMounted(id))
+      const upper = parts.store.upperPath(id, 0);
+      if (await parts.store.isUpperMounted(id, 0))
         expect(readFileSync(join(upper, "data/root/file"), "utf8")).toBe("kept\n");
       if (backend === "loop") await parts.kernel.unmountUpper(upper);
       expect(await machine.settled(before)).toEqual(before);

@@ -128,7 +128,7 @@ describe.skipIf(lacks("root"))("a root", () => {
     await sandbox.makeCell();
     await machine.kernel.unmountUpper(sandbox.upper);
     await expect(sandbox.giveRoot([base])).rejects.toMatchObject({ code: "kernel" });
-    const plan = { fresh: true, hostname: "x", upper: sandbox.upper, layers: [base] };
+    const plan = { fresh: true, named: true, hostname: "x", upper: sandbox.upper, layers: [base] };
     await expect(machine.kernel.giveRoot(77, plan)).rejects.toMatchObject({ details: { errno: "ESRCH" } });
   });
 

@@ -63,7 +63,7 @@ export class TestSandbox implements AsyncDisposable {
 
   giveRoot(layers: readonly string[], fresh = true): Promise<void> {
     const { index, upper } = this;
-    return this.#machine.kernel.giveRoot(index, { fresh, hostname: `cell-${index}`, upper, layers });
+    return this.#machine.kernel.giveRoot(index, { fresh, named: fresh, hostname: `cell-${index}`, upper, layers });
   }
 
   run(...of: Tail<Parameters<TestKernel["run"]>>): ReturnType<TestKernel["run"]> {

@@ -79,7 +79,7 @@ describe.skipIf(lacks("root"))("a link that a sandbox plants", () => {
   it("would lead out for who writes by a path on the host", async () => {
     const sandbox = await createTarget(target.squashd.client, { id: "planter" });
     await sandbox.exec(plants["in the place of /etc"]);
-    const upper = join(target.squashd.dataDir, "sandboxes/planter/upper/data");
+    const upper = join(target.squashd.dataDir, "sandboxes/planter/upper.0/data");
     writeFileSync(join(upper, "etc/hostname"), "overwritten");
     expect(contents()).toEqual({ ...untouched, hostname: "overwritten" });
     await sandbox.destroy();

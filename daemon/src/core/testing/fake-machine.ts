@@ -1,7 +1,9 @@
 import { SquashError } from "@squash/sdk/errors";
 import type { ExecResult } from "@squash/sdk/protocol";
 import type {
+  CapturedRoot,
   CellProcess,
+  CellTask,
   Command,
   CommandResult,
   Kernel,
@@ -10,6 +12,7 @@ import type {
   RootPlan,
   SandboxRecord,
   SandboxStore,
+  SnapshotRecord,
   StoredSandbox,
   UpperPlan,
 } from "../ports.js";
@@ -35,6 +38,13 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
   readonly directories = new Set<string>();
   readonly images = new Set<string>();
   readonly records = new Map<string, SandboxRecord>();
+  readonly snapshots = new Map<string, readonly SnapshotRecord[]>();
+  /** what was captured, by image */
+  readonly captured = new Map<string, readonly CapturedRoot[]>();
+  readonly frozen = new Set<number>();
+  tasksInside: CellTask[] = [];
+  /** why records that are missing cannot be read; null where they are just not there */
+  damage: string | null = null;
   readonly logs = new Map<string, ExecResult[]>();
   readonly modules = new Set<string>(["000-base"]);
   /** operations that fail, with how often they still will */
@@ -59,6 +69,8 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
       ...[...this.directories].map((id) => `directory ${id}`),
       ...[...this.images].map((id) => `image ${id}`),
       ...[...this.records.keys()].map((id) => `record ${id}`),
+      ...[...this.captured.keys()].map((image) => `snapshot ${image}`),
+      ...[...this.frozen].map((index) => `frozen ${index}`),
     ].toSorted();
   }
 
@@ -89,6 +101,7 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
   async killCell(index: number): Promise<void> {
     await this.step("killCell");
     this.cells.delete(index);
+    this.frozen.delete(index);
     this.networks.delete(index); // the link goes with it
   }
 
@@ -97,9 +110,25 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
     this.#cell(index).limited = true;
   }
 
-  async freezeCell(index: number): Promise<void> {
-    await this.step("freezeCell");
+  async freezeCell(index: number, frozen: boolean): Promise<void> {
+    await this.step(frozen ? "freezeCell" : "thawCell");
     this.#cell(index);
+    if (frozen) this.frozen.add(index);
+    else this.frozen.delete(index);
+  }
+
+  async capture(image: string, roots: readonly CapturedRoot[]): Promise<number> {
+    this.captured.set(image, roots); // what a failure leaves is the caller's to remove
+    await this.step("capture");
+    for (const root of roots) {
+      if (root.kind === "layer" && !this.layers.has(root.key)) throw kernelError(`open ${root.key}`, "ENOENT");
+      if (root.kind === "upper" && !this.frozen.has(root.index)) throw new Error("captured what may be written to");
+    }
+    return 4096;
+  }
+
+  tasks(): Promise<CellTask[]> {
+    return Promise.resolve(this.tasksInside);
   }
 
   async giveRoot(index: number, plan: RootPlan): Promise<void> {
@@ -169,12 +198,29 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
     return `/cgroup/c${index}`;
   }
 
-  upperPath(id: string): string {
-    return `/sandboxes/${id}/upper`;
+  upperPath(id: string, generation: number): string {
+    return `/sandboxes/${id}/upper.${generation}`;
   }
 
-  imagePath(id: string): string {
-    return `/sandboxes/${id}/upper.img`;
+  imagePath(id: string, generation: number): string {
+    return `${this.upperPath(id, generation)}.img`;
+  }
+
+  upperGenerations(id: string): Promise<number[]> {
+    const start = `/sandboxes/${id}/upper.`;
+    const mounted = [...this.uppers].filter((path) => path.startsWith(start));
+    return Promise.resolve(mounted.map((path) => Number(path.slice(start.length))));
+  }
+
+  async makeUpper(): Promise<void> {
+    await this.step("makeUpper");
+  }
+
+  async removeUpper(id: string, generation: number): Promise<void> {
+    await this.step("removeUpper");
+    const path = this.upperPath(id, generation);
+    if (this.uppers.has(path)) throw kernelError(`remove ${path}`, "EBUSY");
+    this.images.delete(this.imagePath(id, generation));
   }
 
   async makeDirectories(id: string): Promise<void> {
@@ -183,16 +229,17 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
     this.directories.add(id);
   }
 
-  async makeImage(id: string): Promise<void> {
+  async makeImage(id: string, generation: number): Promise<void> {
     await this.step("makeImage");
-    this.images.add(id);
+    this.images.add(this.imagePath(id, generation));
   }
 
   async removeDirectories(id: string): Promise<void> {
     await this.step("removeDirectories");
-    if (this.uppers.has(this.upperPath(id))) throw kernelError(`remove directory ${id}`, "EBUSY");
+    if ((await this.upperGenerations(id)).length > 0) throw kernelError(`remove directory ${id}`, "EBUSY");
     this.directories.delete(id);
-    this.images.delete(id);
+    this.snapshots.delete(id);
+    for (const image of this.images) if (image.startsWith(`/sandboxes/${id}/`)) this.images.delete(image);
   }
 
   async writeRecord(record: SandboxRecord): Promise<void> {
@@ -219,18 +266,37 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
       [...this.directories].map((id) => ({
         id,
         record: this.records.get(id) ?? null,
-        damage: null,
+        damage: this.records.has(id) ? null : this.damage,
         lastSeq: Math.max(0, ...(this.logs.get(id) ?? []).map((log) => log.seq)),
+        snapshots: this.snapshots.get(id) ?? [],
       })),
     );
   }
 
-  isUpperMounted(id: string): Promise<boolean> {
-    return Promise.resolve(this.uppers.has(this.upperPath(id)));
+  isUpperMounted(id: string, generation: number): Promise<boolean> {
+    return Promise.resolve(this.uppers.has(this.upperPath(id, generation)));
   }
 
-  hasImage(id: string): Promise<boolean> {
-    return Promise.resolve(this.images.has(id));
+  hasImage(id: string, generation: number): Promise<boolean> {
+    return Promise.resolve(this.images.has(this.imagePath(id, generation)));
+  }
+
+  async writeSnapshots(id: string, snapshots: readonly SnapshotRecord[]): Promise<void> {
+    await this.step("writeSnapshots");
+    this.snapshots.set(id, snapshots);
+  }
+
+  snapshotImage(image: string): string {
+    return `snapshots/${image}.erofs`;
+  }
+
+  listSnapshotImages(): Promise<string[]> {
+    return Promise.resolve([...this.captured.keys()].map((path) => path.slice("snapshots/".length, -".erofs".length)));
+  }
+
+  async removeSnapshotImage(image: string): Promise<number> {
+    await this.step("removeSnapshotImage");
+    return this.captured.delete(this.snapshotImage(image)) ? 4096 : 0;
   }
 
   upperBytes(): Promise<number> {

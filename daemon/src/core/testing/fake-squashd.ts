@@ -3,10 +3,12 @@ import type { DomainEvent } from "../events.js";
 import { Layers } from "../layers.js";
 import { Recovery } from "../recovery.js";
 import { Sandboxes } from "../sandboxes.js";
+import { SnapshotImages } from "../snapshot-images.js";
+import { timeTravel, type TimeTravel } from "../time-travel.js";
 import { FakeNetworks } from "./fake-networks.js";
 import type { FakeMachine } from "./fake-machine.js";
 
-export interface FakeSquashd {
+export interface FakeSquashd extends TimeTravel {
   readonly sandboxes: Sandboxes;
   readonly recovery: Recovery;
   readonly cells: Cells;
@@ -25,13 +27,15 @@ export function fakeSquashd(
   const layers = new Layers(machine, { lingerMs: 0 });
   const networks = new FakeNetworks(machine);
   const parts = { kernel: machine, store: machine, catalog: machine, layers, cells, networks };
-  const sandboxes = new Sandboxes(parts, {
+  const images = new SnapshotImages(machine, () => sandboxes.all());
+  const sandboxes: Sandboxes = new Sandboxes(parts, {
     maxSandboxes: options.maxSandboxes ?? 100,
     upperLimitBytes: 1024,
     upperBackend: options.upperBackend ?? "tmpfs",
     emit,
+    forgotten: (released) => images.release(released),
   });
-  const recovery = new Recovery(parts, sandboxes, emit);
+  const recovery = new Recovery(parts, sandboxes, { images, emit });
   machine.onCellDeath((index, pid) => void recovery.cellDied(index, pid));
-  return { sandboxes, recovery, cells, layers, events };
+  return { sandboxes, recovery, cells, layers, events, ...timeTravel(parts, sandboxes, { images, emit }) };
 }

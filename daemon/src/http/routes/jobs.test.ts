@@ -26,9 +26,11 @@ beforeEach(async () => {
       given.signal.addEventListener("abort", () => reject(new Error("aborted")));
     });
   };
+  const squashd = fakeSquashd(new FakeMachine());
   app = await makeApp({
     version: "1",
-    sandboxes: fakeSquashd(new FakeMachine()).sandboxes,
+    sandboxes: squashd.sandboxes,
+    time: squashd,
     modules: new FakeModules(),
     jobs,
     health: { health: () => Promise.reject(new Error("not asked for")) },

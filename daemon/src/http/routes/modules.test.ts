@@ -14,9 +14,11 @@ let app: FastifyInstance;
 
 beforeEach(async () => {
   modules = new FakeModules();
+  const squashd = fakeSquashd(new FakeMachine());
   app = await makeApp({
     version: "1",
-    sandboxes: fakeSquashd(new FakeMachine()).sandboxes,
+    sandboxes: squashd.sandboxes,
+    time: squashd,
     modules,
     jobs: new FakeJobs(),
     health: { health: () => Promise.reject(new Error("not asked for")) },

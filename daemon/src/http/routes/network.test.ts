@@ -23,9 +23,11 @@ afterEach(async () => {
 
 async function app(options: Partial<AppOptions> = {}): Promise<FastifyInstance> {
   const unused = (): Promise<never> => Promise.reject(new Error("nobody asks for it here"));
+  const squashd = fakeSquashd(machine);
   const made = await makeApp({
     version: "1.2.3",
-    sandboxes: fakeSquashd(machine).sandboxes,
+    sandboxes: squashd.sandboxes,
+    time: squashd,
     modules: new FakeModules(),
     jobs: new FakeJobs(),
     health: { health: unused },

@@ -1,0 +1,58 @@
+import { randomBytes } from "node:crypto";
+import type { ForkRequest, SandboxInfo } from "@squash/sdk/protocol";
+import { planOfRecord } from "./sandbox-stages.js";
+import type { Sandboxes } from "./sandboxes.js";
+import type { SnapshotImages } from "./snapshot-images.js";
+import { findSnapshot, type Moment, type Snapshots } from "./snapshots.js";
+
+type Origin = Pick<Moment, "layers" | "images">;
+
+/** Copies of sandboxes: they share the files of one moment as layers, and differ from then on. */
+export class Forks {
+  readonly #sandboxes: Sandboxes;
+  readonly #snapshots: Snapshots;
+  readonly #images: SnapshotImages;
+
+  constructor(parts: {
+    readonly sandboxes: Sandboxes;
+    readonly snapshots: Snapshots;
+    readonly images: SnapshotImages;
+  }) {
+    this.#sandboxes = parts.sandboxes;
+    this.#snapshots = parts.snapshots;
+    this.#images = parts.images;
+  }
+
+  /** All forks or none. Throws `snapshot_not_found`, and what a creation throws. */
+  async fork(id: string, request: ForkRequest, signal: AbortSignal): Promise<SandboxInfo[]> {
+    const { from, target_id, count = 1 } = request;
+    const ids = target_id === undefined ? Array.from({ length: count }, () => forkId(id)) : [target_id];
+    if (from === undefined) return this.#snapshots.moment(id, (moment) => this.#make(id, ids, moment, signal));
+    const snapshot = findSnapshot(this.#sandboxes.find(id), from);
+    return this.#images.hold(snapshot.images, () => this.#make(`${id}@${from}`, ids, snapshot, signal));
+  }
+
+  async #make(from: string, ids: readonly string[], origin: Origin, signal: AbortSignal): Promise<SandboxInfo[]> {
+    const made = await Promise.allSettled(ids.map((id) => this.#one(id, from, origin, signal)));
+    const failure = made.find((one) => one.status === "rejected");
+    const infos = made.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
+    if (failure === undefined) return infos;
+    await Promise.allSettled(infos.map(({ id }) => this.#sandboxes.destroy(id)));
+    throw failure.reason;
+  }
+
+  async #one(id: string, from: string, { layers, images }: Origin, signal: AbortSignal): Promise<SandboxInfo> {
+    const { record } = this.#sandboxes.find(from.split("@", 1)[0] ?? from);
+    if (record === null) throw new Error(`sandbox "${from}" has no record`);
+    const now = new Date().toISOString();
+    const fresh = { id, created: now, lastActive: now, restored: null, head: null, restarts: 0, forkedFrom: from };
+    const upper = { ...record.upper, generation: 0 };
+    const plan = { ...planOfRecord(record), ...fresh, requestedLayers: layers, snapshots: images, upper };
+    return this.#sandboxes.createPlanned(plan, signal);
+  }
+}
+
+/** An id that nobody has. */
+function forkId(id: string): string {
+  return `${id.slice(0, 50)}-${randomBytes(5).toString("hex")}`;
+}

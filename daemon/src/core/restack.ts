@@ -1,0 +1,120 @@
+import { SquashError } from "@squash/sdk/errors";
+import type { Emit } from "./events.js";
+import type { SandboxRecord } from "./ports.js";
+import type { Sandbox } from "./sandbox.js";
+import { planOfRecord, stackStages, swapStages, type SandboxDraft, type StageParts } from "./sandbox-stages.js";
+import { bringUp, takeDown, type Stage } from "./stages.js";
+
+/** How a stack is to be afterwards. */
+export interface StackChange {
+  /** module names, in any order */
+  readonly layers: readonly string[];
+  /** images of snapshots above those, topmost first */
+  readonly snapshots: readonly string[];
+  readonly restored: string | null;
+  readonly head: string | null;
+  /** whether what was written since stays; otherwise the sandbox gets an empty upper, and the old one goes when all has worked */
+  readonly keepUpper: boolean;
+}
+
+/**
+ * Gives a sandbox another stack: a new cell with the same number gets a root of the new layers, as an overlay must not be mounted twice on one
+ * upper. All or nothing: the new layers are mounted before the old cell ends, and whatever fails afterwards brings the old stack back.
+ */
+export class Restack {
+  readonly #parts: StageParts;
+  readonly #emit: Emit;
+  /** on the upper as it is */
+  readonly #swap: readonly Stage<SandboxDraft>[];
+  readonly #swapFresh: readonly Stage<SandboxDraft>[];
+
+  constructor(parts: StageParts, emit: Emit) {
+    this.#parts = parts;
+    this.#emit = emit;
+    this.#swap = swapStages(parts, { keepUpper: true });
+    this.#swapFresh = swapStages(parts, { keepUpper: false });
+  }
+
+  /** Kills what runs in the sandbox. Must run exclusively. Throws `SquashError`; the sandbox is then as it was, or `failed` with the reason. */
+  async run(sandbox: Sandbox, record: SandboxRecord, change: StackChange, signal: AbortSignal): Promise<void> {
+    const { keepUpper, layers, ...stack } = change;
+    const { upper } = record;
+    const generation = keepUpper ? upper.generation : upper.generation + 1;
+    const plan = { ...planOfRecord(record), ...stack, requestedLayers: layers, upper: { ...upper, generation } };
+    const draft: SandboxDraft = { id: sandbox.id, plan, index: record.cell.index };
+    const doing = "change the stack of";
+    const added = stackStages(this.#parts, { keepUpper });
+    sandbox.draft = draft; // so that nobody removes what it is made of
+    try {
+      await bringUp(added, draft, { signal, doing, code: "change_failed" });
+      await this.#replace(sandbox, record, draft, keepUpper ? this.#swap : this.#swapFresh).catch(async (error) => {
+        this.#note(sandbox.id, await takeDown(added, draft));
+        throw error;
+      });
+    } finally {
+      sandbox.draft = null;
+    }
+    await this.#forget(sandbox.id, record, { keepUpper });
+  }
+
+  async #replace(
+    sandbox: Sandbox,
+    record: SandboxRecord,
+    draft: SandboxDraft,
+    swap: readonly Stage<SandboxDraft>[],
+  ): Promise<void> {
+    const { id, state, reason } = sandbox;
+    const wasReady = state === "ready";
+    const { layers, layerKeys, cell, defaults } = record;
+    const old: SandboxDraft = { id, plan: planOfRecord(record), index: cell.index, layers, layerKeys, defaults };
+    sandbox.state = "recovering";
+    for (const running of sandbox.running) running.abort();
+    try {
+      const failures = await takeDown(this.#swap, old);
+      if (failures[0] !== undefined) throw cannotChange(id, failures[0]);
+      await bringUp(swap, draft, { doing: "change the stack of", code: "change_failed" });
+    } catch (error) {
+      // where there was nothing to go back to, it is what it was: lost or failed
+      if (wasReady) await this.#back(sandbox, old);
+      else Object.assign(sandbox, { state, reason });
+      throw error;
+    }
+    sandbox.record = draft.record ?? record;
+    sandbox.state = "ready";
+    sandbox.reason = null;
+  }
+
+  async #back(sandbox: Sandbox, old: SandboxDraft): Promise<void> {
+    try {
+      await takeDown(this.#swap, old);
+      await bringUp(this.#swap, old);
+      sandbox.record = old.record ?? sandbox.record;
+      sandbox.state = "ready";
+    } catch (error) {
+      sandbox.state = "failed";
+      sandbox.reason = `its old stack could not be brought back: ${error instanceof Error ? error.message : String(error)}`;
+    }
+  }
+
+  /** What the old stack alone needed. The change has succeeded, so failures are only told; the next start sweeps. */
+  async #forget(id: string, record: SandboxRecord, { keepUpper }: { readonly keepUpper: boolean }): Promise<void> {
+    const { kernel, layers, store } = this.#parts;
+    const { generation } = record.upper;
+    const failures: Error[] = [];
+    const attempt = (work: Promise<void>): Promise<void> => work.catch((error: Error) => void failures.push(error));
+    await attempt(layers.release(record.layerKeys));
+    if (!keepUpper) {
+      await attempt(kernel.unmountUpper(store.upperPath(id, generation)));
+      await attempt(store.removeUpper(id, generation));
+    }
+    this.#note(id, failures);
+  }
+
+  #note(id: string, failures: readonly Error[]): void {
+    for (const { message } of failures) this.#emit({ type: "leftover", sandbox: id, error: message });
+  }
+}
+
+function cannotChange(id: string, cause: Error): SquashError {
+  return new SquashError("change_failed", `Cannot change the stack of "${id}": ${cause.message}`, { cause });
+}

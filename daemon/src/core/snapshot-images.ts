@@ -1,0 +1,71 @@
+import type { SandboxStore } from "./ports.js";
+import type { Sandbox } from "./sandbox.js";
+
+type ImageStore = Pick<SandboxStore, "listSnapshotImages" | "removeSnapshotImage">;
+
+/**
+ * Images of snapshots, which stacks and histories of several sandboxes share. An image goes when nothing names it any more; what names it is
+ * asked anew each time, so that no count can go wrong.
+ */
+export class SnapshotImages {
+  readonly #store: ImageStore;
+  readonly #sandboxes: () => readonly Sandbox[];
+  readonly #held = new Map<string, number>();
+  #inDoubt = false;
+
+  constructor(store: ImageStore, sandboxes: () => readonly Sandbox[]) {
+    this.#store = store;
+    this.#sandboxes = sandboxes;
+  }
+
+  /** Keeps images that nothing names yet, such as those of a fork under way, while `work` runs. */
+  async hold<T>(images: readonly string[], work: () => Promise<T>): Promise<T> {
+    for (const image of images) this.#held.set(image, (this.#held.get(image) ?? 0) + 1);
+    try {
+      return await work();
+    } finally {
+      for (const image of images) {
+        const left = (this.#held.get(image) ?? 1) - 1;
+        if (left === 0) this.#held.delete(image);
+        else this.#held.set(image, left);
+      }
+    }
+  }
+
+  /** Says that a sandbox's files cannot be read: what it names is not known, so that nothing is removed from now on. */
+  doubt(): void {
+    this.#inDoubt = true;
+  }
+
+  /** Removes those of `images` that nothing names. */
+  async release(images: readonly string[]): Promise<void> {
+    if (this.#inDoubt) return;
+    const used = this.#used();
+    for (const image of new Set(images)) if (!used.has(image)) await this.#store.removeSnapshotImage(image);
+  }
+
+  /** All images on the disk that nothing names. */
+  async unused(): Promise<string[]> {
+    if (this.#inDoubt) return [];
+    const listed = await this.#store.listSnapshotImages();
+    const used = this.#used();
+    return listed.filter((image) => !used.has(image)).toSorted();
+  }
+
+  /** Removes what `unused` finds. Returns it and the bytes that it took. */
+  async collect(): Promise<{ images: string[]; bytes: number }> {
+    const images = await this.unused();
+    let bytes = 0;
+    for (const image of images) bytes += await this.#store.removeSnapshotImage(image);
+    return { images, bytes };
+  }
+
+  #used(): Set<string> {
+    const used = new Set(this.#held.keys());
+    for (const { record, draft, snapshots } of this.#sandboxes()) {
+      for (const image of [...(record?.snapshots ?? []), ...(draft?.plan?.snapshots ?? [])]) used.add(image);
+      for (const { images } of snapshots) for (const image of images) used.add(image);
+    }
+    return used;
+  }
+}

@@ -1,0 +1,216 @@
+import { randomBytes } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
+import { SquashError, isSquashError } from "@squash/sdk/errors";
+import type { CollectAnswer, HistoryEntry, SnapshotAnswer, SnapshotRequest } from "@squash/sdk/protocol";
+import type { CapturedRoot, Kernel, SandboxRecord, SandboxStore, SnapshotRecord } from "./ports.js";
+import type { Layers } from "./layers.js";
+import type { Sandbox } from "./sandbox.js";
+import { snapshotLayer } from "./sandbox-stages.js";
+import type { Sandboxes } from "./sandboxes.js";
+import type { SnapshotImages } from "./snapshot-images.js";
+
+const thawTries = 5;
+const thawDelayMs = 200;
+
+/** A sandbox may have so many. */
+export const snapshotLimit = 256;
+/** a stack that is as deep as this is captured as one image, so that none grows without end */
+const deepestStack = 16;
+
+export interface SnapshotParts {
+  readonly kernel: Kernel;
+  readonly store: SandboxStore;
+  readonly layers: Layers;
+  readonly sandboxes: Sandboxes;
+  readonly images: SnapshotImages;
+}
+
+/** What was captured of a sandbox. */
+export interface Moment {
+  readonly size: number;
+  readonly pausedMs: number;
+  readonly layers: readonly string[];
+  /** topmost first */
+  readonly images: readonly string[];
+}
+
+/** Snapshots: images of what sandboxes have written, each on top of those that it was restored from. */
+export class Snapshots {
+  readonly #parts: SnapshotParts;
+
+  constructor(parts: SnapshotParts) {
+    this.#parts = parts;
+  }
+
+  /** Keeps the present files under a label; nothing runs in the sandbox meanwhile. Throws `snapshot_exists`, `snapshot_limit`, `snapshot_failed`. */
+  take(id: string, request: SnapshotRequest): Promise<SnapshotAnswer> {
+    const { sandboxes, store, images } = this.#parts;
+    const sandbox = sandboxes.find(id);
+    const label = request.label ?? timeLabel(new Date());
+    const image = imageId();
+    const work = async (): Promise<SnapshotAnswer> => {
+      const record = sandboxes.mustBeReady(sandbox);
+      refuseLabel(sandbox, label);
+      const created = new Date().toISOString();
+      const { size, images: stack, layers, pausedMs } = await this.#capture(sandbox, record, image);
+      await this.#keep(sandbox, { label, parent: record.head, created, size, layers, images: stack }, image);
+      sandbox.record = { ...record, head: label };
+      await store.writeRecord(sandbox.record);
+      return { snapshot: label, size, paused_ms: pausedMs };
+    };
+    return images.hold([image], () => sandboxes.exclusively(id, work));
+  }
+
+  /** The present files without a label, for as long as `work` runs and something it makes names them. */
+  async moment<T>(id: string, work: (moment: Moment) => Promise<T>): Promise<T> {
+    const { sandboxes, images } = this.#parts;
+    const sandbox = sandboxes.find(id);
+    const image = imageId();
+    const capture = (): Promise<Moment> => this.#capture(sandbox, sandboxes.mustBeReady(sandbox), image);
+    try {
+      return await images.hold([image], async () => {
+        const moment = await sandboxes.exclusively(id, capture);
+        return images.hold(moment.images, () => work(moment));
+      });
+    } finally {
+      await images.release([image]);
+    }
+  }
+
+  history(id: string): HistoryEntry[] {
+    const sandbox = this.#parts.sandboxes.find(id);
+    const restored = sandbox.record?.restored ?? null;
+    return sandbox.snapshots.map(({ label, parent, created, size, layers, images }) => {
+      return { label, parent, created, size, layers: [...layers], depth: images.length, active: label === restored };
+    });
+  }
+
+  /** Forgets a snapshot; those that were taken after it stay as they are. Throws `snapshot_not_found`. */
+  remove(id: string, label: string): Promise<void> {
+    const { sandboxes, store, images } = this.#parts;
+    const sandbox = sandboxes.find(id);
+    return sandboxes.exclusively(id, async () => {
+      const { parent, images: gone } = findSnapshot(sandbox, label);
+      const rest = sandbox.snapshots.filter((one) => one.label !== label);
+      const left = rest.map((one) => (one.parent === label ? { ...one, parent } : one));
+      await store.writeSnapshots(id, left);
+      sandbox.snapshots = left;
+      const { record } = sandbox;
+      if (record !== null && (record.head === label || record.restored === label)) {
+        const head = record.head === label ? parent : record.head;
+        sandbox.record = { ...record, head, restored: record.restored === label ? null : record.restored };
+        await store.writeRecord(sandbox.record);
+      }
+      await images.release(gone);
+    });
+  }
+
+  /** Removes images that nothing names any more. */
+  async collect(options: { readonly dryRun: boolean }): Promise<CollectAnswer> {
+    const { images } = this.#parts;
+    return options.dryRun ? { images: await images.unused(), bytes: 0 } : await images.collect();
+  }
+
+  async #keep(sandbox: Sandbox, snapshot: SnapshotRecord, image: string): Promise<void> {
+    const { store } = this.#parts;
+    const snapshots = [...sandbox.snapshots, snapshot];
+    try {
+      await store.writeSnapshots(sandbox.id, snapshots);
+    } catch (cause) {
+      await store.removeSnapshotImage(image);
+      throw cannotCapture(sandbox.id, cause);
+    }
+    sandbox.snapshots = snapshots;
+  }
+
+  async #capture(sandbox: Sandbox, record: SandboxRecord, image: string): Promise<Moment> {
+    const isDeep = record.snapshots.length >= deepestStack;
+    const stack = [image, ...(isDeep ? [] : record.snapshots)];
+    try {
+      const { size, pausedMs } = await this.#frozen(sandbox, record, { image, isDeep });
+      return { size, pausedMs, layers: record.layers, images: stack };
+    } catch (cause) {
+      await this.#parts.store.removeSnapshotImage(image);
+      throw cannotCapture(sandbox.id, cause);
+    }
+  }
+
+  /** The sandbox runs again whatever happens. */
+  async #frozen(
+    sandbox: Sandbox,
+    record: SandboxRecord,
+    { image, isDeep }: { readonly image: string; readonly isDeep: boolean },
+  ): Promise<{ size: number; pausedMs: number }> {
+    const { kernel, store } = this.#parts;
+    const { index } = record.cell;
+    const path = store.upperPath(sandbox.id, record.upper.generation);
+    const below = isDeep ? this.#roots(record) : [];
+    const start = performance.now();
+    try {
+      await kernel.freezeCell(index, true);
+      const size = await kernel.capture(store.snapshotImage(image), [{ kind: "upper", path, index }, ...below]);
+      return { size, pausedMs: performance.now() - start };
+    } finally {
+      await this.#thaw(index);
+    }
+  }
+
+  /** Tried again where sq-host has died meanwhile: the next one can do it. */
+  async #thaw(index: number): Promise<void> {
+    const { kernel } = this.#parts;
+    for (let tries = 1; ; tries++) {
+      try {
+        await kernel.freezeCell(index, false);
+        return;
+      } catch (error) {
+        if (tries === thawTries) throw error;
+        await sleep(thawDelayMs);
+      }
+    }
+  }
+
+  /** The snapshots in a stack as they are mounted. */
+  #roots({ snapshots, layerKeys }: SandboxRecord): CapturedRoot[] {
+    const { layers, store } = this.#parts;
+    return snapshots.map((image) => {
+      const key = layers.keyOf(snapshotLayer(store, image));
+      if (!layerKeys.includes(key)) throw new Error(`snapshot ${image} is not mounted`);
+      return { kind: "layer", key };
+    });
+  }
+}
+
+/** Throws `snapshot_not_found`. */
+export function findSnapshot(sandbox: Sandbox, label: string): SnapshotRecord {
+  const snapshot = sandbox.snapshots.find((one) => one.label === label);
+  if (snapshot !== undefined) return snapshot;
+  const labels = sandbox.snapshots.map((one) => one.label);
+  const known = labels.length === 0 ? "it has none" : `it has ${labels.slice(-10).join(", ")}`;
+  throw new SquashError("snapshot_not_found", `Cannot find snapshot "${label}" of "${sandbox.id}": ${known}`);
+}
+
+function refuseLabel(sandbox: Sandbox, label: string): void {
+  if (sandbox.snapshots.some((one) => one.label === label))
+    throw new SquashError("snapshot_exists", `Cannot take snapshot "${label}" of "${sandbox.id}": it exists`);
+  if (sandbox.snapshots.length >= snapshotLimit)
+    throw new SquashError(
+      "snapshot_limit",
+      `Cannot take snapshot "${label}" of "${sandbox.id}": it has ${snapshotLimit}; delete some`,
+    );
+}
+
+function cannotCapture(id: string, cause: unknown): SquashError {
+  if (isSquashError(cause) && cause.code !== "kernel") return cause;
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  const details = isSquashError(cause) ? cause.details : {};
+  return new SquashError("snapshot_failed", `Cannot take a snapshot of "${id}": ${reason}`, { cause, details });
+}
+
+function imageId(): string {
+  return randomBytes(16).toString("hex");
+}
+
+/** `20260131-235959` */
+function timeLabel(time: Date): string {
+  return time.toISOString().slice(0, 19).replaceAll(/[-:]/g, "").replace("T", "-");
+}

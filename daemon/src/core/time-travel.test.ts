@@ -1,0 +1,203 @@
+import { describe, expect, it } from "vitest";
+import type { SandboxInfo } from "@squash/sdk/protocol";
+import { FakeMachine } from "./testing/fake-machine.js";
+import { fakeSquashd, type FakeSquashd } from "./testing/fake-squashd.js";
+
+const never = new AbortController().signal;
+
+async function squashdWith(
+  ids: readonly string[],
+  options: { upperBackend?: "tmpfs" | "loop" } = {},
+): Promise<FakeSquashd & { machine: FakeMachine }> {
+  const machine = new FakeMachine();
+  machine.modules.add("100-more");
+  const squashd = fakeSquashd(machine, options);
+  for (const id of ids) await squashd.sandboxes.create({ id }, never);
+  return { ...squashd, machine };
+}
+
+/** Each of these operations fails at some place of the work. */
+async function operationsOf(
+  work: (squashd: FakeSquashd & { machine: FakeMachine }) => Promise<unknown>,
+): Promise<string[]> {
+  const squashd = await prepared();
+  const before = squashd.machine.calls.length;
+  await work(squashd);
+  return [...new Set(squashd.machine.calls.slice(before))];
+}
+
+/** A sandbox that has been restored and has a second snapshot since. */
+async function prepared(): Promise<FakeSquashd & { machine: FakeMachine }> {
+  const squashd = await squashdWith(["a"], { upperBackend: "loop" });
+  await squashd.snapshots.take("a", { label: "one" });
+  await squashd.stacks.restore("a", { label: "one" }, never);
+  await squashd.snapshots.take("a", { label: "two" });
+  return squashd;
+}
+
+const changes: Record<string, (squashd: FakeSquashd) => Promise<SandboxInfo>> = {
+  restore: ({ stacks }) => stacks.restore("a", { label: "two" }, never),
+  activate: ({ stacks }) => stacks.activate("a", { module: "100-more" }, never),
+};
+
+describe("a change of a stack", () => {
+  it.each(Object.entries(changes))("by %s that fails anywhere leaves the old one, which works", async (_, change) => {
+    for (const operation of await operationsOf(change)) {
+      const squashd = await prepared();
+      const { machine, sandboxes } = squashd;
+      const before = machine.state();
+      const info = await sandboxes.get("a");
+      machine.failing.set(operation, 1);
+      const failed = await change(squashd).then(
+        () => false,
+        () => true,
+      );
+      const after = await sandboxes.get("a");
+      if (!failed) {
+        // what goes wrong with the old stack when the new one stands is told, and swept by the next start
+        expect(squashd.events).toContainEqual(expect.objectContaining({ type: "leftover" }));
+        expect(after).toMatchObject({ state: "ready" });
+        continue;
+      }
+      expect({ operation, ...after }).toEqual({ operation, ...info, pid: after.pid, last_active: after.last_active });
+      expect({ operation, state: machine.state() }).toEqual({ operation, state: before });
+      await sandboxes.exec("a", { cmd: "true" }, never);
+      await change(squashd);
+      await sandboxes.destroy("a");
+      expect(machine.state()).toEqual([]);
+    }
+  });
+
+  it("goes to the new generation of the upper, and leaves nothing of the old one", async () => {
+    const { machine, sandboxes, stacks } = await prepared();
+    await stacks.restore("a", { label: "two" }, never);
+    expect([...machine.uppers]).toEqual(["/sandboxes/a/upper.2"]);
+    expect([...machine.images]).toEqual(["/sandboxes/a/upper.2.img"]);
+    expect(machine.records.get("a")).toMatchObject({ restored: "two", head: "two", upper: { generation: 2 } });
+    expect(machine.cells.get(0)?.root).toMatchObject({ fresh: true, named: false });
+    await sandboxes.destroy("a");
+    expect(machine.state()).toEqual([]);
+  });
+
+  it("brings a lost sandbox back from a snapshot", async () => {
+    const { machine, snapshots } = await squashdWith(["a"]);
+    await snapshots.take("a", { label: "saved" });
+    machine.cells.clear();
+    machine.layers.clear();
+    machine.uppers.clear();
+    const later = fakeSquashd(machine);
+    await later.recovery.run();
+    expect(await later.sandboxes.get("a")).toMatchObject({ state: "lost", snapshots: [{ label: "saved" }] });
+    expect(await later.stacks.restore("a", { label: "saved" }, never)).toMatchObject({ state: "ready", reason: null });
+    await later.sandboxes.destroy("a");
+    expect(machine.state()).toEqual([]);
+  });
+
+  it("is refused while something runs, and lets commands that come meanwhile wait", async () => {
+    const { machine, sandboxes, stacks } = await prepared();
+    machine.tasksInside = [{ pid: 7, name: "server" }];
+    await expect(stacks.restore("a", { label: "one" }, never)).rejects.toMatchObject({
+      code: "sandbox_busy",
+      message: /7 \(server\)/,
+      details: { commands: 0, processes: [{ pid: 7, name: "server" }] },
+    });
+    const restored = stacks.restore("a", { label: "one", running: "kill" }, never);
+    await Promise.resolve();
+    const command = sandboxes.exec("a", { cmd: "true" }, never);
+    await restored;
+    expect(await command).toMatchObject({ exit_code: 0 });
+  });
+
+  it("waits no longer than it was told to, and not for a caller that has gone", async () => {
+    const { machine, stacks } = await prepared();
+    machine.tasksInside = [{ pid: 7, name: "server" }];
+    const request = { label: "one", running: "wait" } as const;
+    await expect(stacks.restore("a", { ...request, timeout: 0.1 }, never)).rejects.toMatchObject({
+      code: "sandbox_busy",
+    });
+    const gone = new AbortController();
+    const waiting = stacks.restore("a", request, gone.signal);
+    gone.abort();
+    await expect(waiting).rejects.toMatchObject({ code: "cancelled" });
+  });
+});
+
+describe("a snapshot", () => {
+  it("that fails anywhere leaves the sandbox running, and nothing of itself", async () => {
+    const take = ({ snapshots }: FakeSquashd): Promise<unknown> => snapshots.take("a", { label: "three" });
+    for (const operation of (await operationsOf(take)).filter(
+      (name) => name !== "thawCell" && name !== "writeRecord",
+    )) {
+      const squashd = await prepared();
+      const before = squashd.machine.state();
+      squashd.machine.failing.set(operation, 1);
+      await expect(take(squashd)).rejects.toMatchObject({ code: "snapshot_failed" });
+      expect({ operation, state: squashd.machine.state() }).toEqual({ operation, state: before });
+      await take(squashd);
+    }
+  });
+
+  it("thaws again where that failed first", async () => {
+    const squashd = await prepared();
+    squashd.machine.failing.set("thawCell", 2);
+    await squashd.snapshots.take("a", { label: "three" });
+    expect(squashd.machine.frozen.size).toBe(0);
+  });
+
+  it("stays as long as something names its images, and no longer", async () => {
+    const { machine, sandboxes, snapshots, forks, stacks } = await prepared();
+    const [fork] = await forks.fork("a", { from: "two" }, never);
+    await snapshots.remove("a", "one");
+    await snapshots.remove("a", "two");
+    expect(machine.captured.size).toBe(2); // the fork's
+    await sandboxes.destroy("a");
+    expect(machine.captured.size).toBe(2);
+    expect(fork?.forked_from).toBe("a@two");
+    await snapshots.take(fork?.id ?? "", { label: "own" });
+    await stacks.restore(fork?.id ?? "", { label: "own" }, never);
+    await sandboxes.destroy(fork?.id ?? "");
+    expect(machine.state()).toEqual([]);
+  });
+
+  it("is not swept while a sandbox's own list cannot be read", async () => {
+    const { machine } = await prepared();
+    machine.records.clear();
+    machine.snapshots.clear();
+    machine.damage = "is not JSON";
+    const later = fakeSquashd(machine);
+    await later.recovery.run();
+    expect(machine.captured.size).toBe(2);
+    expect(await later.snapshots.collect({ dryRun: false })).toEqual({ images: [], bytes: 0 });
+  });
+
+  it("left by a crash is swept by the next start, and so is a second upper", async () => {
+    const { machine } = await prepared();
+    const before = machine.state();
+    machine.captured.set("snapshots/0123.erofs", []);
+    machine.uppers.add("/sandboxes/a/upper.9");
+    machine.frozen.add(0);
+    await fakeSquashd(machine).recovery.run();
+    expect(machine.state()).toEqual(before);
+  });
+
+  it("gets the label that is asked for, else the time", async () => {
+    const { snapshots } = await squashdWith(["a"]);
+    expect((await snapshots.take("a", {})).snapshot).toMatch(/^\d{8}-\d{6}$/);
+    await snapshots.take("a", { label: "x" });
+    await expect(snapshots.take("a", { label: "x" })).rejects.toMatchObject({ code: "snapshot_exists" });
+  });
+});
+
+describe("forks", () => {
+  it("are made all or not at all", async () => {
+    const { machine, sandboxes, forks } = await squashdWith(["a"]);
+    const before = machine.state();
+    machine.failing.set("giveRoot", 1);
+    await expect(forks.fork("a", { count: 5 }, never)).rejects.toMatchObject({ code: "create_failed" });
+    expect(machine.state()).toEqual(before);
+    const made = await forks.fork("a", { count: 5 }, never);
+    expect(new Set(made.map(({ id }) => id)).size).toBe(5);
+    for (const { id } of made) await sandboxes.destroy(id);
+    expect(machine.state()).toEqual(before);
+  });
+});

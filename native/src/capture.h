@@ -1,0 +1,23 @@
+/*
+ * Captures directories as one erofs image: an upper, or a stack of them as overlayfs would merge it, with the whiteouts and opaque directories
+ * that hide what lies below all of them. What is in them is hostile; no link is followed, no other filesystem is entered.
+ */
+#ifndef SQ_CAPTURE_H
+#define SQ_CAPTURE_H
+
+#include <stdint.h>
+
+#include "failure.h"
+
+enum { MAX_CAPTURED = 128, CAPTURE_INODES = 4 << 20 };
+
+/* A directory; owners in it are counted from `uid_base`. */
+struct captured_root {
+  int directory;
+  uint32_t uid_base;
+};
+
+/* Writes the image of `roots`, topmost first, into the empty `file`. Returns its size in bytes, or -1. */
+int64_t capture(const struct captured_root *roots, uint32_t count, int file, struct failure *failure);
+
+#endif
