@@ -1,5 +1,5 @@
-import { randomBytes } from "node:crypto";
 import type { ForkRequest, SandboxInfo } from "@squash/sdk/protocol";
+import { randomHex } from "./random.js";
 import { planOfRecord } from "./sandbox-stages.js";
 import type { Sandboxes } from "./sandboxes.js";
 import type { SnapshotImages } from "./snapshot-images.js";
@@ -54,5 +54,5 @@ export class Forks {
 
 /** An id that nobody has. */
 function forkId(id: string): string {
-  return `${id.slice(0, 50)}-${randomBytes(5).toString("hex")}`;
+  return `${id.slice(0, 50)}-${randomHex(5)}`;
 }

@@ -152,7 +152,7 @@ export interface SandboxRecord {
   readonly defaults?: ImageDefaults;
 }
 
-export interface UpperRecord {
+interface UpperRecord {
   readonly backend: "tmpfs" | "loop";
   readonly limitBytes: number;
   /** which of the uppers that it has had; a restore makes a new one before the old one goes */

@@ -1,6 +1,6 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import { SquashError } from "@squash/sdk/errors";
 import type { RunningPolicy, StackRequest } from "@squash/sdk/protocol";
+import { pause } from "./pause.js";
 import type { CellTask, Kernel, SandboxRecord } from "./ports.js";
 import type { Sandbox } from "./sandbox.js";
 import type { Sandboxes } from "./sandboxes.js";
@@ -30,7 +30,7 @@ export class Quiet {
       const attempt = { policy: running, isLast: running === "refuse" || performance.now() >= deadline };
       const done = await this.#sandboxes.exclusively(sandbox.id, () => this.#attempt(sandbox, attempt, work));
       if (done !== null) return done.value;
-      await sleep(pollMs, undefined, { signal }).catch(() => undefined);
+      await pause(pollMs, signal);
       if (signal.aborted) throw new SquashError("cancelled", `Cannot wait for "${sandbox.id}": the caller went away`);
     }
   }

@@ -1,9 +1,9 @@
-import { randomBytes } from "node:crypto";
-import { setTimeout as sleep } from "node:timers/promises";
 import { SquashError, isSquashError } from "@squash/sdk/errors";
 import type { CollectAnswer, HistoryEntry, SnapshotAnswer, SnapshotRequest } from "@squash/sdk/protocol";
 import type { CapturedRoot, Kernel, SandboxRecord, SandboxStore, SnapshotRecord } from "./ports.js";
 import type { Layers } from "./layers.js";
+import { pause } from "./pause.js";
+import { randomHex } from "./random.js";
 import type { Sandbox } from "./sandbox.js";
 import { snapshotLayer } from "./sandbox-stages.js";
 import type { Sandboxes } from "./sandboxes.js";
@@ -13,7 +13,7 @@ const thawTries = 5;
 const thawDelayMs = 200;
 
 /** A sandbox may have so many. */
-export const snapshotLimit = 256;
+const snapshotLimit = 256;
 /** a stack that is as deep as this is captured as one image, so that none grows without end */
 const deepestStack = 16;
 
@@ -164,7 +164,7 @@ export class Snapshots {
         return;
       } catch (error) {
         if (tries === thawTries) throw error;
-        await sleep(thawDelayMs);
+        await pause(thawDelayMs);
       }
     }
   }
@@ -207,7 +207,7 @@ function cannotCapture(id: string, cause: unknown): SquashError {
 }
 
 function imageId(): string {
-  return randomBytes(16).toString("hex");
+  return randomHex(16);
 }
 
 /** `20260131-235959` */
