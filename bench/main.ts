@@ -7,6 +7,7 @@ import { measurePeers } from "./peers.js";
 import { NetworkBench } from "./network.js";
 import { startOnline, startSquashd } from "./squash.js";
 import type { Summary } from "./stats.js";
+import { TimeBench } from "./time.js";
 import { ms, renderTable, type Row } from "./table.js";
 
 const count = Number(process.env["BENCH_COUNT"] ?? 200);
@@ -96,6 +97,25 @@ async function measureNetwork(): Promise<void> {
   );
 }
 
+/** Snapshots, forks and changes of the stack. */
+async function measureTime(): Promise<void> {
+  await using squashd = await startSquashd((modules) => makeBenchBase(join(scratch, "root-time"), modules), {
+    SQUASH_MAX_SANDBOXES: "200",
+  });
+  say("snapshots and forks");
+  const time = new TimeBench(squashd);
+  const rounds = Math.min(count, 50);
+  await time.forkSmall(10);
+  timed("fork of a small sandbox", await time.forkSmall(rounds), { p50: 5, p99: 50 });
+  const many = await time.forkMany(100, 3);
+  atMost("100 forks at once, all interactive", many.p50, 700, ms);
+  const { whole, pause } = await time.snapshot(rounds);
+  timed("snapshot of 2,000 files, 20 MB (tmpfs)", whole, { p50: 200, p99: 1000 });
+  rows.push({ what: "its pause", p50: ms(pause.p50), p99: ms(pause.p99) });
+  timed("restore of that snapshot", await time.restore(rounds), { p50: 8, p99: 80 });
+  timed("activate, idle", await time.activate(rounds), { p50: 4, p99: 40 });
+}
+
 async function measureCold(): Promise<void> {
   await using squashd = await startSquashd((modules) => makeBenchBase(join(scratch, "root-cold"), modules), {
     SQUASH_POOL_SIZE: "0",
@@ -116,6 +136,7 @@ try {
   const interactive = await measureWarm();
   await measureCold();
   await measureNetwork();
+  await measureTime();
   say("peers");
   mkdirSync(root, { recursive: true });
   for (const { name, summary, reason } of await measurePeers(root, scratch, count)) {

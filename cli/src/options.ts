@@ -12,6 +12,9 @@ export interface CreateFlags {
   maxLifetime?: number;
   allowNet?: string[];
   denyNet?: string[];
+  netDown?: number;
+  netUp?: number;
+  netConnections?: number;
   nestedUserns?: true;
 }
 
@@ -36,6 +39,9 @@ export function addCreateFlags(command: Command): Command {
     .option("--max-lifetime <seconds>", "destroy it after this time (0: never)", wholeNumber)
     .option("--allow-net <names>", 'destinations that may be reached, separated by commas, or "none"', commaSeparated)
     .option("--deny-net <names>", "destinations that may not be reached, separated by commas", commaSeparated)
+    .option("--net-down <kbit/s>", "bandwidth towards it, 64 to 100000000 (no limit)", wholeNumber)
+    .option("--net-up <kbit/s>", "bandwidth from it (no limit)", wholeNumber)
+    .option("--net-connections <count>", "new connections a second, 1 to 100000 (no limit)", wholeNumber)
     .option("--nested-userns", "let commands make user namespaces of their own");
 }
 
@@ -51,6 +57,11 @@ export function addExecFlags(command: Command): Command {
 
 /** The creation that the options describe; an absent option stays absent, so that the daemon's default holds. */
 export function createOptions(flags: CreateFlags): CreateOptions {
+  const limits = defined({
+    down_kbit: flags.netDown,
+    up_kbit: flags.netUp,
+    connections_per_s: flags.netConnections,
+  });
   return defined({
     layers: flags.layers,
     owner: flags.owner,
@@ -61,6 +72,7 @@ export function createOptions(flags: CreateFlags): CreateOptions {
     max_lifetime_s: flags.maxLifetime,
     allow_net: flags.allowNet,
     deny_net: flags.denyNet,
+    net_limits: Object.keys(limits).length === 0 ? undefined : limits,
     nested_userns: flags.nestedUserns,
   });
 }

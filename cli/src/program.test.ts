@@ -95,7 +95,8 @@ describe("sq create", () => {
       "--nested-userns",
     ];
     const denied = ["--deny-net", "b.example,,c.example"];
-    const { requests } = await runFake(["create", "box", ...words, ...denied, ...limits], { routes });
+    const rates = ["--net-down", "1000", "--net-up", "64", "--net-connections", "5"];
+    const { requests } = await runFake(["create", "box", ...words, ...denied, ...rates, ...limits], { routes });
     expect(JSON.parse(requests[0]?.slice("POST /v1/sandboxes ".length) ?? "")).toEqual({
       id: "box",
       layers: ["a", "b"],
@@ -107,6 +108,7 @@ describe("sq create", () => {
       max_lifetime_s: 60,
       allow_net: ["a.example", "1.2.3.4:22"],
       deny_net: ["b.example", "c.example"],
+      net_limits: { down_kbit: 1000, up_kbit: 64, connections_per_s: 5 },
       nested_userns: true,
     });
   });

@@ -13,9 +13,10 @@ import type { ModuleStore } from "./core/modules.js";
 import { SnapshotImages } from "./core/snapshot-images.js";
 import { timeTravel, type TimeTravel } from "./core/time-travel.js";
 import type { Gauges } from "./core/service.js";
-import { LinuxKernel } from "./kernel/kernel.js";
+import type { LinuxKernel } from "./kernel/kernel.js";
 import { lockNetwork } from "./kernel/network/lock.js";
 import { DaemonNetwork } from "./network.js";
+import { startKernel } from "./start-kernel.js";
 import type { DecisionLog } from "./store/decision-log.js";
 import { Ext4Template } from "./store/ext4-template.js";
 import { SandboxFiles } from "./store/sandbox-files.js";
@@ -26,8 +27,6 @@ const layerLingerMs = 30_000;
 export interface DaemonOptions {
   readonly config: Config;
   readonly version: string;
-  /** path of the sq-host binary */
-  readonly hostBinary: string;
   readonly catalog: ModuleCatalog & Pick<ModuleStore, "list">;
   readonly emit: Emit;
   /** told of failures that no caller learns of */
@@ -86,17 +85,9 @@ export class Daemon {
     // first of all: sq-host itself changes addresses and takes the firewall's log
     const lock = config.subnet === null ? null : await lockNetwork();
     let network: DaemonNetwork | null = null;
-    const kernel = await LinuxKernel.start({
-      binary: options.hostBinary,
-      runDir: config.runDir,
-      dataDir: config.dataDir,
-      uidBase: config.uidBase,
-      subnet: config.subnet,
-      cgroupRoot: config.cgroupRoot,
-      hostRestarted: (reason) => {
-        emit({ type: "host.restarted", reason });
-        network?.restore();
-      },
+    const kernel = await startKernel(config, (reason) => {
+      emit({ type: "host.restarted", reason });
+      network?.restore();
     });
     const template = new Ext4Template(join(config.dataDir, "cache", "upper-template"));
     const store = new SandboxFiles(config.dataDir, (path, size) => template.make(path, size));

@@ -42,7 +42,6 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
   const daemon = await Daemon.start({
     config,
     version,
-    hostBinary: config.hostBinary,
     catalog,
     emit: (event) => {
       writeEvent(event);
