@@ -138,7 +138,8 @@ describe("a program that does too much", () => {
     const script = `(trap "" TERM; exec >/dev/null 2>&1; while :; do sleep 0.1; done) & echo $! $$ >${folder}/pids; exec cat /dev/zero`;
     await expect(shell(script, { outputLimit: 100_000 })).rejects.toMatchObject({
       code: "build_failed",
-      message: 'Cannot test "it": output of sh: it is larger than 100000 bytes',
+      // what it was writing to is gone, of which it may have told before its end
+      message: expect.stringMatching(/^Cannot test "it": output of sh: it is larger than 100000 bytes/) as string,
     });
     await until(() => pidsIn(`${folder}/pids`).length === 2 && !pidsIn(`${folder}/pids`).some(isRunning));
   });
