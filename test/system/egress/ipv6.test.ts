@@ -177,7 +177,7 @@ describe.skipIf(lacks("root", "nft"))("IPv6", () => {
       await using tap = await Tap.open(internet.netns, "up0");
       const packet = icmpv6(source, hexOf(web), type, Buffer.concat([Buffer.from([0, 1, 0, 1]), Buffer.from(text)]));
       sendFrames(inside, "eth0", [frame(router, "02:53:02:00:00:99", 0x86dd, packet)]);
-      return tap.hears(text, quietMs);
+      return await tap.hears(text, quietMs);
     };
     expect(await getsOut(own, 128)).toBe(true);
     expect(await getsOut(`${own.slice(0, 28)}3fff`, 128)).toBe(false);
