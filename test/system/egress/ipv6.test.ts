@@ -127,7 +127,7 @@ describe.skipIf(lacks("root", "nft"))("IPv6", () => {
     expect(await open(one.reach, address)).toBe(true);
   });
 
-  it("does not reach the host, its API, the gateway, or another sandbox", async () => {
+  it("does not reach the host, the gateway, or another sandbox", async () => {
     await using one = await box("six-host", ["::/0", "fd00::/8"]);
     await using other = await box("six-other", ["::/0"]);
     const address = (await other.sandbox.info()).address6!;
