@@ -178,7 +178,7 @@ async function inSandbox(names: string[], command: string, user?: string): Promi
 /** Everything that is not the sandbox's own: names, kinds, modes, owners, links, times and contents. */
 const listing =
   "cd /; find . -xdev \\( -path ./proc -o -path ./sys -o -path ./dev -o -path ./run -o -path ./etc/hosts -o -path ./etc/hostname" +
-  " -o -path ./etc/resolv.conf \\) -prune -o ! -path . ! -path ./etc -print | sort >/dev/shm/names;" +
+  " -o -path ./etc/resolv.conf -o -path ./etc/machine-id \\) -prune -o ! -path . ! -path ./etc -print | sort >/dev/shm/names;" +
   ' while read -r name; do stat -c \'%n %F %a %u:%g %Y\' "$name"; readlink "$name"; [ -d "$name" ] || [ -h "$name" ] || md5sum <"$name"; done </dev/shm/names';
 
 describe.skipIf(lacks("root"))("mkmod from-oci", () => {
