@@ -14,7 +14,7 @@
 
 #include "io.h"
 
-enum { MAX_IDLE = 2, IDLE_MS = 1000, ACCEPT_MS = 1000, LONG_MS = 250 };
+enum { MAX_IDLE = 2, IDLE_MS = 1000, ACCEPT_MS = 30000, LONG_MS = 250 };
 
 /* Words are added to a counter and read all at once: each has a place of its own there. */
 enum word { ACCEPT = 1, ACCEPTED = 1, IDLE = 1 << 16 };
@@ -109,9 +109,10 @@ bool workers_accept(void) {
   return false;
 }
 
+/* One that takes long, on a busy machine or because it was stopped, holds nobody up: whoever is first has the connection. */
 bool workers_accepting(void) {
   for (size_t i = 0; i < MAX_WORKERS; i++)
-    if (workers[i].accepting) return true;
+    if (workers[i].accepting && now_ms() - workers[i].since < LONG_MS) return true;
   return false;
 }
 
