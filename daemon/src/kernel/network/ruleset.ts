@@ -187,7 +187,7 @@ function hooks({ gateway, subnet, ports, ipv6 }: RulesetFacts): string {
  * neighbours to be asked for, nor routers to be announced. Fragments have been put together by now.
  */
 const spoof6 = `
-    ip6 nexthdr != { tcp, udp, ipv6-icmp } drop
+    ip6 nexthdr != { 6, 17, 58 } drop
     icmpv6 type != { destination-unreachable, packet-too-big, time-exceeded, parameter-problem, echo-request } drop
     iifname . ip6 saddr @links6 accept`;
 
