@@ -1,18 +1,13 @@
-import { isSquashError } from "@squash/sdk/errors";
 import type { BaseOptions } from "./bases/base.js";
 import { buildBusybox } from "./bases/busybox.js";
 import { buildDebian } from "./bases/debian.js";
 import { baseName, buildFromDirectory } from "./bases/from-dir.js";
 import { buildFromTarball } from "./bases/tarball.js";
+import { mebibytes, runBuilder, tellMade, type CommandOutput } from "./builder-command.js";
 import { DirectoryCatalog } from "./catalog.js";
 import { sweepLeftovers } from "./leftovers.js";
-import { mkbaseUsage, parseMkbase, UsageError, type BaseKind, type MkbaseRequest } from "./mkbase-options.js";
+import { mkbaseUsage, parseMkbase, type BaseKind, type MkbaseRequest } from "./mkbase-options.js";
 import { refuseExisting, type ModuleManifest } from "./pack.js";
-
-export interface CommandOutput {
-  out(text: string): void;
-  err(text: string): void;
-}
 
 /** `squashd mkbase`: builds a base module. Returns the exit status: 0 done, 1 failed, 2 wrong usage. */
 export async function mkbaseCommand(
@@ -21,24 +16,11 @@ export async function mkbaseCommand(
   settings: { readonly dataDir: string },
   signal: AbortSignal,
 ): Promise<number> {
-  if (args.includes("--help") || args.includes("-h")) {
-    io.out(mkbaseUsage);
-    return 0;
-  }
-  try {
+  return runBuilder({ verb: "mkbase", usage: mkbaseUsage }, { args, io, signal }, async () => {
     const request = parseMkbase(args);
     if (isBaseRequest(request)) await buildBase(request, io, { dataDir: settings.dataDir, signal });
     else await listBases(io, settings.dataDir);
-    return 0;
-  } catch (error) {
-    if (error instanceof UsageError) {
-      io.err(`squashd mkbase: ${error.message}\n\n${mkbaseUsage}`);
-      return 2;
-    }
-    if (!signal.aborted && !isSquashError(error) && !isSystemError(error)) throw error;
-    io.err(`squashd mkbase: ${signal.aborted ? "interrupted, nothing was made" : (error as Error).message}\n`);
-    return 1;
-  }
+  });
 }
 
 type BaseRequest = MkbaseRequest & { readonly kind: Exclude<BaseKind, "list"> };
@@ -69,11 +51,7 @@ async function buildBase(
     builder: `mkbase ${request.kind}`,
     progress,
   });
-  const seconds = ((performance.now() - started) / 1000).toFixed(1);
-  const sizes = Object.entries(manifest.files).map(
-    ([file, { size }]) => `${file.slice(name.length + 1)} ${mebibytes(size)}`,
-  );
-  io.out(`${name}  ${sizes.join(", ")}  in ${seconds} s\n`);
+  tellMade(io, [manifest], started);
 }
 
 function build(request: BaseRequest, options: BaseOptions): Promise<ModuleManifest> {
@@ -106,14 +84,4 @@ async function listBases(io: CommandOutput, dataDir: string): Promise<void> {
   const bases = modules.filter(({ name }) => name.startsWith("000-"));
   if (bases.length === 0) io.err('There is no base module yet; make one with "sq mkbase debian"\n');
   for (const { name, format, size } of bases) io.out(`${name}  ${format} ${mebibytes(size)}\n`);
-}
-
-/** A size for people. */
-export function mebibytes(bytes: number): string {
-  return `${(bytes / 1_048_576).toFixed(1)} MiB`;
-}
-
-/** An error of the operating system, such as a full disk, in distinction to a bug. */
-export function isSystemError(error: unknown): error is NodeJS.ErrnoException {
-  return error instanceof Error && "errno" in error;
 }

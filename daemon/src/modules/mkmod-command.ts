@@ -1,8 +1,6 @@
-import { isSquashError } from "@squash/sdk/errors";
 import { baseName } from "./bases/from-dir.js";
+import { runBuilder, tellMade, type CommandOutput } from "./builder-command.js";
 import { sweepLeftovers } from "./leftovers.js";
-import { isSystemError, mebibytes, type CommandOutput } from "./mkbase-command.js";
-import { UsageError } from "./mkbase-options.js";
 import { mkmodUsage, parseMkmod, type MkmodRequest } from "./mkmod-options.js";
 import { BlobCache } from "./oci/blob-cache.js";
 import { buildFromImage } from "./oci/build.js";
@@ -31,22 +29,9 @@ export async function mkmodCommand(
   settings: { readonly dataDir: string },
   signal: AbortSignal,
 ): Promise<number> {
-  if (args.includes("--help") || args.includes("-h")) {
-    io.out(mkmodUsage);
-    return 0;
-  }
-  try {
-    await makeModules(parseMkmod(args), io, { dataDir: settings.dataDir, signal });
-    return 0;
-  } catch (error) {
-    if (error instanceof UsageError) {
-      io.err(`squashd mkmod: ${error.message}\n\n${mkmodUsage}`);
-      return 2;
-    }
-    if (!signal.aborted && !isSquashError(error) && !isSystemError(error)) throw error;
-    io.err(`squashd mkmod: ${signal.aborted ? "interrupted, nothing was made" : (error as Error).message}\n`);
-    return 1;
-  }
+  return runBuilder({ verb: "mkmod", usage: mkmodUsage }, { args, io, signal }, () =>
+    makeModules(parseMkmod(args), io, { dataDir: settings.dataDir, signal }),
+  );
 }
 
 async function makeModules(
@@ -64,13 +49,7 @@ async function makeModules(
   const load = (scratch: string): Promise<LocalImage> => loadFor(request, platform, { ...around, scratch });
   const options = { ...around, name, formats, force, perLayer, builder: "mkmod from-oci" };
   const manifests = await buildFromImage(load, options);
-  const seconds = ((performance.now() - started) / 1000).toFixed(1);
-  for (const manifest of manifests) {
-    const sizes = Object.entries(manifest.files).map(
-      ([file, { size }]) => `${file.slice(manifest.name.length + 1)} ${mebibytes(size)}`,
-    );
-    io.out(`${manifest.name}  ${sizes.join(", ")}  in ${seconds} s\n`);
-  }
+  tellMade(io, manifests, started);
 }
 
 async function loadFor(
