@@ -54,7 +54,8 @@ int64_t capture(const struct captured_root *roots, uint32_t count, int file, str
 #include "../src/host_capture.c"
 #undef fork
 
-int network_open(struct network *network, uint32_t subnet, struct failure *failure) {
+int network_open(struct network *network, uint32_t subnet, const struct address *subnet6, struct failure *failure) {
+  (void)subnet6;
   (void)failure;
   *network = (struct network){.subnet = subnet, .route = -1, .namespace = -1, .firewall = {-1, -1, -1}};
   return 0;
@@ -85,9 +86,8 @@ int link_set(const struct link_plan *plan, int fd, bool up, struct failure *fail
   return 0;
 }
 
-int link_gateway(int fd, uint32_t gateway, bool present, struct failure *failure) {
-  (void)fd;
-  (void)gateway;
+int network_gateway(const struct network *network, bool present, struct failure *failure) {
+  (void)network;
   (void)failure;
   require(!present);
   return 0;

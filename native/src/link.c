@@ -159,7 +159,7 @@ static void put_route(struct nl_batch *batch, int interface, const struct addres
 }
 
 /* Nobody else can have it, so that IPv6 need not ask. */
-static void put_address(struct nl_batch *batch, int interface, uint16_t type, uint16_t flags, const struct address *address) {
+static void put_interface_address(struct nl_batch *batch, int interface, uint16_t type, uint16_t flags, const struct address *address) {
   struct parts parts = parts_of(address);
   const struct ifaddrmsg info = {.ifa_family = parts.family,
                                  .ifa_prefixlen = parts.prefix,
@@ -178,12 +178,12 @@ static int set_up_inside(const struct link_plan *plan, int cell, struct failure 
   if (interface < 0) return -1;
   hardware_address(plan->index, true, hardware);
   nl_start(&batch, bytes, sizeof(bytes));
-  put_address(&batch, interface, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &address);
+  put_interface_address(&batch, interface, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &address);
   put_flags(&batch, interface, IFF_UP | IFF_NOARP);
   put_neighbour(&batch, interface, &gateway, hardware);
   put_route(&batch, interface, &gateway, true);
   if (plan->ipv6) {
-    put_address(&batch, interface, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &plan->address6);
+    put_interface_address(&batch, interface, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &plan->address6);
     put_neighbour(&batch, interface, &plan->gateway6, hardware);
     put_route(&batch, interface, &plan->gateway6, true);
   }
@@ -298,7 +298,7 @@ int link_gateway(int host, const struct address *gateway, bool present, struct f
   int interface = interface_index(host, "lo", failure);
   if (interface < 0) return -1;
   nl_start(&batch, bytes, sizeof(bytes));
-  put_address(&batch, interface, present ? RTM_NEWADDR : RTM_DELADDR, present ? NLM_F_CREATE | NLM_F_EXCL : 0, gateway);
+  put_interface_address(&batch, interface, present ? RTM_NEWADDR : RTM_DELADDR, present ? NLM_F_CREATE | NLM_F_EXCL : 0, gateway);
   if (nl_transact(host, &batch, present ? EEXIST : EADDRNOTAVAIL) < 0)
     return fail(failure, "%s the gateway's %s address", present ? "add" : "remove", address_is_ipv4(gateway) ? "IPv4" : "IPv6");
   return 0;
