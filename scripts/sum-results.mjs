@@ -17,11 +17,20 @@ const mustRun = process.env.TESTS_MUST_RUN === "1";
 process.exitCode = sum.failed > 0 || sum.passed === 0 || (mustRun && sum.skipped > 0) ? 1 : 0;
 
 function ofVitest({ numPassedTests, numFailedTests, numPendingTests, numTodoTests, testResults }) {
+  testResults.forEach(printFailures);
   // a file that cannot be loaded has no test that could fail
   const broken = testResults.filter(
     ({ status, assertionResults }) => status === "failed" && assertionResults.every((test) => test.status !== "failed"),
   );
   return { passed: numPassedTests, failed: numFailedTests + broken.length, skipped: numPendingTests + numTodoTests };
+}
+
+/** Said once more at the end, where the output of the tests themselves is far above or cut off. */
+function printFailures({ name, message, assertionResults }) {
+  const failed = assertionResults.filter(({ status }) => status === "failed");
+  if (failed.length === 0 && message) console.log(`failed: ${name}: ${message}`);
+  for (const { fullName, failureMessages } of failed)
+    console.log(`failed: ${name}: ${fullName}\n${failureMessages.join("\n")}`);
 }
 
 function ofText(name, text) {
