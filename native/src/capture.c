@@ -223,7 +223,7 @@ static int list(const struct level *level, struct listing *listing, struct failu
     DIR *directory = copy < 0 ? NULL : fdopendir(copy);
     if (directory == NULL) {
       close_fd(&copy);
-      return fail(failure, "list a directory");
+      return fail(failure, errno == EMFILE ? "follow directories that nest so deep, as more files may not be opened" : "list a directory");
     }
     const struct dirent *entry;
     int result = 0;

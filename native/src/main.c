@@ -18,7 +18,7 @@
 #include "host_ops.h"
 #include "io.h"
 
-enum { LINK = 3 };
+enum { LINK = 3, FILES = 1 << 20 };
 
 static struct host host;
 static uint8_t payload[FRAME_MAX_PAYLOAD];
@@ -69,6 +69,17 @@ static void serve(void) {
   }
 }
 
+/*
+ * What squashd was started with says little: shells and service managers have habits of their own. Sandboxes are to have the same limits
+ * everywhere (confine.c), and a capture opens a file for each directory on its way. Where more is not allowed, what there is is used.
+ */
+static void raise_file_limit(void) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) < 0) return;
+  const struct rlimit most = {FILES, FILES}, all = {limit.rlim_max, limit.rlim_max};
+  if (limit.rlim_max >= FILES || setrlimit(RLIMIT_NOFILE, &most) < 0) (void)setrlimit(RLIMIT_NOFILE, &all);
+}
+
 int main(int argc, char **argv) {
   struct stat info;
   if (argc != 1 || fstat(LINK, &info) < 0 || !S_ISSOCK(info.st_mode)) {
@@ -84,6 +95,7 @@ int main(int argc, char **argv) {
   (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   /* Here, since only the host's root can raise it where squashd was started with 0; confine.c says what it is for. */
   (void)setrlimit(RLIMIT_CORE, &(struct rlimit){1, 1});
+  raise_file_limit();
   host.link = LINK;
   host.epoll = epoll_create1(EPOLL_CLOEXEC);
   struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uint64_t)TAG_LINK};

@@ -14,7 +14,7 @@
 
 #include "io.h"
 
-enum { MAX_IDLE = 2, IDLE_MS = 1000, ACCEPT_MS = 30000, LONG_MS = 250 };
+enum { MAX_IDLE = 2, IDLE_MS = 1000, ACCEPT_MS = 30000, STOPPED_MS = 1000, LONG_MS = 250 };
 
 /* Words are added to a counter and read all at once: each has a place of its own there. */
 enum word { ACCEPT = 1, ACCEPTED = 1, IDLE = 1 << 16 };
@@ -142,13 +142,18 @@ void workers_forget(pid_t pid) {
     if (workers[i].pid == pid) forget(&workers[i]);
 }
 
+/* One that waits for the processor may still come; one that was stopped on its way would be awaited in vain. */
+static bool is_overdue(const struct worker *worker, uint64_t age) {
+  return worker->accepting && (age >= ACCEPT_MS || (age >= STOPPED_MS && is_stopped_or_dead(worker->pid)));
+}
+
 void workers_tick(void) {
   for (size_t i = 0; i < MAX_WORKERS; i++) {
     struct worker *worker = &workers[i];
     if (worker->pid == 0) continue;
     hear(worker);
     uint64_t age = now_ms() - worker->since;
-    if ((worker->accepting && age >= ACCEPT_MS) || (worker->idle && age >= IDLE_MS)) {
+    if (is_overdue(worker, age) || (worker->idle && age >= IDLE_MS)) {
       end(worker);
     } else if (!worker->idle && age >= LONG_MS) {
       worker->watched = true;

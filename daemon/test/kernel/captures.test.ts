@@ -278,7 +278,7 @@ describe.skipIf(lacks("root"))("a capture", () => {
     for (const name of ["/tmp/x", "../x", ""]) await expect(kernel.capture(name, roots)).rejects.toThrow(/understand/);
     await expect(kernel.capture("none", [{ kind: "layer", key: "none" }])).rejects.toMatchObject({ code: "kernel" });
     sh(`cd '${data}'; d=d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d; for i in $(seq 150); do mkdir -p $d; cd -P $d; done`);
-    await expect(kernel.capture("deep", roots)).rejects.toThrow(/deeper/);
+    await expect(kernel.capture("deep", roots)).rejects.toThrow(/deeper|nest so deep/);
     await kernel.unmountUpper(upper);
     for (const name of ["none", "deep"]) rmSync(join(machine.dataDir, name), { force: true });
   });

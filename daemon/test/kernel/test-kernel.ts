@@ -80,12 +80,15 @@ export class TestKernel {
     this.#kernel.onCellDeath((index, pid) => this.deaths.push({ index, pid }));
   }
 
+  /** Sq-host as a shell starts it that lets programs open few files unless they ask for more. */
   #program(): string {
-    const program = join(repositoryRoot, "native/build/sq-host");
-    if (this.#subnet === null) return program;
-    this.netns.make();
+    const command = ["prlimit --nofile=256:", join(repositoryRoot, "native/build/sq-host")];
+    if (this.#subnet !== null) {
+      this.netns.make();
+      command.unshift(`nsenter --net=${this.netns.path}`);
+    }
     const script = join(this.home, "sq-host");
-    writeFileSync(script, `#!/bin/sh\nexec nsenter --net=${this.netns.path} ${program}\n`, { mode: 0o755 });
+    writeFileSync(script, `#!/bin/sh\nexec ${command.join(" ")}\n`, { mode: 0o755 });
     return script;
   }
 

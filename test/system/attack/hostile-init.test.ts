@@ -2,6 +2,7 @@ import { renameSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
 import { describe, expect, it } from "vitest";
 import { isSquashError, type CreateOptions, type Sandbox } from "@squash/sdk";
+import { filesInside } from "../../support/file-limit.js";
 import { attack, control, createTarget } from "../../support/probe.js";
 import { lacks } from "../../support/needs.js";
 import { expectHealthy, useTarget } from "../../support/target.js";
@@ -89,7 +90,7 @@ describe.skipIf(lacks("root"))("a sandbox that turns against its own init", () =
       const { stdout } = await sandbox.exec(change);
       const session = stdout.trim().split("\n").at(-1);
       expect(stdout).toMatch(/^escaped: .*\n\d+\n$/);
-      expect((await sandbox.exec("ulimit -n; echo $PPID")).stdout.split("\n")[0]).toBe("20000");
+      expect((await sandbox.exec("ulimit -n; echo $PPID")).stdout.split("\n")[0]).toBe(String(filesInside()));
       expect((await sandbox.exec("echo $PPID")).stdout.trim()).not.toBe(session);
     });
   });
