@@ -102,22 +102,36 @@ static int restrict_proc(struct failure *failure) {
   return 0;
 }
 
+static int make_shared_memory(const char *path, struct failure *failure) {
+  static const struct mount_option options[] = {{"mode", "1777"}, {"size", "65536k"}};
+  return attach_new(path, "tmpfs", options, ARRAY_LEN(options), CLOSED, failure);
+}
+
+int renew_shared_memory(struct failure *failure) {
+  if (umount2("/dev/shm", MNT_DETACH | UMOUNT_NOFOLLOW) < 0) return fail(failure, "detach /dev/shm");
+  return make_shared_memory("/dev/shm", failure);
+}
+
 /* The host id of the group that owns terminals inside, `tty`, which is 5 in every distribution. */
 static int make_dev(uint32_t uid_base, struct failure *failure) {
   char tty[16];
   (void)format(tty, sizeof(tty), "%u", uid_base + 5);
   const struct mount_option terminals[] = {{"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", tty}};
-  static const struct mount_option shared_memory[] = {{"mode", "1777"}, {"size", "65536k"}};
   if (attach_copy("/template/dev", "/t/dev", NOTHING | MOUNT_ATTR_RDONLY, failure) < 0) return -1;
   if (attach_new("/t/dev/pts", "devpts", terminals, ARRAY_LEN(terminals), NOTHING, failure) < 0) return -1;
-  if (attach_new("/t/dev/shm", "tmpfs", shared_memory, ARRAY_LEN(shared_memory), CLOSED, failure) < 0) return -1;
+  if (make_shared_memory("/t/dev/shm", failure) < 0) return -1;
   return attach_new("/t/dev/mqueue", "mqueue", NULL, 0, CLOSED, failure);
 }
 
-int make_skeleton(uint32_t uid_base, struct failure *failure) {
+int make_empty_root(struct failure *failure) {
   static const struct mount_option small[] = {{"size", "64k"}, {"mode", "0755"}};
+  return mount_new("tmpfs", small, ARRAY_LEN(small), CLOSED, failure);
+}
+
+int make_skeleton(uint32_t uid_base, struct failure *failure) {
   if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) return fail(failure, "make mounts private");
-  if (attach_new("/t", "tmpfs", small, ARRAY_LEN(small), CLOSED, failure) < 0) return -1;
+  AUTO_CLOSE int root = make_empty_root(failure);
+  if (root < 0 || mount_attach(root, "/t", failure) < 0) return -1;
   if (make_directory("/t/proc", failure) < 0 || make_directory("/t/dev", failure) < 0 || make_directory("/t/sys", failure) < 0)
     return -1;
   if (attach_new("/t/proc", "proc", NULL, 0, CLOSED, failure) < 0) return -1;

@@ -12,4 +12,10 @@ int make_templates(struct failure *failure);
 /* In the new cell, as real root in the new namespaces: builds the skeleton and makes it the root. */
 int make_skeleton(uint32_t uid_base, struct failure *failure);
 
+/* In a cell's mount namespace: an empty /dev/shm in place of the one that is there. */
+int renew_shared_memory(struct failure *failure);
+
+/* An empty root, detached, that a cell may have between two others. */
+int make_empty_root(struct failure *failure);
+
 #endif

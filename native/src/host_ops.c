@@ -101,6 +101,7 @@ static int op_root_give(struct host *host, struct reader *reader, struct failure
   uint32_t flags = read_u32(reader);
   plan.fresh = (flags & ROOT_FRESH) != 0;
   plan.named = (flags & ROOT_NAMED) != 0;
+  plan.again = (flags & ROOT_AGAIN) != 0;
   plan.hostname = read_string(reader, 64);
   plan.upper = read_string(reader, PATH_MAX - 1);
   plan.layer_count = read_u32(reader);

@@ -52,8 +52,8 @@ struct cell {
   uint64_t deadline;
 };
 
-/* Of OP_ROOT_GIVE: the upper is new; the files that name hosts are to be written. */
-enum root_flags { ROOT_FRESH = 1, ROOT_NAMED = 2 };
+/* Of OP_ROOT_GIVE: the upper is new; the files that name hosts are to be written; the cell has a root already, which goes first. */
+enum root_flags { ROOT_FRESH = 1, ROOT_NAMED = 2, ROOT_AGAIN = 4 };
 
 /* Captures at a time; each is a process. */
 enum { MAX_CAPTURES = 8 };

@@ -13,6 +13,7 @@
 #include <sys/statvfs.h>
 #include <sys/vfs.h>
 
+#include "cell_files.h"
 #include "io.h"
 #include "layers.h"
 #include "mounts.h"
@@ -170,6 +171,20 @@ static int enter_and_swap(int cell_mounts, int overlay, const struct root_plan *
   return result == 0 && plan->fresh ? copy_attributes(overlay, root, failure) : result;
 }
 
+/*
+ * Takes the root that a cell has away from it, and with that the overlay on an upper, which must not be used by two at a time. What runs in
+ * the cell is squash's own, and has nothing open there.
+ */
+static int leave_root(int own_mounts, int cell_mounts, const struct root_plan *plan, struct failure *failure) {
+  AUTO_CLOSE int empty = make_empty_root(failure);
+  if (empty < 0 || enter_mounts(cell_mounts, failure) < 0) return -1;
+  int result = swap_root(empty, failure);
+  if (result == 0 && plan->fresh) result = renew_shared_memory(failure);
+  struct failure back = {0};
+  if (enter_mounts(own_mounts, &back) < 0) _exit(70);
+  return result;
+}
+
 static int set_hostname(const struct root_plan *plan, int own_uts, struct failure *failure) {
   AUTO_CLOSE int uts = open_namespace(plan->pid, "uts", failure);
   if (uts < 0) return -1;
@@ -186,10 +201,11 @@ int root_give(int own_mounts, int host_mounts, const struct root_plan *plan, str
   AUTO_CLOSE int cell_mounts = open_namespace(plan->pid, "mnt", failure);
   if (own_uts < 0 || userns < 0 || cell_mounts < 0) return fail(failure, "open namespaces");
   struct stat root;
+  if (plan->again && leave_root(own_mounts, cell_mounts, plan, failure) < 0) return -1;
   AUTO_CLOSE int overlay = stage_overlay(own_mounts, host_mounts, plan, userns, &root, failure);
   if (overlay < 0) return -1;
   int result = enter_and_swap(cell_mounts, overlay, plan, &root, failure);
   struct failure back = {0};
   if (enter_mounts(own_mounts, &back) < 0) _exit(70);
-  return result < 0 ? -1 : set_hostname(plan, own_uts, failure);
+  return result < 0 || plan->again ? result : set_hostname(plan, own_uts, failure);
 }

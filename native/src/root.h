@@ -16,6 +16,7 @@ struct root_plan {
   const char *hostname;
   bool named;           /* whether the files in /etc that name hosts are to be written: not where the sandbox has had them before */
   bool fresh;           /* whether the upper is new: it then gets the attributes of the topmost layer's root directory */
+  bool again;           /* whether the cell has a root, in which nothing runs: it goes before the new one is made, and so does /dev/shm with a new upper */
   uint32_t nameserver;  /* IPv4, in the host's byte order; 0 where there is no network */
   const char *upper;    /* the upper's mount point on the host */
   const char *layers[MAX_LAYERS]; /* topmost first */

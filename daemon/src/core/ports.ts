@@ -21,6 +21,8 @@ export interface RootPlan {
   readonly fresh: boolean;
   /** whether the host's name is to be written into it, which a sandbox that had its files before has */
   readonly named: boolean;
+  /** whether the cell has a root already, in which nothing runs; that goes first, so that on failure the cell is of no more use */
+  readonly again?: boolean;
   readonly hostname: string;
   /** mount point of the upper on the host */
   readonly upper: string;

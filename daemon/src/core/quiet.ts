@@ -21,9 +21,15 @@ export class Quiet {
   }
 
   /**
-   * Runs `work` exclusively, and only when nothing runs in the sandbox, unless it may be killed, which is up to `work`. Throws `sandbox_busy`.
+   * Runs `work` exclusively, and only when nothing runs in the sandbox, unless it may be killed, which is up to `work`: that is told whether
+   * nothing runs. Throws `sandbox_busy`.
    */
-  async run<T>(sandbox: Sandbox, request: StackRequest, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+  async run<T>(
+    sandbox: Sandbox,
+    request: StackRequest,
+    signal: AbortSignal,
+    work: (isIdle: boolean) => Promise<T>,
+  ): Promise<T> {
     const { running = "refuse", timeout = usualTimeoutS } = request;
     const deadline = performance.now() + timeout * 1000;
     for (;;) {
@@ -38,31 +44,34 @@ export class Quiet {
   async #attempt<T>(
     sandbox: Sandbox,
     { policy, isLast }: { readonly policy: RunningPolicy; readonly isLast: boolean },
-    work: () => Promise<T>,
+    work: (isIdle: boolean) => Promise<T>,
   ): Promise<{ readonly value: T } | null> {
     let release: () => void = () => undefined;
     sandbox.changing = new Promise((resolve) => (release = resolve));
     try {
       const { record } = sandbox;
-      if (policy !== "kill" && sandbox.state === "ready" && record !== null) {
-        const tasks = await this.#tasks(sandbox, record);
-        if (tasks.length > 0 || sandbox.running.size > 0) {
-          if (isLast) throw busy(sandbox, tasks);
-          return null;
-        }
+      const isAlive = sandbox.state === "ready" && record !== null;
+      const tasks = isAlive ? await this.#tasks(sandbox, record, policy) : [];
+      const isIdle = tasks?.length === 0 && sandbox.running.size === 0;
+      if (isAlive && !isIdle && policy !== "kill") {
+        if (isLast) throw busy(sandbox, tasks ?? []);
+        return null;
       }
-      return { value: await work() };
+      return { value: await work(isIdle) };
     } finally {
       sandbox.changing = null;
       release();
     }
   }
 
-  #tasks(sandbox: Sandbox, { cell }: SandboxRecord): Promise<CellTask[]> {
-    // a command's own start may not show yet, but it is counted
-    return sandbox.running.size > 0
-      ? this.#kernel.tasks(cell.index, cell.pid).catch(() => [])
-      : this.#kernel.tasks(cell.index, cell.pid);
+  /** Null where they cannot be told, which is none of the caller's business where they may be killed, or commands run that are counted. */
+  async #tasks(sandbox: Sandbox, { cell }: SandboxRecord, policy: RunningPolicy): Promise<CellTask[] | null> {
+    try {
+      return await this.#kernel.tasks(cell.index, cell.pid);
+    } catch (error) {
+      if (policy === "kill" || sandbox.running.size > 0) return null;
+      throw error;
+    }
   }
 }
 

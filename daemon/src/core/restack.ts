@@ -1,8 +1,16 @@
 import { SquashError } from "@squash/sdk/errors";
+import type { Cell } from "./cells.js";
 import type { Emit } from "./events.js";
 import type { SandboxRecord } from "./ports.js";
 import type { Sandbox } from "./sandbox.js";
-import { planOfRecord, stackStages, swapStages, type SandboxDraft, type StageParts } from "./sandbox-stages.js";
+import {
+  planOfRecord,
+  rerootStages,
+  stackStages,
+  swapStages,
+  type SandboxDraft,
+  type StageParts,
+} from "./sandbox-stages.js";
 import { bringUp, takeDown, type Stage } from "./stages.js";
 
 /** How a stack is to be afterwards. */
@@ -17,37 +25,48 @@ export interface StackChange {
   readonly keepUpper: boolean;
 }
 
+/** How and when a change is made. */
+export interface Circumstances {
+  /** whether nothing runs in the sandbox */
+  readonly isIdle: boolean;
+  readonly signal: AbortSignal;
+}
+
 /**
- * Gives a sandbox another stack: a new cell with the same number gets a root of the new layers, as an overlay must not be mounted twice on one
- * upper. All or nothing: the new layers are mounted before the old cell ends, and whatever fails afterwards brings the old stack back.
+ * Gives a sandbox another stack. Its cell gets another root where nothing runs in it; otherwise a new cell with the same number does, as an
+ * overlay must not be mounted twice on one upper. All or nothing: the new layers are mounted before anything of the old stack goes, and
+ * whatever fails afterwards brings the old stack back.
  */
 export class Restack {
   readonly #parts: StageParts;
   readonly #emit: Emit;
-  /** on the upper as it is */
+  /** makes a cell for the stack */
   readonly #swap: readonly Stage<SandboxDraft>[];
-  readonly #swapFresh: readonly Stage<SandboxDraft>[];
 
   constructor(parts: StageParts, emit: Emit) {
     this.#parts = parts;
     this.#emit = emit;
     this.#swap = swapStages(parts, { keepUpper: true });
-    this.#swapFresh = swapStages(parts, { keepUpper: false });
   }
 
   /** Kills what runs in the sandbox. Must run exclusively. Throws `SquashError`; the sandbox is then as it was, or `failed` with the reason. */
-  async run(sandbox: Sandbox, record: SandboxRecord, change: StackChange, signal: AbortSignal): Promise<void> {
+  async run(
+    sandbox: Sandbox,
+    record: SandboxRecord,
+    change: StackChange,
+    { isIdle, signal }: Circumstances,
+  ): Promise<void> {
     const { keepUpper, layers, ...stack } = change;
     const { upper } = record;
     const generation = keepUpper ? upper.generation : upper.generation + 1;
     const plan = { ...planOfRecord(record), ...stack, requestedLayers: layers, upper: { ...upper, generation } };
-    const draft: SandboxDraft = { id: sandbox.id, plan, index: record.cell.index };
+    const draft: SandboxDraft = { id: sandbox.id, plan, index: record.cell.index, before: record };
     const doing = "change the stack of";
     const added = stackStages(this.#parts, { keepUpper });
     sandbox.draft = draft; // so that nobody removes what it is made of
     try {
       await bringUp(added, draft, { signal, doing, code: "change_failed" });
-      await this.#replace(sandbox, record, draft, keepUpper ? this.#swap : this.#swapFresh).catch(async (error) => {
+      await this.#replace(sandbox, record, draft, { isIdle, keepUpper }).catch(async (error) => {
         this.#note(sandbox.id, await takeDown(added, draft));
         throw error;
       });
@@ -61,7 +80,7 @@ export class Restack {
     sandbox: Sandbox,
     record: SandboxRecord,
     draft: SandboxDraft,
-    swap: readonly Stage<SandboxDraft>[],
+    { isIdle, keepUpper }: { readonly isIdle: boolean; readonly keepUpper: boolean },
   ): Promise<void> {
     const { id, state, reason } = sandbox;
     const wasReady = state === "ready";
@@ -70,9 +89,11 @@ export class Restack {
     sandbox.state = "recovering";
     for (const running of sandbox.running) running.abort();
     try {
-      const failures = await takeDown(this.#swap, old);
-      if (failures[0] !== undefined) throw cannotChange(id, failures[0]);
-      await bringUp(swap, draft, { doing: "change the stack of", code: "change_failed" });
+      const inPlace = wasReady && isIdle;
+      if (inPlace) draft.cell = cellOfRecord(record);
+      else await this.#end(old);
+      const stages = inPlace ? rerootStages(this.#parts, { keepUpper }) : swapStages(this.#parts, { keepUpper });
+      await bringUp(stages, draft, { doing: "change the stack of", code: "change_failed" });
     } catch (error) {
       // where there was nothing to go back to, it is what it was: lost or failed
       if (wasReady) await this.#back(sandbox, old);
@@ -82,6 +103,11 @@ export class Restack {
     sandbox.record = draft.record ?? record;
     sandbox.state = "ready";
     sandbox.reason = null;
+  }
+
+  async #end(old: SandboxDraft): Promise<void> {
+    const failures = await takeDown(this.#swap, old);
+    if (failures[0] !== undefined) throw cannotChange(old.id, failures[0]);
   }
 
   async #back(sandbox: Sandbox, old: SandboxDraft): Promise<void> {
@@ -113,6 +139,10 @@ export class Restack {
   #note(id: string, failures: readonly Error[]): void {
     for (const { message } of failures) this.#emit({ type: "leftover", sandbox: id, error: message });
   }
+}
+
+function cellOfRecord({ cell: { index, pid, startTime } }: SandboxRecord): Cell {
+  return { index, process: { pid, startTime: BigInt(startTime) }, pooled: false };
 }
 
 function cannotChange(id: string, cause: Error): SquashError {

@@ -21,6 +21,8 @@ export interface SandboxDraft {
   layers?: readonly string[];
   defaults?: ImageDefaults | undefined;
   record?: SandboxRecord;
+  /** what the record was before a change; absent where nothing is changed */
+  before?: SandboxRecord;
   /** which of its uppers is meant; absent for all that a leftover has */
   generation?: number;
 }
@@ -87,6 +89,15 @@ export function rebuildStages(parts: StageParts): Stage<SandboxDraft>[] {
  */
 export function stackStages(parts: StageParts, options: { readonly keepUpper: boolean }): Stage<SandboxDraft>[] {
   return options.keepUpper ? [layers(parts, { fresh: true })] : [layers(parts, { fresh: false }), nextUpper(parts)];
+}
+
+/** The same where nothing runs in the cell, which therefore stays and gets another root. Taking these down kills it. */
+export function rerootStages(parts: StageParts, options: { readonly keepUpper: boolean }): Stage<SandboxDraft>[] {
+  return [
+    doubt(parts),
+    root(parts, { fresh: !options.keepUpper, named: false, again: true }),
+    record(parts, { keep: true }),
+  ];
 }
 
 /** What is replaced at once in such a change: everything that holds the old root. The record is the commit point. */
@@ -239,7 +250,24 @@ function limits({ kernel }: StageParts): Stage<SandboxDraft> {
   };
 }
 
-function root({ kernel, store, cells }: StageParts, options: Pick<RootPlan, "fresh" | "named">): Stage<SandboxDraft> {
+/** Has the cell of the record not be taken over by another squashd, should this one die while it is not known which root it has. */
+function doubt({ store }: StageParts): Stage<SandboxDraft> {
+  return {
+    name: "doubt",
+    async up({ id, before }) {
+      if (before === undefined) throw new Error(`sandbox "${id}" had no record`);
+      await store.writeRecord({ ...before, cell: { ...before.cell, bootId: "" } });
+    },
+    async down() {
+      // The cell is dead then, as the record says.
+    },
+  };
+}
+
+function root(
+  { kernel, store, cells }: StageParts,
+  options: Pick<RootPlan, "fresh" | "named" | "again">,
+): Stage<SandboxDraft> {
   return {
     name: "root",
     async up(draft) {

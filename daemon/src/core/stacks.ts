@@ -71,14 +71,14 @@ export class Stacks {
     const { sandboxes, quiet, restack } = this.#parts;
     const sandbox = sandboxes.find(id);
     plan(sandbox); // what cannot be is refused before anything is waited for
-    await quiet.run(sandbox, request, signal, async () => {
+    await quiet.run(sandbox, request, signal, async (isIdle) => {
       const change = plan(sandbox);
       const { record, state } = sandbox;
       if (record === null || !["ready", "lost", "failed"].includes(state)) {
         sandboxes.mustBeReady(sandbox);
         throw new Error(`sandbox "${id}" is ready without a record`);
       }
-      await restack.run(sandbox, record, change, signal);
+      await restack.run(sandbox, record, change, { isIdle, signal });
     });
     return sandboxes.get(id);
   }

@@ -26,7 +26,7 @@ export const operation = {
 } as const;
 
 /** Flags of `rootGive`. */
-export const rootFlag = { fresh: 1, named: 2 } as const;
+export const rootFlag = { fresh: 1, named: 2, again: 4 } as const;
 
 export type Operation = keyof typeof operation;
 

@@ -128,7 +128,7 @@ export class LinuxKernel implements Kernel {
   async giveRoot(index: number, plan: RootPlan): Promise<void> {
     const fields = new FieldWriter()
       .u32(index)
-      .u32((plan.fresh ? rootFlag.fresh : 0) | (plan.named ? rootFlag.named : 0))
+      .u32(flagsOf(plan))
       .string(plan.hostname)
       .string(plan.upper)
       .strings(plan.layers);
@@ -209,4 +209,8 @@ export class LinuxKernel implements Kernel {
     await this.#host.close();
     if (options.forget) await removeCgroups(this.#cgroup);
   }
+}
+
+function flagsOf({ fresh, named, again = false }: RootPlan): number {
+  return (fresh ? rootFlag.fresh : 0) | (named ? rootFlag.named : 0) | (again ? rootFlag.again : 0);
 }
