@@ -163,6 +163,35 @@ describe.skipIf(lacks("root"))("a stack", () => {
     await expect(sandbox.activate("999-none")).rejects.toMatchObject({ code: "module_not_found" });
     expect(await print(sandbox, "cat /mine")).toBe("mine\n");
   });
+
+  it("is changed in the cell as it is where nothing runs in it, and in a new one otherwise", async () => {
+    const sandbox = await squashd.client.create({ id: "c", layers: ["000-base-test"] });
+    const { pid } = await sandbox.info();
+    const look = "ls /dev/shm; grep -c ' overlay ' /proc/self/mountinfo; cat /tmp/mine; ls /opt";
+    await print(sandbox, "echo shared >/dev/shm/shared; echo mine >/tmp/mine");
+    await sandbox.snapshot({ label: "before" });
+    await sandbox.activate("100-extra");
+    expect(await print(sandbox, look)).toBe("shared\n1\nmine\nextra\n");
+    await print(sandbox, "echo other >/tmp/mine");
+    // memory that processes share is none of a moment's files
+    await sandbox.restore("before");
+    expect(await print(sandbox, `${look} 2>/dev/null || true`)).toBe("1\nmine\n");
+    await expect(sandbox.exec("echo shared >/dev/shm/shared")).resolves.toMatchObject({ exit_code: 0 });
+    expect(await sandbox.info()).toMatchObject({ pid, state: "ready" });
+    await print(sandbox, "sleep 1000 >/dev/null 2>&1 &");
+    await sandbox.activate("100-extra", { running: "kill" });
+    expect(await sandbox.info()).not.toMatchObject({ pid });
+    expect(await print(sandbox, `ps -o args | grep -c '^sleep 100[0]' || true; ${look}`)).toBe("0\n1\nmine\nextra\n");
+  });
+
+  it("cannot be hidden from by a process that calls itself one of squash's own", async () => {
+    const sandbox = await squashd.client.create({ id: "h", layers: ["000-base-test"] });
+    // what tells them is the program, which nobody inside can start
+    for (const command of ["/proc/1/exe", "/proc/self/exe -c 'exec /proc/1/exe'", "cp /proc/1/exe /tmp/own"])
+      expect((await sandbox.exec(command)).exit_code).not.toBe(0);
+    await print(sandbox, "sh -c 'printf sq-session >/proc/$$/comm; while :; do sleep 1; done' >/dev/null 2>&1 &");
+    await expect(sandbox.activate("100-extra")).rejects.toMatchObject({ code: "sandbox_busy", message: /sq-session/ });
+  });
 });
 
 describe.skipIf(lacks("root"))("a fork", () => {

@@ -68,6 +68,48 @@ describe("a change of a stack", () => {
     }
   });
 
+  it.each(Object.entries(changes))(
+    "by %s keeps the cell where nothing runs in it, and only then",
+    async (_, change) => {
+      const squashd = await prepared();
+      const { machine, sandboxes } = squashd;
+      const { pid } = await sandboxes.get("a");
+      expect(await change(squashd)).toMatchObject({ pid, state: "ready" });
+      expect(machine.cells.get(0)?.root).toMatchObject({ again: true });
+      machine.tasksInside = [{ pid: 7, name: "server" }];
+      const after = await squashd.stacks.restore("a", { label: "one", running: "kill" }, never);
+      expect(after.pid).not.toBe(pid);
+      expect(machine.cells.get(0)?.root?.again).not.toBe(true);
+    },
+  );
+
+  it.each(Object.entries(changes))(
+    "by %s that squashd does not survive leaves the old stack, rebuilt",
+    async (_, change) => {
+      const squashd = await prepared();
+      const { machine, sandboxes } = squashd;
+      const { layers, snapshots } = await sandboxes.get("a");
+      const old = machine.records.get("a");
+      // the cell has the new root by then, and nobody has written that down
+      const cut = new Promise<never>(() => undefined);
+      machine.afterStep = (operation) => {
+        if (operation === "giveRoot") machine.halt = cut;
+      };
+      void change(squashd);
+      await expect.poll(() => machine.halt === cut).toBe(true);
+      machine.afterStep = () => undefined;
+      machine.halt = Promise.resolve();
+      const later = fakeSquashd(machine);
+      await later.recovery.run();
+      const found = await later.sandboxes.get("a");
+      expect(found).toMatchObject({ state: "ready", restarts: 1, layers, snapshots });
+      expect(machine.records.get("a")).toMatchObject({ snapshots: old?.snapshots, upper: old?.upper });
+      expect(machine.cells.get(0)?.root?.again).not.toBe(true);
+      await later.sandboxes.destroy("a");
+      expect(machine.state()).toEqual([]);
+    },
+  );
+
   it("goes to the new generation of the upper, and leaves nothing of the old one", async () => {
     const { machine, sandboxes, stacks } = await prepared();
     await stacks.restore("a", { label: "two" }, never);

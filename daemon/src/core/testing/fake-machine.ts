@@ -53,6 +53,8 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
   readonly calls: string[] = [];
   runCommand: (command: Command, signal: AbortSignal) => Promise<CommandResult> = () => Promise.resolve(success(""));
   oomKills = 0;
+  /** what every operation waits for */
+  halt: Promise<void> = Promise.resolve();
   /** called after each operation that has succeeded */
   afterStep: (operation: string) => void = () => undefined;
   #nextPid = 100;
@@ -315,7 +317,7 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
 
   /** Counts an operation, and fails it where that was asked for. */
   async step(operation: string): Promise<void> {
-    await Promise.resolve();
+    await this.halt;
     this.calls.push(operation);
     const left = this.failing.get(operation) ?? 0;
     if (left === 0) {
