@@ -2,7 +2,7 @@ import { expect } from "vitest";
 import type { TestNetns } from "./netns.js";
 import { frame } from "./packets.js";
 import { echoBody, icmp6 } from "./packets6.js";
-import { enter, mark, quietMs, type Member } from "./raw-attacker.js";
+import { enter, mark, type Member } from "./raw-attacker.js";
 import { sendFrames, Tap } from "./raw-client.js";
 import type { TestSquashd } from "./squashd.js";
 
@@ -10,6 +10,27 @@ import type { TestSquashd } from "./squashd.js";
 export const foreignMac = "02:00:00:00:99:99";
 const allNodesMac = "33:33:00:00:00:01";
 const ipv6Type = 0x86dd;
+/**
+ * How long to listen for what must not come, after which it has come wherever nothing is in its way; and for what must come, which may take
+ * its time on a busy machine.
+ */
+const listening = { quietMs: 150, awaitedMs: 3_000 } as const;
+let listenMs: number = listening.quietMs;
+
+/** From now on attacks are to be a success, or to fail. */
+export function expectSuccess(yes: boolean): void {
+  listenMs = yes ? listening.awaitedMs : listening.quietMs;
+}
+
+/** Whether something is so before the time to listen is over. */
+export async function soon(look: () => boolean): Promise<boolean> {
+  const deadline = Date.now() + listenMs;
+  for (;;) {
+    if (look()) return true;
+    if (Date.now() > deadline) return false;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
 
 /** A sandbox that has IPv6. */
 export interface Member6 extends Member {
@@ -43,7 +64,7 @@ export async function arrives6(
   const text = mark();
   await using tap = await Tap.open(netns, interfaceName);
   send6(member, make(text));
-  return await tap.hears(text, quietMs);
+  return await tap.hears(text, listenMs);
 }
 
 /** Whether an echo request is answered; its answer is known by its type and what it carries. */
@@ -51,13 +72,8 @@ export async function pings6(member: Member6, to: string, toAll = false): Promis
   const text = mark();
   await using tap = await Tap.open(member.netns, "eth0");
   send6(member, [icmp6({ from: member.address6, to }, 128, echoBody(text))], toAll);
-  const deadline = Date.now() + quietMs;
-  for (;;) {
-    // what a refusal quotes is the request; type of the message behind the headers of Ethernet and IPv6
-    if (tap.frames.some((each) => each.includes(text) && each[54] === 129)) return true;
-    if (Date.now() > deadline) return false;
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
+  // what a refusal quotes is the request; type of the message behind the headers of Ethernet and IPv6
+  return await soon(() => tap.frames.some((each) => each.includes(text) && each[54] === 129));
 }
 
 /** Gives the host and the internet addresses by IPv6; `servers` are the internet's. */
