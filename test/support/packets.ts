@@ -81,7 +81,8 @@ export function arp(claim: { readonly address: string; readonly at: string; read
   ]);
 }
 
-function ipv6(from: string, to: string, next: number, payload: Buffer): Buffer {
+/** From and to 16 bytes in hex. */
+export function ipv6(from: string, to: string, next: number, payload: Buffer): Buffer {
   const header = Buffer.from([0x60, 0, 0, 0, payload.length >> 8, payload.length & 255, next, 255]);
   return Buffer.concat([header, Buffer.from(from, "hex"), Buffer.from(to, "hex"), payload]);
 }
@@ -103,7 +104,7 @@ function hardwareBytes(address: string): Buffer {
 }
 
 /** Source: RFC 1071 */
-function checksum(bytes: Buffer): number {
+export function checksum(bytes: Buffer): number {
   const padded = bytes.length % 2 === 0 ? bytes : Buffer.concat([bytes, Buffer.alloc(1)]);
   let sum = 0;
   for (let at = 0; at < padded.length; at += 2) sum += padded.readUInt16BE(at);
