@@ -1,12 +1,14 @@
 import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { SquashError } from "@squash/sdk/errors";
 import type { JobRequest } from "@squash/sdk/protocol";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { trustByHand } from "../../../test/support/modules.js";
 import { Modules } from "../core/modules.js";
 import { DirectoryCatalog } from "./catalog.js";
 import { builds, planJob, type JobWorld } from "./job-kinds.js";
+import type { SnapshotSource } from "./promote.js";
 import { packDirectory } from "./pack.js";
 import type { RunTool } from "./run-tool.js";
 import { deviceIn, listDevices } from "./squashfs-devices.js";
@@ -20,9 +22,21 @@ beforeEach(() => {
   mkdirSync(join(home, "open-not"));
   const catalog = new DirectoryCatalog(home, { defaultLayers: [] });
   const modules = new Modules(catalog, { all: () => [] });
-  world = { catalog, modules, dataDir: home, buildDirs: [join(home, "open"), "/nonexistent"] };
+  world = { catalog, modules, snapshots, dataDir: home, buildDirs: [join(home, "open"), "/nonexistent"] };
 });
 afterEach(() => rmSync(home, { recursive: true }));
+
+/** Sandbox "box" has a snapshot "one" on 000-base; its image is a text. */
+const snapshots: SnapshotSource = {
+  layersOf({ id, label }) {
+    if (id === "box" && label === "one") return ["000-base"];
+    throw new SquashError("snapshot_not_found", `Cannot find snapshot "${label}" of "${id}"`);
+  },
+  write(_, output) {
+    writeFileSync(join(home, output.path), "merged");
+    return Promise.resolve();
+  },
+};
 
 const sha256 = "0".repeat(64);
 const code = (request: JobRequest): Promise<string> =>

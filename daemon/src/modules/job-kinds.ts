@@ -13,11 +13,13 @@ import type { DirectoryCatalog } from "./catalog.js";
 import { convertModule } from "./convert.js";
 import { checkModuleName, moduleFormats, type ModuleFormat } from "./module-name.js";
 import type { ModuleManifest } from "./pack.js";
+import { promotion, type SnapshotSource } from "./promote.js";
 
 /** What jobs work with. */
 export interface JobWorld {
   readonly catalog: DirectoryCatalog;
   readonly modules: Modules;
+  readonly snapshots: SnapshotSource;
   readonly dataDir: string;
   /** directories below which the API may make modules of directories */
   readonly buildDirs: readonly string[];
@@ -58,6 +60,10 @@ const kinds: {
       module: request.name,
       run: (context) => convertModule(catalog, request, { dataDir, ...context }),
     };
+  },
+  promote: async (request, world) => {
+    const { wanted, build } = await promotion(request, world);
+    return builds(wanted, world, build);
   },
 };
 

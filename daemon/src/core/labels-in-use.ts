@@ -1,0 +1,24 @@
+import type { Sandbox } from "./sandbox.js";
+
+/** Snapshots that running operations are about to use, or use, so that the retention leaves them alone. */
+export class LabelsInUse {
+  readonly #counts = new WeakMap<Sandbox, Map<string, number>>();
+
+  /** Counts a user of a snapshot while `work` runs. */
+  async use<T>(sandbox: Sandbox, label: string, work: () => Promise<T>): Promise<T> {
+    const counts = this.#counts.get(sandbox) ?? new Map<string, number>();
+    this.#counts.set(sandbox, counts);
+    counts.set(label, (counts.get(label) ?? 0) + 1);
+    try {
+      return await work();
+    } finally {
+      const left = (counts.get(label) ?? 1) - 1;
+      if (left === 0) counts.delete(label);
+      else counts.set(label, left);
+    }
+  }
+
+  has(sandbox: Sandbox, label: string): boolean {
+    return this.#counts.get(sandbox)?.has(label) ?? false;
+  }
+}
