@@ -8,7 +8,7 @@ import type { Sandboxes } from "./sandboxes.js";
 import type { SnapshotImages } from "./snapshot-images.js";
 import { forgetSnapshots } from "./snapshot-removal.js";
 
-const intervalMs = 2_000;
+const intervalMs = 1_000;
 
 interface RetentionParts {
   readonly sandboxes: Sandboxes;

@@ -13,7 +13,7 @@ import type { SnapshotImages } from "./snapshot-images.js";
 export interface UpkeepOptions {
   /** images that a snapshot may be made of before some are merged; @default 8 */
   readonly deepest?: number;
-  /** how long after a change the work begins, so that a burst of them is over; @default 2,000 */
+  /** how long after a change the work begins, so that a burst of them is over; @default 500 */
   readonly settleMs?: number;
   /** how long what failed is left alone; @default 600,000 */
   readonly retryMs?: number;
@@ -43,7 +43,7 @@ export class SnapshotUpkeep {
 
   constructor(parts: UpkeepParts, options: UpkeepOptions = {}) {
     this.#parts = parts;
-    this.#options = { deepest: 8, settleMs: 2_000, retryMs: 600_000, ...options };
+    this.#options = { deepest: 8, settleMs: 500, retryMs: 600_000, ...options };
   }
 
   /** Says that snapshots have changed. */

@@ -167,7 +167,7 @@ describe("a snapshot", () => {
     const later = fakeSquashd(machine);
     await later.recovery.run();
     expect(machine.captured.size).toBe(2);
-    expect(await later.snapshots.collect({ dryRun: false })).toEqual({ images: [], bytes: 0 });
+    expect(await later.snapshots.collect({ dryRun: false })).toEqual({ images: [], files: [], bytes: 0 });
   });
 
   it("left by a crash is swept by the next start, and so is a second upper", async () => {
