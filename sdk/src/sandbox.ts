@@ -132,7 +132,12 @@ export class Sandbox {
 
   /** Begins to make a module of a snapshot, which stands on the modules that the snapshot stands on; follow the job with `Client.watchJob`. */
   promote(request: PromoteRequest, options: CallOptions = {}): Promise<JobInfo> {
-    return this.#api.object({ method: "POST", path: `${this.#path}/promote`, body: request, ...this.#bounded(options) });
+    return this.#api.object({
+      method: "POST",
+      path: `${this.#path}/promote`,
+      body: request,
+      ...this.#bounded(options),
+    });
   }
 
   /** Destroys it; returns when nothing of it is left. Throws `SquashError` "sandbox_not_found". */

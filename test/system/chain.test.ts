@@ -78,7 +78,10 @@ function onlyImage(): string {
 describe.skipIf(lacks("root"))("a promoted snapshot", () => {
   it("is a module that gives exactly the files of that moment above the same modules", async () => {
     const sandbox = await squashd.client.create({ id: "a", layers });
-    await print(sandbox, "mkdir -p /w/deep; echo one >/w/file; ln /w/file /w/same; rm /opt/extra/file; echo 1 >/etc/first");
+    await print(
+      sandbox,
+      "mkdir -p /w/deep; echo one >/w/file; ln /w/file /w/same; rm /opt/extra/file; echo 1 >/etc/first",
+    );
     await sandbox.snapshot({ label: "below" });
     await sandbox.restore("below");
     await print(
@@ -119,7 +122,9 @@ describe.skipIf(lacks("root"))("a promoted snapshot", () => {
     ] as const)
       await expect(sandbox.promote(request)).rejects.toMatchObject({ code });
     expect(await endOf(await sandbox.promote({ snapshot: "one", module: "200-x" }))).toMatchObject({ state: "done" });
-    await expect(sandbox.promote({ snapshot: "one", module: "200-x" })).rejects.toMatchObject({ code: "module_exists" });
+    await expect(sandbox.promote({ snapshot: "one", module: "200-x" })).rejects.toMatchObject({
+      code: "module_exists",
+    });
     const user = await squashd.client.create({ id: "user", layers: [...layers, "200-x"] });
     const job = await endOf(await sandbox.promote({ snapshot: "one", module: "200-x", replace: true }));
     expect(job).toMatchObject({ state: "failed", code: "module_in_use" });
@@ -339,7 +344,9 @@ describe.skipIf(lacks("root"))("the root directory", () => {
     const sandbox = await squashd.client.create({ id: "x" });
     const at = (generation: number): string => join(squashd.dataDir, "sandboxes/x", `upper.${generation}/data`);
     const attributes = (directory: string): string =>
-      execFileSync("getfattr", ["-h", "-d", "-m", "^(user|system)", "--absolute-names", directory], { encoding: "utf8" })
+      execFileSync("getfattr", ["-h", "-d", "-m", "^(user|system)", "--absolute-names", directory], {
+        encoding: "utf8",
+      })
         .split("\n")
         .slice(1)
         .join("\n");

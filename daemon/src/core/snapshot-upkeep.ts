@@ -37,6 +37,7 @@ export class SnapshotUpkeep {
   readonly #closing = new AbortController();
   /** images that have a digest, as far as was looked */
   readonly #sealed = new Set<string>();
+  /** when what failed, by the lowest image that it was about */
   readonly #failed = new Map<string, number>();
   #running: Promise<void> | null = null;
   #isAsked = false;
@@ -92,7 +93,7 @@ export class SnapshotUpkeep {
       await work();
     } catch (error) {
       if (this.#closing.signal.aborted) return;
-      this.#failed.set(images.join(), Date.now());
+      this.#failed.set(images.at(-1) ?? "", Date.now());
       const text = error instanceof Error ? error.message : String(error);
       const isDamage = isSquashError(error) && error.code === "snapshot_damaged";
       this.#parts.emit({ type: isDamage ? "snapshot.damaged" : "snapshot.upkeep", error: text });
@@ -100,7 +101,7 @@ export class SnapshotUpkeep {
   }
 
   #hasFailed(images: readonly string[]): boolean {
-    const key = images.join();
+    const key = images.at(-1) ?? "";
     const at = this.#failed.get(key);
     if (at === undefined || Date.now() - at < this.#options.retryMs) return at !== undefined;
     this.#failed.delete(key);

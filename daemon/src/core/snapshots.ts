@@ -65,7 +65,11 @@ export class Snapshots {
       const { size, images: stack, layers, pausedMs } = await this.#capture(sandbox, record, image);
       const { by = record.owner, origin = "api", pinned = false } = request;
       const origins = { by, origin, ...(pinned ? { pinned } : {}) };
-      await this.#keep(sandbox, { label, parent: record.head, created, size, layers, images: stack, ...origins }, image);
+      await this.#keep(
+        sandbox,
+        { label, parent: record.head, created, size, layers, images: stack, ...origins },
+        image,
+      );
       sandbox.record = { ...record, head: label };
       await store.writeRecord(sandbox.record);
       const removed = await retention.apply(sandbox);

@@ -114,7 +114,11 @@ export const historyEntry = Type.Object(
 );
 true satisfies Same<Static<typeof historyEntry>, HistoryEntry>;
 
-const keepLast = Type.Integer({ minimum: 0, maximum: bounds.keepLast, description: "newest that stay; 0 says nothing" });
+const keepLast = Type.Integer({
+  minimum: 0,
+  maximum: bounds.keepLast,
+  description: "newest that stay; 0 says nothing",
+});
 const keepForS = Type.Integer({
   minimum: 0,
   maximum: bounds.lifetimeS.max,

@@ -50,8 +50,7 @@ export class SnapshotDigests {
     if (seal === null) return checkSuperblock(path);
     if (seal.size !== Number(stat.size)) throw damaged(path, `it has ${stat.size} bytes, it had ${seal.size}`);
     if (seal.boot === this.#boot && seal.identity === identityOf(stat)) return;
-    const running =
-      this.#checking.get(path) ?? this.#compare(path, seal).finally(() => this.#checking.delete(path));
+    const running = this.#checking.get(path) ?? this.#compare(path, seal).finally(() => this.#checking.delete(path));
     this.#checking.set(path, running);
     return running;
   }
@@ -144,10 +143,12 @@ async function readAt(
 
 /** What can be said without a digest: the image is one, and as long as its superblock says. Source: fs/erofs/erofs_fs.h */
 async function checkSuperblock(path: string): Promise<void> {
-  await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") throw damaged(path, "it is missing");
-    throw error;
-  });
+  await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW).catch(
+    (error: NodeJS.ErrnoException) => {
+      if (error.code === "ENOENT") throw damaged(path, "it is missing");
+      throw error;
+    },
+  );
   const { size } = await file.stat();
   const head = Buffer.alloc(128);
   const { bytesRead } = await readAt(file, head, { path, at: superblockAt });

@@ -6,7 +6,14 @@ import { checkId } from "../../core/validate.js";
 import { jobInfo } from "../job-schemas.js";
 import { replies } from "../replies.js";
 import { idParams } from "../schemas.js";
-import { historyEntry, labelParams, promoteBody, retentionAnswer, retentionBody, snapshotChange } from "../time-schemas.js";
+import {
+  historyEntry,
+  labelParams,
+  promoteBody,
+  retentionAnswer,
+  retentionBody,
+  snapshotChange,
+} from "../time-schemas.js";
 
 interface ById {
   Params: { id: string };
