@@ -22,6 +22,7 @@ export function logEvents(log: Logger): Emit {
       case "swept":
       case "sandbox.recovered":
       case "snapshot.expired":
+      case "snapshot.merged":
         log.info(facts, type);
         break;
       case "leftover":

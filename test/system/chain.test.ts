@@ -318,10 +318,10 @@ describe.skipIf(lacks("root"))("a collection", () => {
     const sandbox = await squashd.client.create({ id: "busy" });
     await print(sandbox, "echo 1 >/one");
     await sandbox.snapshot({ label: "one" });
-    let isOver = false;
+    const over = new AbortController();
     const collecting = (async () => {
       let count = 0;
-      for (; !isOver; count++) await squashd.client.collect();
+      for (; !over.signal.aborted; count++) await squashd.client.collect();
       return count;
     })();
     for (let round = 0; round < 6; round++) {
@@ -332,7 +332,7 @@ describe.skipIf(lacks("root"))("a collection", () => {
       await sandbox.deleteSnapshot(`r${round}`);
       await Promise.all(forks.flat().map((fork) => fork.destroy()));
     }
-    isOver = true;
+    over.abort();
     expect(await collecting).toBeGreaterThan(6);
     await sandbox.restore("one");
     expect(await print(sandbox, "cat /one")).toBe("1\n");

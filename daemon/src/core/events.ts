@@ -16,6 +16,7 @@ export type DomainEvent =
   | { readonly type: "leftover"; readonly sandbox: string; readonly error: string }
   | { readonly type: "swept"; readonly what: string; readonly name: string }
   | { readonly type: "snapshot.expired"; readonly sandbox: string; readonly labels: readonly string[] }
+  | { readonly type: "snapshot.merged"; readonly images: number; readonly bytes: number }
   | { readonly type: "snapshot.upkeep"; readonly error: string }
   | { readonly type: "snapshot.damaged"; readonly error: string }
   | { readonly type: "host.restarted"; readonly reason: string }

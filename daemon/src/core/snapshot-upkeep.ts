@@ -144,6 +144,8 @@ export class SnapshotUpkeep {
         for (const sandbox of sandboxes.all())
           if (sandbox.snapshots.some((one) => withMerged(one.images, images, merged) !== null))
             await sandboxes.exclusively(sandbox.id, () => this.#replace(sandbox, images, merged));
+        const bytes = store.snapshotFacts(merged)?.bytes ?? 0;
+        this.#parts.emit({ type: "snapshot.merged", images: images.length, bytes });
       });
     } finally {
       await all.release([merged, ...images]);
