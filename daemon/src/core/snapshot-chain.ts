@@ -1,4 +1,4 @@
-import type { SnapshotRecord } from "./ports.js";
+import type { SandboxRecord, SnapshotRecord } from "./ports.js";
 
 /** Snapshots without some, oldest first as before: those that were taken after one of these follow upon what that followed upon. */
 export function withoutSnapshots(snapshots: readonly SnapshotRecord[], gone: ReadonlySet<string>): SnapshotRecord[] {
@@ -40,4 +40,10 @@ export function shortestStack(images: readonly string[], snapshots: readonly Sna
 export function endsWith(images: readonly string[], below: readonly string[]): boolean {
   const above = images.length - below.length;
   return above >= 0 && below.every((image, at) => images[above + at] === image);
+}
+
+/** A record that names no snapshot which is not in the list: what was cut off between the two names nothing. */
+export function withKnownLabels(record: SandboxRecord, snapshots: readonly SnapshotRecord[]): SandboxRecord {
+  const known = (label: string | null): string | null => (snapshots.some((one) => one.label === label) ? label : null);
+  return { ...record, head: known(record.head), restored: known(record.restored) };
 }

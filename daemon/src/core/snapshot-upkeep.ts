@@ -93,11 +93,16 @@ export class SnapshotUpkeep {
       await work();
     } catch (error) {
       if (this.#closing.signal.aborted) return;
-      this.#failed.set(images.at(-1) ?? "", Date.now());
+      this.#leave(images);
       const text = error instanceof Error ? error.message : String(error);
       const isDamage = isSquashError(error) && error.code === "snapshot_damaged";
       this.#parts.emit({ type: isDamage ? "snapshot.damaged" : "snapshot.upkeep", error: text });
     }
+  }
+
+  /** Does not come back to it for a while, so that nothing is tried again and again. */
+  #leave(images: readonly string[]): void {
+    this.#failed.set(images.at(-1) ?? "", Date.now());
   }
 
   #hasFailed(images: readonly string[]): boolean {
@@ -112,8 +117,14 @@ export class SnapshotUpkeep {
     return this.#parts.sandboxes.all().flatMap(({ snapshots }) => snapshots);
   }
 
+  /** All images that snapshots and living stacks are made of. */
+  #named(): Set<string> {
+    const stacks = this.#parts.sandboxes.all().map(({ record }) => record?.snapshots ?? []);
+    return new Set([...stacks, ...this.#snapshots().map(({ images }) => images)].flat());
+  }
+
   #unsealed(): string[] {
-    const named = new Set(this.#snapshots().flatMap(({ images }) => images));
+    const named = this.#named();
     for (const image of this.#sealed) if (!named.has(image)) this.#sealed.delete(image);
     return [...named].filter((image) => !this.#sealed.has(image) && !this.#hasFailed([image]));
   }
@@ -121,7 +132,7 @@ export class SnapshotUpkeep {
   async #seal(image: string): Promise<void> {
     const { images, store } = this.#parts;
     await images.hold([image], async () => {
-      if (!this.#snapshots().some((one) => one.images.includes(image))) return; // it has gone meanwhile
+      if (!this.#named().has(image)) return; // it has gone meanwhile
       await store.sealSnapshotImage(image, this.#closing.signal);
       this.#sealed.add(image);
     });
@@ -155,7 +166,7 @@ export class SnapshotUpkeep {
   /** In one step for all snapshots of a sandbox. */
   async #replace(sandbox: Sandbox, images: readonly string[], merged: string): Promise<void> {
     const { sandboxes, store } = this.#parts;
-    if (!sandboxes.all().includes(sandbox) || sandbox.record === null) return; // it is gone
+    if (!sandboxes.all().includes(sandbox) || sandbox.record === null) return this.#leave(images); // it is gone, or going
     const bytes = store.snapshotFacts(merged)?.bytes ?? 0;
     const snapshots = sandbox.snapshots.map((one) => {
       const stack = withMerged(one.images, images, merged);

@@ -54,7 +54,7 @@ export class Snapshots {
 
   /** Keeps the present files under a label; nothing runs in the sandbox meanwhile. Throws `snapshot_exists`, `snapshot_limit`, `snapshot_failed`. */
   take(id: string, request: SnapshotRequest): Promise<SnapshotAnswer> {
-    const { sandboxes, store, images, retention, upkeep } = this.#parts;
+    const { sandboxes, images, retention, upkeep } = this.#parts;
     const sandbox = sandboxes.find(id);
     const label = request.label ?? timeLabel(new Date());
     const image = imageId();
@@ -70,13 +70,15 @@ export class Snapshots {
         { label, parent: record.head, created, size, layers, images: stack, ...origins },
         image,
       );
-      sandbox.record = { ...record, head: label };
-      await store.writeRecord(sandbox.record);
+      await this.#lead(sandbox, { ...record, head: label }, label);
       const removed = await retention.apply(sandbox);
       upkeep.poke();
       return { snapshot: label, size, paused_ms: pausedMs, removed };
     };
-    return images.hold([image], () => sandboxes.exclusively(id, work));
+    return images.hold([image], () => sandboxes.exclusively(id, work)).catch(async (error: unknown) => {
+      await images.release([image]); // what was held until now
+      throw error;
+    });
   }
 
   /** The present files without a label, for as long as `work` runs and something it makes names them. */
@@ -144,6 +146,18 @@ export class Snapshots {
       throw cannotCapture(sandbox.id, cause);
     }
     sandbox.snapshots = snapshots;
+  }
+
+  /** The next one follows upon this. Without it there is none, as the caller is told. */
+  async #lead(sandbox: Sandbox, record: SandboxRecord, label: string): Promise<void> {
+    try {
+      await this.#parts.store.writeRecord(record);
+      sandbox.record = record;
+    } catch (cause) {
+      // it may be left where this fails as well: whole, and not in the way of anything
+      await forgetSnapshots(this.#parts, sandbox, [label]).catch(() => undefined);
+      throw cannotCapture(sandbox.id, cause);
+    }
   }
 
   async #capture(sandbox: Sandbox, record: SandboxRecord, image: string): Promise<Moment> {
