@@ -91,15 +91,19 @@ class World {
         return;
       }
       case "restore":
-        return void (await stacks.restore("a", { label: this.chosen(one.choice) ?? "none" }, never));
+        await stacks.restore("a", { label: this.chosen(one.choice) ?? "none" }, never);
+        return;
       case "remove":
         return snapshots.remove("a", this.chosen(one.choice) ?? "none");
       case "pin":
-        return void (await snapshots.pin("a", this.chosen(one.choice) ?? "none", one.choice % 2 === 0));
+        await snapshots.pin("a", this.chosen(one.choice) ?? "none", one.choice % 2 === 0);
+        return;
       case "fork":
-        return void (await forks.fork("a", { target_id: `f${this.count++}` }, never));
+        await forks.fork("a", { target_id: `f${this.count++}` }, never);
+        return;
       case "keep":
-        return void (await retention.set("a", { keep_last: one.count }));
+        await retention.set("a", { keep_last: one.count });
+        return;
       case "merge":
         await this.restart({ merges: true });
         this.squashd.upkeep.poke();
@@ -114,7 +118,8 @@ class World {
         return this.restart({ merges: false });
       }
       case "collect":
-        return void (await snapshots.collect({ dryRun: false }));
+        await snapshots.collect({ dryRun: false });
+        return;
       case "fail":
         this.machine.failing.set(one.operation, 1);
     }

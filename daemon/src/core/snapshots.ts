@@ -75,10 +75,12 @@ export class Snapshots {
       upkeep.poke();
       return { snapshot: label, size, paused_ms: pausedMs, removed };
     };
-    return images.hold([image], () => sandboxes.exclusively(id, work)).catch(async (error: unknown) => {
-      await images.release([image]); // what was held until now
-      throw error;
-    });
+    return images
+      .hold([image], () => sandboxes.exclusively(id, work))
+      .catch(async (error: unknown) => {
+        await images.release([image]); // what was held until now
+        throw error;
+      });
   }
 
   /** The present files without a label, for as long as `work` runs and something it makes names them. */

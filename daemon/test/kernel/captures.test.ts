@@ -242,7 +242,9 @@ describe.skipIf(lacks("root"))("a capture", () => {
         { kind: "layer", key: "top" },
         { kind: "layer", key: "bottom" },
       ]);
-      const [whole, ofLayers] = ["merged", "layers"].map((name) => readFileSync(join(machine.dataDir, `${name}.erofs`)));
+      const [whole, ofLayers] = ["merged", "layers"].map((name) =>
+        readFileSync(join(machine.dataDir, `${name}.erofs`)),
+      );
       expect(whole?.equals(ofLayers ?? Buffer.alloc(0))).toBe(true);
       overlay(
         `lowerdir=${uppers
@@ -260,7 +262,8 @@ describe.skipIf(lacks("root"))("a capture", () => {
     } finally {
       for (const key of ["top", "bottom"]) await kernel.unmountLayer(key);
       for (const one of uppers) await kernel.unmountUpper(one);
-      for (const name of ["merged.erofs", "bottom.erofs", "top.erofs", "layers.erofs"]) rmSync(join(machine.dataDir, name), { force: true });
+      for (const name of ["merged.erofs", "bottom.erofs", "top.erofs", "layers.erofs"])
+        rmSync(join(machine.dataDir, name), { force: true });
       rmSync(home, { recursive: true });
     }
   }
