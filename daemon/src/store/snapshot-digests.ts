@@ -6,7 +6,7 @@ import { pause } from "../core/pause.js";
 import { writeAtomically } from "./atomic-file.js";
 
 /** small, so that what else there is to do comes in between */
-const chunkBytes = 65_536;
+const chunkBytes = 262_144;
 /** after so much of an image that nobody waits for there is a rest */
 const restEveryBytes = 4_194_304;
 const restMs = 5;
