@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import { action, printAnswer, withJson } from "../action.js";
 import type { Context } from "../context.js";
 import { followJob } from "../follow-job.js";
-import { formatSeconds } from "../format.js";
+import { keptText } from "../kept-text.js";
 import { duration, retentionOf, wholeNumber, type CreateFlags } from "../options.js";
 
 const retentionHelp = `
@@ -38,8 +38,8 @@ export function addRetention(program: Command, context: Context): void {
       const value = await context.client().sandbox(id).setRetention(request, { signal: context.signal });
       printAnswer(context, self, {
         value,
-        render: ({ keep_last: last, keep_for_s: seconds, removed }) =>
-          [`${keptText(last, seconds)}\n`, ...removed.map((label) => `removed ${label}\n`)].join(""),
+        render: ({ removed, ...kept }) =>
+          [`${keptText(kept)}\n`, ...removed.map((label) => `removed ${label}\n`)].join(""),
       });
     }),
   );
@@ -62,12 +62,4 @@ export function addRetention(program: Command, context: Context): void {
       printAnswer(context, self, { value: job, render: (started) => `${started.id}\n` });
     }),
   );
-}
-
-function keptText(last: number, seconds: number): string {
-  const parts = [
-    ...(last > 0 ? [`the newest ${last}`] : []),
-    ...(seconds > 0 ? [`those of the last ${formatSeconds(seconds)}`] : []),
-  ];
-  return parts.length === 0 ? "all stay" : `${parts.join(", and ")} stay`;
 }

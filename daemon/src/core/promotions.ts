@@ -30,6 +30,14 @@ export class Promotions {
     return findSnapshot(this.#parts.sandboxes.find(id), label).layers;
   }
 
+  /** Keeps the retention off a snapshot until the answer is called, as for work that waits for its turn. Throws as `layersOf` does. */
+  keep({ id, label }: SnapshotName): () => void {
+    const { sandboxes, labels } = this.#parts;
+    const sandbox = sandboxes.find(id);
+    findSnapshot(sandbox, label);
+    return labels.add(sandbox, label);
+  }
+
   /** Writes the files of a snapshot above its modules as one image. Throws as `layersOf` and `ImageMerge.run` do. */
   async write({ id, label }: SnapshotName, output: MergeOutput, signal: AbortSignal): Promise<void> {
     const { sandboxes, images, labels, merge } = this.#parts;

@@ -201,6 +201,30 @@ describe("the retention of snapshots", () => {
     expect(machine.records.get("a")).toMatchObject({ retention: { keepLast: 1 } });
   });
 
+  it("leaves what a promotion waits for or works on", async () => {
+    const { snapshots, promotions, retention, machine } = await squashdWith({
+      retention: { keepLast: 1, keepForS: 0 },
+    });
+    await snapshots.take("a", { label: "one" });
+    const release = promotions.keep({ id: "a", label: "one" });
+    await snapshots.take("a", { label: "two" });
+    const output = { path: "modules/draft", remove: () => Promise.resolve(machine.captured.delete("modules/draft")) };
+    await promotions.write({ id: "a", label: "one" }, output, never);
+    expect(machine.captured.get("modules/draft")).toMatchObject([{ kind: "layer" }]);
+    await retention.sweep();
+    expect(snapshots.history("a")).toHaveLength(2);
+    release();
+    await retention.sweep();
+    expect(snapshots.history("a")).toHaveLength(1);
+    expect(() => promotions.layersOf({ id: "a", label: "one" })).toThrow(/Cannot find snapshot/);
+    expect(() => promotions.keep({ id: "b", label: "one" })).toThrow(/Cannot find sandbox/);
+    machine.failing.set("capture", 1);
+    await expect(promotions.write({ id: "a", label: "two" }, output, never)).rejects.toMatchObject({
+      code: "snapshot_failed",
+    });
+    expect(machine.captured.has("modules/draft")).toBe(false);
+  });
+
   it.each(["writeRecord", "writeSnapshots", "removeSnapshotImage"])(
     "and the removal of one leave a chain that the next start can read when %s is the last that is done",
     async (operation) => {

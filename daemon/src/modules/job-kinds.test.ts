@@ -26,12 +26,15 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(home, { recursive: true }));
 
+const kept: string[] = [];
+
 /** Sandbox "box" has a snapshot "one" on 000-base; its image is a text. */
 const snapshots: SnapshotSource = {
   layersOf({ id, label }) {
     if (id === "box" && label === "one") return ["000-base"];
     throw new SquashError("snapshot_not_found", `Cannot find snapshot "${label}" of "${id}"`);
   },
+  keep: () => () => kept.push("released"),
   write(_, output) {
     writeFileSync(join(home, output.path), "merged");
     return Promise.resolve();
@@ -171,6 +174,9 @@ describe("a promotion", () => {
     const plan = await planJob(request, { ...world, formats: ["squashfs"] });
     expect(plan).toMatchObject({ kind: "promote", module: "200-x" });
     await plan.run(context);
+    expect(kept.splice(0)).toEqual([]);
+    await plan.release?.();
+    expect(kept.splice(0)).toEqual(["released"]);
     expect(readdirSync(join(home, "modules")).toSorted()).toEqual([
       "000-base.erofs",
       "000-base.manifest.json",

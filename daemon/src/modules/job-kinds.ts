@@ -28,7 +28,7 @@ export interface JobWorld {
 }
 
 type Request<Kind extends JobRequest["kind"]> = Extract<JobRequest, { kind: Kind }>;
-type Plan = Pick<JobPlan, "module" | "run">;
+type Plan = Pick<JobPlan, "module" | "run" | "release">;
 
 /** Every kind of job: checks a request, and says how it is done. A new kind is a line here, a type in the protocol, and a schema. */
 const kinds: {
@@ -63,7 +63,9 @@ const kinds: {
   },
   promote: async (request, world) => {
     const { wanted, build } = await promotion(request, world);
-    return builds(wanted, world, build);
+    const plan = builds(wanted, world, build);
+    const release = world.snapshots.keep({ id: request.sandbox, label: request.snapshot });
+    return { ...plan, release: () => Promise.resolve(release()) };
   },
 };
 

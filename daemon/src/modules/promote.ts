@@ -14,6 +14,8 @@ import { draftPath, publish, type ModuleManifest } from "./pack.js";
 /** Where files of snapshots come from; core/promotions.ts has what each does. */
 export interface SnapshotSource {
   layersOf(snapshot: { readonly id: string; readonly label: string }): readonly string[];
+  /** Keeps it from being removed by the retention until the answer is called. */
+  keep(snapshot: { readonly id: string; readonly label: string }): () => void;
   write(
     snapshot: { readonly id: string; readonly label: string },
     output: MergeOutput,
