@@ -1,6 +1,6 @@
 import { SquashError, isSquashError } from "@squash/sdk/errors";
 import type { CollectAnswer, HistoryEntry, SnapshotAnswer, SnapshotRequest } from "@squash/sdk/protocol";
-import type { CapturedRoot, Kernel, SandboxRecord, SandboxStore, SnapshotRecord } from "./ports.js";
+import type { CapturedRoot, Kernel, SandboxRecord, SandboxStore, SnapshotImageFacts, SnapshotRecord } from "./ports.js";
 import type { Layers } from "./layers.js";
 import { pause } from "./pause.js";
 import { randomHex } from "./random.js";
@@ -102,7 +102,13 @@ export class Snapshots {
   history(id: string): HistoryEntry[] {
     const { sandboxes, store } = this.#parts;
     const sandbox = sandboxes.find(id);
-    return sandbox.snapshots.map((snapshot) => historyEntry(sandbox, snapshot, store));
+    const known = new Map<string, SnapshotImageFacts | null>(); // snapshots share images
+    const factsOf = (image: string): SnapshotImageFacts | null => {
+      const found = known.get(image) ?? store.snapshotFacts(image);
+      known.set(image, found);
+      return found;
+    };
+    return sandbox.snapshots.map((snapshot) => historyEntry(sandbox, snapshot, factsOf));
   }
 
   /** Pins a snapshot, so that the retention leaves it alone, or the contrary. Throws `snapshot_not_found`. */
@@ -114,7 +120,7 @@ export class Snapshots {
       const changed = sandbox.snapshots.map((one) => (one.label === label ? withPin(one, pinned) : one));
       await store.writeSnapshots(id, changed);
       sandbox.snapshots = changed;
-      const entry = historyEntry(sandbox, findSnapshot(sandbox, label), store);
+      const entry = historyEntry(sandbox, findSnapshot(sandbox, label), (image) => store.snapshotFacts(image));
       await retention.apply(sandbox);
       return entry;
     });
@@ -220,9 +226,13 @@ export class Snapshots {
   }
 }
 
-function historyEntry(sandbox: Sandbox, snapshot: SnapshotRecord, store: SandboxStore): HistoryEntry {
+function historyEntry(
+  sandbox: Sandbox,
+  snapshot: SnapshotRecord,
+  factsOf: (image: string) => SnapshotImageFacts | null,
+): HistoryEntry {
   const { label, parent, created, size, layers, images, by = null, origin = null, pinned = false } = snapshot;
-  const facts = images.map((image) => store.snapshotFacts(image));
+  const facts = images.map(factsOf);
   return {
     label,
     parent,
