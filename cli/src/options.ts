@@ -1,4 +1,4 @@
-import type { CreateOptions, ExecOptions } from "@squash/sdk";
+import type { CreateOptions, ExecOptions, RetentionRequest } from "@squash/sdk";
 import { InvalidArgumentError, type Command } from "commander";
 
 /** Options of `create`, as commander parses them. */
@@ -16,6 +16,8 @@ export interface CreateFlags {
   netUp?: number;
   netConnections?: number;
   nestedUserns?: true;
+  keepLast?: number;
+  keepFor?: number;
 }
 
 /** Options of `exec`, as commander parses them. */
@@ -42,7 +44,9 @@ export function addCreateFlags(command: Command): Command {
     .option("--net-down <kbit/s>", "bandwidth towards it, 64 to 100000000 (no limit)", wholeNumber)
     .option("--net-up <kbit/s>", "bandwidth from it (no limit)", wholeNumber)
     .option("--net-connections <count>", "new connections a second, 1 to 100000 (no limit)", wholeNumber)
-    .option("--nested-userns", "let commands make user namespaces of their own");
+    .option("--nested-userns", "let commands make user namespaces of their own")
+    .option("--keep-last <count>", "newest snapshots that stay (the daemon's setting)", wholeNumber)
+    .option("--keep-for <time>", "for how long one stays: 90s, 15m, 12h, 7d (the daemon's setting)", duration);
 }
 
 /** Adds the options that say how a command runs. */
@@ -62,6 +66,7 @@ export function createOptions(flags: CreateFlags): CreateOptions {
     up_kbit: flags.netUp,
     connections_per_s: flags.netConnections,
   });
+  const retention = retentionOf(flags);
   return defined({
     layers: flags.layers,
     owner: flags.owner,
@@ -74,7 +79,13 @@ export function createOptions(flags: CreateFlags): CreateOptions {
     deny_net: flags.denyNet,
     net_limits: Object.keys(limits).length === 0 ? undefined : limits,
     nested_userns: flags.nestedUserns,
+    retention: Object.keys(retention).length === 0 ? undefined : retention,
   });
+}
+
+/** Which snapshots stay, as the options say. */
+export function retentionOf({ keepLast, keepFor }: Pick<CreateFlags, "keepLast" | "keepFor">): RetentionRequest {
+  return defined({ keep_last: keepLast, keep_for_s: keepFor });
 }
 
 /** The way to run a command that the options describe, but for its standard input. */
@@ -93,6 +104,13 @@ export function commaSeparated(text: string): string[] {
 export function wholeNumber(text: string): number {
   if (!/^\d{1,15}$/.test(text)) throw new InvalidArgumentError("It must be a whole number.");
   return Number(text);
+}
+
+/** Seconds of a time such as `90s`, `15m`, `12h`, `7d`, or plain seconds. Throws commander's error for anything else. */
+export function duration(text: string): number {
+  const [, count, unit = "s"] = /^(\d{1,9})([smhd])?$/.exec(text) ?? [];
+  if (count === undefined) throw new InvalidArgumentError("It must be a time such as 90s, 15m, 12h or 7d.");
+  return Number(count) * { s: 1, m: 60, h: 3_600, d: 86_400 }[unit as "s" | "m" | "h" | "d"];
 }
 
 function number(text: string): number {

@@ -16,6 +16,7 @@ const info = {
   upper_bytes: 2048,
   upper_limit_bytes: 1024 ** 2,
   snapshots: [],
+  retention: { keep_last: 3, keep_for_s: 3600 },
   active_snapshot: null,
   cpu: 2,
   memory_mb: 1024,
@@ -155,6 +156,7 @@ describe("sq list, info, health, modules, metrics", () => {
     const { stdout } = await runFake(["info", "box"], { routes: { "GET /v1/sandboxes/box": info } });
     expect(stdout).toContain("state        ready\n");
     expect(stdout).toContain("written      2 KiB of 1 MiB\n");
+    expect(stdout).toContain("retention    the newest 3, and those of the last 1h stay\n");
     expect(stdout).not.toMatch(/reason|task|cgroup/);
   });
 

@@ -19,6 +19,7 @@ import { addMkmod } from "./verbs/mkmod.js";
 import { addModule } from "./verbs/module.js";
 import { addModules } from "./verbs/modules.js";
 import { addNet } from "./verbs/net.js";
+import { addRetention } from "./verbs/retention.js";
 import { addRun } from "./verbs/run.js";
 import { addSnapshots } from "./verbs/snapshots.js";
 import { addStack } from "./verbs/stack.js";
@@ -32,6 +33,7 @@ const verbs = [
   addLogs,
   addNet,
   addSnapshots,
+  addRetention,
   addStack,
   addDestroy,
   addModules,

@@ -3,6 +3,7 @@ import { fileURLToPath } from "node:url";
 import { covers, parseNetwork, readNetwork } from "./core/egress/address.js";
 import { addressNumber, addressText, type Subnet, type Subnet6 } from "./core/egress/firewall.js";
 import { specialRanges } from "./core/egress/special-ranges.js";
+import { bounds } from "./core/validate.js";
 import { parseListen, type ListenAddress } from "./listen.js";
 
 /** One setting: where it comes from, what it is without, how its text is read. `parse` throws an Error that says what is wanted. */
@@ -82,6 +83,18 @@ export const settings = {
     fallback: "",
     parse: names,
     doc: "modules of a sandbox that names none, separated by commas; empty for `000-base-alpine`, else the first `000-*`",
+  },
+  keepLast: {
+    env: "SQUASH_KEEP_LAST",
+    fallback: "0",
+    parse: integer(0, bounds.keepLast),
+    doc: "newest snapshots of each sandbox that stay, where the sandbox says nothing; 0 says nothing",
+  },
+  keepForS: {
+    env: "SQUASH_KEEP_FOR_S",
+    fallback: "0",
+    parse: integer(0, bounds.lifetimeS.max),
+    doc: "seconds for which a snapshot stays, where the sandbox says nothing; 0 says nothing, and with both 0 all stay",
   },
   moduleFormat: {
     env: "SQUASH_MODULE_FORMAT",

@@ -11,6 +11,7 @@ import { Recovery } from "./core/recovery.js";
 import { Sandboxes } from "./core/sandboxes.js";
 import type { ModuleStore } from "./core/modules.js";
 import { SnapshotImages } from "./core/snapshot-images.js";
+import type { CollectFiles } from "./core/snapshots.js";
 import { timeTravel, type TimeTravel } from "./core/time-travel.js";
 import type { Gauges } from "./core/service.js";
 import type { LinuxKernel } from "./kernel/kernel.js";
@@ -28,6 +29,7 @@ export interface DaemonOptions {
   readonly config: Config;
   readonly version: string;
   readonly catalog: ModuleCatalog & Pick<ModuleStore, "list">;
+  readonly collectFiles: CollectFiles;
   readonly emit: Emit;
   /** told of failures that no caller learns of */
   readonly report: (error: unknown) => void;
@@ -46,6 +48,7 @@ export class Daemon {
   readonly #layers: Layers;
   readonly #network: DaemonNetwork;
   readonly #stopReaper: () => void;
+  readonly #stopRetention: () => void;
   readonly #startedAt = performance.now();
 
   private constructor(
@@ -68,6 +71,7 @@ export class Daemon {
     this.#network = parts.network;
     this.decisions = parts.network.decisions;
     this.#stopReaper = startReaper(parts.sandboxes, options.reapFailed);
+    this.#stopRetention = parts.time.retention.start();
     this.gauges = {
       sandboxesByState: () => this.sandboxes.byState(),
       poolReady: () => this.#cells.ready,
@@ -90,16 +94,19 @@ export class Daemon {
       network?.restore();
     });
     const template = new Ext4Template(join(config.dataDir, "cache", "upper-template"));
-    const store = new SandboxFiles(config.dataDir, (path, size) => template.make(path, size));
+    const makeImage = (path: string, size: number): Promise<void> => template.make(path, size);
+    const store = new SandboxFiles(config.dataDir, { makeImage, boot: kernel.bootId });
     const cells = new Cells(kernel, { poolSize: config.poolSize, emit });
     const layers = new Layers(kernel, { lingerMs: layerLingerMs });
     network = await DaemonNetwork.start(kernel.firewall, { ...options, lock });
     const parts = { kernel, store, catalog: options.catalog, layers, cells, networks: network.networks };
+    const retention = { keepLast: config.keepLast, keepForS: config.keepForS };
     const images = new SnapshotImages(store, () => sandboxes.all());
     const sandboxes: Sandboxes = new Sandboxes(parts, {
       maxSandboxes: config.maxSandboxes,
       upperLimitBytes: config.upperLimitMb * 1_048_576,
       upperBackend: config.upperBackend,
+      retention,
       emit,
       forgotten: (released) => images.release(released),
     });
@@ -109,7 +116,8 @@ export class Daemon {
     });
     await recovery.run();
     cells.fill();
-    const time = timeTravel(parts, sandboxes, { images, emit });
+    const time = timeTravel(parts, sandboxes, { images, emit, retention, collectFiles: options.collectFiles });
+    time.upkeep.poke();
     return new Daemon(options, { kernel, sandboxes, time, cells, layers, network });
   }
 
@@ -131,6 +139,8 @@ export class Daemon {
   /** Stops commands and the pool; sandboxes stay for the next squashd. When there are none, nothing stays on the host. */
   async close(): Promise<void> {
     this.#stopReaper();
+    this.#stopRetention();
+    await this.time.upkeep.close();
     await this.sandboxes.close();
     await this.#cells.close();
     await this.#layers.sweep();

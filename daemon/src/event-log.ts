@@ -21,15 +21,19 @@ export function logEvents(log: Logger): Emit {
         break;
       case "swept":
       case "sandbox.recovered":
+      case "snapshot.expired":
+      case "snapshot.merged":
         log.info(facts, type);
         break;
       case "leftover":
       case "sandbox.died":
       case "cell.failed":
       case "host.restarted":
+      case "snapshot.upkeep":
         log.warn(facts, type);
         break;
       case "record.damaged":
+      case "snapshot.damaged":
         log.error(facts, type);
         break;
     }

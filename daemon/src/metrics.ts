@@ -42,6 +42,11 @@ export class Metrics {
     "how",
   );
   readonly #swept = this.#counter("squash_swept_total", "Leftovers that were removed", "what");
+  readonly #upkeep = this.#counter(
+    "squash_snapshot_upkeep_total",
+    "What the background did to snapshots, failed to do, or found",
+    "what",
+  );
   readonly #hostRestarts = this.#counter("squash_host_restarts_total", "Times sq-host had to be started again");
   readonly #decisions = this.#counter(
     "squash_network_decisions_total",
@@ -128,6 +133,18 @@ export class Metrics {
         break;
       case "network.decided":
         this.#decisions.inc({ kind: event.kind, verdict: event.allowed ? "allowed" : "refused" });
+        break;
+      case "snapshot.expired":
+        this.#upkeep.inc({ what: "expired" }, event.labels.length);
+        break;
+      case "snapshot.merged":
+        this.#upkeep.inc({ what: "merged" });
+        break;
+      case "snapshot.upkeep":
+        this.#upkeep.inc({ what: "failed" });
+        break;
+      case "snapshot.damaged":
+        this.#upkeep.inc({ what: "damaged" });
         break;
       case "cell.made":
       case "leftover":

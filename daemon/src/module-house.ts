@@ -9,11 +9,13 @@ import type { DirectoryCatalog } from "./modules/catalog.js";
 import { planJob, type JobWorld } from "./modules/job-kinds.js";
 import { sweepLeftovers } from "./modules/leftovers.js";
 import { ModuleUploads } from "./modules/module-upload.js";
+import type { SnapshotSource } from "./modules/promote.js";
 import { takeTar } from "./modules/tar-upload.js";
 import { trustModule } from "./modules/trust.js";
 
 interface HouseOptions {
   readonly config: Pick<Config, "dataDir" | "maxUploadMb" | "buildDirs" | "moduleFormat">;
+  readonly snapshots: SnapshotSource;
   /** whether this kernel can mount erofs images */
   readonly canUseErofs: boolean;
   /** told of what the operator should know */
@@ -43,7 +45,7 @@ export class ModuleHouse implements ModuleService {
     this.#options = options;
     this.#makesTwins = options.canUseErofs && moduleFormat !== "squashfs";
     const formats = moduleFormat === "squashfs" ? { formats: ["squashfs"] as const } : {};
-    this.#world = { catalog, modules: this.#modules, dataDir, buildDirs, ...formats };
+    this.#world = { catalog, modules: this.#modules, snapshots: options.snapshots, dataDir, buildDirs, ...formats };
     const jobs = new Jobs({ newId: () => randomBytes(6).toString("hex"), report: options.report });
     this.#jobs = jobs;
     this.jobs = {

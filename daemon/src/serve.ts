@@ -10,6 +10,7 @@ import { urlOf } from "./listen.js";
 import { Metrics } from "./metrics.js";
 import { ModuleHouse } from "./module-house.js";
 import { DirectoryCatalog } from "./modules/catalog.js";
+import { collectFiles } from "./modules/garbage.js";
 import { clearSocketFile } from "./socket-file.js";
 import { readVersion } from "./version.js";
 
@@ -43,6 +44,7 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
     config,
     version,
     catalog,
+    collectFiles: (options) => collectFiles(dataDir, options),
     emit: (event) => {
       writeEvent(event);
       metrics.observe(event);
@@ -56,6 +58,7 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
   metrics.watch(daemon.gauges);
   const modules = new ModuleHouse(catalog, daemon.sandboxes, {
     config,
+    snapshots: daemon.time.promotions,
     canUseErofs: formats.includes("erofs"),
     warn: (text) => log.warn(text),
     report: (error) => log.error({ err: error }, "job"),

@@ -127,11 +127,9 @@ static struct linked **link_slot(struct walk *walk, const struct stat *info) {
 static int64_t add_leaf(struct walk *walk, const struct level *level, uint32_t at, const char *name, const struct stat *info,
                         struct failure *failure) {
   struct linked **slot = info->st_nlink > 1 ? link_slot(walk, info) : NULL;
-  if (slot != NULL && *slot != NULL) {
-    erofs_inode_at(walk->image, (*slot)->inode)->nlink++;
-    return (*slot)->inode;
-  }
-  const struct erofs_inode inode = inode_of(walk, level->roots[at], info);
+  if (slot != NULL && *slot != NULL) return (*slot)->inode;
+  struct erofs_inode inode = inode_of(walk, level->roots[at], info);
+  inode.nlink = (uint32_t)info->st_nlink; /* as overlayfs shows it: a name that a layer above hides counts */
   int64_t number = erofs_add_inode(walk->image, &inode, failure);
   if (number < 0) return -1;
   if (add_attributes(walk, level->roots[at], name, (uint32_t)number, failure) < 0) return -1;

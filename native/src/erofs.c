@@ -95,7 +95,16 @@ struct erofs_image *erofs_new(int file, uint32_t inode_limit) {
   return NULL;
 }
 
+/* Whoever removes the image's file while it is being written calls the writing off. */
+static int check_wanted(const struct erofs_image *image, struct failure *failure) {
+  struct stat info;
+  if (fstat(image->file, &info) < 0) return fail(failure, "look at the image");
+  errno = ECANCELED;
+  return info.st_nlink == 0 ? fail(failure, "go on with an image that was removed") : 0;
+}
+
 int64_t erofs_add_inode(struct erofs_image *image, const struct erofs_inode *inode, struct failure *failure) {
+  if (check_wanted(image, failure) < 0) return -1;
   errno = EMFILE;
   if (image->node_count >= image->node_limit) return fail(failure, "take in more than %u files", image->node_limit);
   struct node *nodes = grown(image->nodes, image->node_count, &image->node_capacity, sizeof(*nodes));
@@ -192,6 +201,7 @@ static int64_t take_blocks(struct erofs_image *image, uint64_t size, struct fail
 
 static int copy_range(const struct erofs_image *image, int file, uint64_t from, uint64_t size, uint64_t to, struct failure *failure) {
   while (size > 0) {
+    if (check_wanted(image, failure) < 0) return -1;
     ssize_t count = pread(file, image->buffer, size < BUFFER ? size : BUFFER, (off_t)from);
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) {

@@ -1,6 +1,7 @@
 /*
  * Writes an uncompressed erofs image: the on-disk format of Linux (fs/erofs/erofs_fs.h), with extended inodes, flat and chunked files, and
  * attributes beside each inode. Data comes first, as it is read; directories and inodes follow. Allocates, so it is for a process of its own.
+ * Ends with ECANCELED once the file has no name any more, so that whoever wants no image any longer has only to remove it.
  */
 #ifndef SQ_EROFS_H
 #define SQ_EROFS_H

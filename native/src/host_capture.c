@@ -134,10 +134,20 @@ static int64_t do_capture(const struct host *host, const struct capture_plan *pl
   return size;
 }
 
+/* Nothing stands still for an image of layers alone: it is made when nobody else has use for the processor and the disk. */
+static void yield_to_others(const struct capture_plan *plan) {
+  enum { IOPRIO_WHO_PROCESS = 1, IOPRIO_CLASS_BE = 2, IOPRIO_CLASS_SHIFT = 13, LOWEST = 7 }; /* linux/ioprio.h, which musl lacks */
+  for (uint32_t i = 0; i < plan->count; i++)
+    if (plan->sources[i].index != LAYER) return;
+  (void)setpriority(PRIO_PROCESS, 0, 19);
+  (void)syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_CLASS_BE << IOPRIO_CLASS_SHIFT | LOWEST);
+}
+
 /* In the child. What it made stays, unfinished, where it fails: squashd removes it. */
 static _Noreturn void run_capture(const struct host *host, const struct capture_plan *plan, int pipe) {
   static struct report report;
   (void)prctl(PR_SET_NAME, "sq-capture", 0, 0, 0);
+  yield_to_others(plan);
   report.size = do_capture(host, plan, pipe, &report.failure);
   _exit(write(pipe, &report, sizeof(report)) == (ssize_t)sizeof(report) ? 0 : 1);
 }

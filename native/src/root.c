@@ -17,6 +17,7 @@
 #include "io.h"
 #include "layers.h"
 #include "mounts.h"
+#include "root_attributes.h"
 #include "upper.h"
 
 static int open_namespace(pid_t pid, const char *kind, struct failure *failure) {
@@ -48,14 +49,14 @@ static int attach_layers(const struct root_plan *plan, int userns, char *lower, 
  * A detached overlay. Its parts are attached below a tmpfs at /t only while it is made, and go in one stroke: the overlay holds references
  * of its own. Works alike on every kernel since 5.19, where passing the parts as descriptors needs 6.13.
  */
-static int make_overlay(int own_mounts, int host_mounts, const struct root_plan *plan, int userns, struct stat *root,
-                        struct failure *failure) {
+static int make_overlay(int own_mounts, int host_mounts, const struct root_plan *plan, int userns, int *top, struct failure *failure) {
   char lower[2048], options[3072];
   AUTO_CLOSE int upper = upper_copy(own_mounts, host_mounts, plan->upper, failure);
   if (upper < 0) return -1;
   if (mkdir("/t/u", 0755) < 0 || mkdir("/t/m", 0755) < 0) return fail(failure, "make mount points");
   if (mount_attach(upper, "/t/u", failure) < 0 || attach_layers(plan, userns, lower, sizeof(lower), failure) < 0) return -1;
-  if (stat("/t/0", root) < 0) return fail(failure, "look at the topmost layer");
+  *top = open("/t/0", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (*top < 0) return fail(failure, "open the topmost layer");
   (void)format(options, sizeof(options),
                "lowerdir=%s,upperdir=/t/u/data,workdir=/t/u/work,index=off,metacopy=off,redirect_dir=off", lower);
   if (mount("overlay", "/t/m", "overlay", MS_NODEV | MS_NOSUID, options) < 0) return fail(failure, "mount overlay");
@@ -70,12 +71,11 @@ static int make_overlay(int own_mounts, int host_mounts, const struct root_plan 
   return overlay;
 }
 
-static int stage_overlay(int own_mounts, int host_mounts, const struct root_plan *plan, int userns, struct stat *root,
-                         struct failure *failure) {
+static int stage_overlay(int own_mounts, int host_mounts, const struct root_plan *plan, int userns, int *top, struct failure *failure) {
   const struct mount_option small[] = {{"size", "1m"}, {"mode", "0700"}};
   AUTO_CLOSE int scratch = mount_new("tmpfs", small, ARRAY_LEN(small), 0, failure);
   if (scratch < 0 || mount_attach(scratch, "/t", failure) < 0) return -1;
-  int overlay = make_overlay(own_mounts, host_mounts, plan, userns, root, failure);
+  int overlay = make_overlay(own_mounts, host_mounts, plan, userns, top, failure);
   if (umount2("/t", MNT_DETACH) < 0) _exit(70); /* staying would leak the parts into every later cell */
   return overlay;
 }
@@ -149,16 +149,18 @@ static int swap_root(int overlay, struct failure *failure) {
 }
 
 /* Overlayfs shows the upper's own root directory, which for a new one is nobody's yet. */
-static int copy_attributes(int overlay, const struct stat *root, struct failure *failure) {
-  const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, root->st_mtim};
+static int copy_attributes(int overlay, int top, struct failure *failure) {
+  struct stat root;
   AUTO_CLOSE int directory = openat(overlay, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (directory < 0 || fchown(directory, root->st_uid, root->st_gid) < 0 || fchmod(directory, root->st_mode & 07777) < 0 ||
-      futimens(directory, times) < 0)
+  if (directory < 0 || fstat(top, &root) < 0) return fail(failure, "look at the topmost layer");
+  const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, root.st_mtim};
+  if (fchown(directory, root.st_uid, root.st_gid) < 0 || root_copy_attributes(top, directory, failure) < 0 ||
+      fchmod(directory, root.st_mode & 07777) < 0 || futimens(directory, times) < 0)
     return fail(failure, "give the root directory its attributes");
   return 0;
 }
 
-static int enter_and_swap(int cell_mounts, int overlay, const struct root_plan *plan, const struct stat *root, struct failure *failure) {
+static int enter_and_swap(int cell_mounts, int overlay, const struct root_plan *plan, int top, struct failure *failure) {
   if (enter_mounts(cell_mounts, failure) < 0) return -1;
   /* As the cell's root, so that what is made belongs to it; overlayfs itself works with its mounter's rights. */
   (void)setfsgid(plan->uid_base);
@@ -168,7 +170,7 @@ static int enter_and_swap(int cell_mounts, int overlay, const struct root_plan *
   if (result == 0 && plan->named && plan->nameserver != 0) write_resolver(overlay, plan->nameserver);
   (void)setfsuid(0);
   (void)setfsgid(0);
-  return result == 0 && plan->fresh ? copy_attributes(overlay, root, failure) : result;
+  return result == 0 && plan->fresh ? copy_attributes(overlay, top, failure) : result;
 }
 
 /*
@@ -200,11 +202,11 @@ int root_give(int own_mounts, int host_mounts, const struct root_plan *plan, str
   AUTO_CLOSE int userns = open_namespace(plan->pid, "user", failure);
   AUTO_CLOSE int cell_mounts = open_namespace(plan->pid, "mnt", failure);
   if (own_uts < 0 || userns < 0 || cell_mounts < 0) return fail(failure, "open namespaces");
-  struct stat root;
   if (plan->again && leave_root(own_mounts, cell_mounts, plan, failure) < 0) return -1;
-  AUTO_CLOSE int overlay = stage_overlay(own_mounts, host_mounts, plan, userns, &root, failure);
+  AUTO_CLOSE int top = -1;
+  AUTO_CLOSE int overlay = stage_overlay(own_mounts, host_mounts, plan, userns, &top, failure);
   if (overlay < 0) return -1;
-  int result = enter_and_swap(cell_mounts, overlay, plan, &root, failure);
+  int result = enter_and_swap(cell_mounts, overlay, plan, top, failure);
   struct failure back = {0};
   if (enter_mounts(own_mounts, &back) < 0) _exit(70);
   return result < 0 || plan->again ? result : set_hostname(plan, own_uts, failure);

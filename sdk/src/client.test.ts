@@ -112,6 +112,27 @@ describe("Client", () => {
     ).rejects.toThrow(/is this the address/);
   });
 
+  it("says what becomes of snapshots", async () => {
+    const { client, requests } = prepare([
+      { json: { keep_last: 3, keep_for_s: 0, removed: ["old"] } },
+      { json: { label: "a.b", pinned: true } },
+      { json: { label: "a.b", pinned: false } },
+      { json: { id: "j1", kind: "promote" }, status: 202 },
+    ]);
+    const sandbox = client.sandbox("a");
+    expect(await sandbox.setRetention({ keep_last: 3 })).toMatchObject({ removed: ["old"] });
+    expect(await sandbox.pinSnapshot("a.b")).toMatchObject({ pinned: true });
+    await sandbox.pinSnapshot("a.b", false);
+    expect(await sandbox.promote({ snapshot: "a.b", module: "200-x" })).toMatchObject({ id: "j1" });
+    expect(lines(requests)).toEqual([
+      'PUT /v1/sandboxes/a/retention {"keep_last":3}',
+      'PUT /v1/sandboxes/a/snapshots/a.b {"pinned":true}',
+      'PUT /v1/sandboxes/a/snapshots/a.b {"pinned":false}',
+      'POST /v1/sandboxes/a/promote {"snapshot":"a.b","module":"200-x"}',
+    ]);
+    expect(requests.every(({ deadlineMs }) => deadlineMs === 60_000)).toBe(true);
+  });
+
   it("makes up an id where none is given", async () => {
     const { client, requests } = prepare([{ json: {}, status: 201 }]);
     const { id } = await client.create();

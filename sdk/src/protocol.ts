@@ -73,6 +73,8 @@ export const errorStatus = {
   job_not_found: 404,
   /** too many jobs or uploads wait already */
   job_limit: 503,
+  /** an image of the snapshot is not what it was when it was taken; nothing is mounted of it */
+  snapshot_damaged: 500,
 } as const satisfies Readonly<Record<string, number>>;
 
 /** What happened, in one stable word. */
@@ -116,6 +118,8 @@ export interface SandboxInfo {
   upper_bytes: number;
   upper_limit_bytes: number;
   snapshots: SnapshotInfo[];
+  /** which of them stay */
+  retention: Retention;
   /** label of the snapshot that was restored last */
   active_snapshot: string | null;
   /** the sandbox that it was forked from, as `id` or `id@label` */
@@ -152,17 +156,65 @@ export interface SnapshotInfo {
   size: number;
 }
 
+/**
+ * Which snapshots stay by themselves: the newest `keep_last`, and those that are no older than `keep_for_s` seconds; where neither says
+ * anything (0), all. Pinned ones always stay, and so do those that were taken or restored last or are being used.
+ */
+export interface Retention {
+  /** 0–256; 0 says nothing */
+  keep_last: number;
+  /** seconds, 0–315,360,000; 0 says nothing */
+  keep_for_s: number;
+}
+
+/** Body of `PUT /v1/sandboxes/:id/retention`: both are replaced. An absent one is the daemon's, `SQUASH_KEEP_LAST` or `SQUASH_KEEP_FOR_S`. */
+export interface RetentionRequest {
+  keep_last?: number;
+  keep_for_s?: number;
+}
+
+export interface RetentionAnswer extends Retention {
+  /** labels of the snapshots that went at once */
+  removed: string[];
+}
+
+/** Body of `PUT /v1/sandboxes/:id/snapshots/:label`. */
+export interface SnapshotChange {
+  /** whether it stays whatever the retention says */
+  pinned: boolean;
+}
+
+/** Body of `POST /v1/sandboxes/:id/promote`; the answer is the job that makes the module. */
+export interface PromoteRequest {
+  /** label of the snapshot */
+  snapshot: string;
+  /** name of the module, which must lie above those that the snapshot stands on */
+  module: string;
+  /** whether a module of that name may be replaced, unless sandboxes use it; @default false */
+  replace?: boolean;
+}
+
 /** Body of `POST /v1/sandboxes/:id/snapshot`. */
 export interface SnapshotRequest {
   /** as module names; @default the time in UTC, as `20260131-235959` */
   label?: string;
+  /** who takes it, as a text for the history; @default the sandbox's owner */
+  by?: string;
+  /** by what means, as the caller says; @default "api" */
+  origin?: SnapshotOrigin;
+  /** whether it stays whatever the retention says; @default false */
+  pinned?: boolean;
 }
+
+export type SnapshotOrigin = "api" | "cli";
 
 export interface SnapshotAnswer {
   snapshot: string;
   size: number;
   /** milliseconds for which nothing ran in the sandbox */
   paused_ms: number;
+  /** labels of older snapshots that the retention has removed */
+  removed: string[];
 }
 
 /** What happens to commands and processes that run when a stack is changed: none survives it. */
@@ -202,10 +254,21 @@ export interface HistoryEntry extends SnapshotInfo {
   parent: string | null;
   /** module names then, topmost first */
   layers: string[];
-  /** images that make up its files, its own included */
+  /** images that make up its files, its own included; fewer once the background has merged them */
   depth: number;
+  /** bytes of all these images, of which other snapshots may share some */
+  total_size: number;
+  /** of its topmost image; null until it is known, and where such an image has none */
+  sha256: string | null;
+  /** who took it, as the request said; null where that was not kept */
+  by: string | null;
+  origin: SnapshotOrigin | null;
+  /** whether it stays whatever the retention says */
+  pinned: boolean;
   /** whether it was restored last */
   active: boolean;
+  /** whether it is what the next one is taken after */
+  head: boolean;
 }
 
 /** Body of `POST /v1/gc`. */
@@ -217,7 +280,9 @@ export interface CollectRequest {
 export interface CollectAnswer {
   /** images of snapshots that no sandbox uses */
   images: string[];
-  /** freed, or to be freed; 0 for a dry run */
+  /** files and folders of caches and of work that broke off, relative to the data directory */
+  files: string[];
+  /** freed, or with `dry_run` to be freed */
   bytes: number;
 }
 
@@ -248,6 +313,8 @@ export interface CreateSandbox {
   net_limits?: NetLimits;
   /** whether commands may make user namespaces of their own; @default false */
   nested_userns?: boolean;
+  /** snapshots that stay; @default the daemon's `SQUASH_KEEP_LAST` and `SQUASH_KEEP_FOR_S` */
+  retention?: RetentionRequest;
 }
 
 /** Limits of a sandbox's network; an absent field is no limit. */
@@ -420,8 +487,19 @@ export interface ConvertJob {
   format: ModuleFormat;
 }
 
+/** The files that a snapshot has above its modules, as a module that stands on these. */
+export interface PromoteJob {
+  kind: "promote";
+  name: string;
+  /** id of the sandbox */
+  sandbox: string;
+  /** label of its snapshot */
+  snapshot: string;
+  replace?: boolean;
+}
+
 /** Body of `POST /v1/jobs`. */
-export type JobRequest = MkbaseJob | FromDirJob | FromTarJob | ConvertJob;
+export type JobRequest = MkbaseJob | FromDirJob | FromTarJob | ConvertJob | PromoteJob;
 
 export type JobState = "queued" | "running" | "done" | "failed" | "cancelled";
 

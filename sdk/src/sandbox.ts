@@ -5,9 +5,13 @@ import type {
   ExecResult,
   ForkRequest,
   HistoryEntry,
+  JobInfo,
   NetworkDecision,
   NetworkInfo,
   NetworkRequest,
+  PromoteRequest,
+  RetentionAnswer,
+  RetentionRequest,
   SandboxInfo,
   SnapshotAnswer,
   SnapshotRequest,
@@ -108,6 +112,32 @@ export class Sandbox {
   async deleteSnapshot(label: string, options: CallOptions = {}): Promise<void> {
     const path = `${this.#path}/snapshots/${encodeURIComponent(label)}`;
     await this.#api.text({ method: "DELETE", path, ...this.#bounded(options) });
+  }
+
+  /** Pins a snapshot, so that it stays whatever the retention says, or the contrary. Throws `SquashError` "snapshot_not_found". */
+  pinSnapshot(label: string, pinned = true, options: CallOptions = {}): Promise<HistoryEntry> {
+    const path = `${this.#path}/snapshots/${encodeURIComponent(label)}`;
+    return this.#api.object({ method: "PUT", path, body: { pinned }, ...this.#bounded(options) });
+  }
+
+  /** Says which snapshots stay; those that do not go at once. What is absent is the daemon's to say. */
+  setRetention(request: RetentionRequest, options: CallOptions = {}): Promise<RetentionAnswer> {
+    return this.#api.object({
+      method: "PUT",
+      path: `${this.#path}/retention`,
+      body: request,
+      ...this.#bounded(options),
+    });
+  }
+
+  /** Begins to make a module of a snapshot, which stands on the modules that the snapshot stands on; follow the job with `Client.watchJob`. */
+  promote(request: PromoteRequest, options: CallOptions = {}): Promise<JobInfo> {
+    return this.#api.object({
+      method: "POST",
+      path: `${this.#path}/promote`,
+      body: request,
+      ...this.#bounded(options),
+    });
   }
 
   /** Destroys it; returns when nothing of it is left. Throws `SquashError` "sandbox_not_found". */

@@ -5,6 +5,7 @@ import { action, printAnswer, withJson } from "../action.js";
 import type { Colors } from "../colors.js";
 import type { Context } from "../context.js";
 import { formatBytes, formatSeconds } from "../format.js";
+import { keptText } from "../kept-text.js";
 import { stateCell } from "../sandbox-state.js";
 import { renderFacts, type Cell } from "../table.js";
 
@@ -42,6 +43,7 @@ function renderSandbox(info: SandboxInfo, colors: Colors): string {
     ["may not reach", info.deny_net.join(", ") || null],
     ["snapshot", info.active_snapshot],
     ["snapshots", info.snapshots.map(({ label }) => label).join(", ") || null],
+    ["retention", keptText(info.retention)],
     ["restarts", String(info.restarts)],
     ["cgroup", info.cgroup],
     ["pid", info.pid === null ? null : String(info.pid)],

@@ -3,10 +3,20 @@ import { describe, expect, it } from "vitest";
 import { FakeReply, runFake } from "../testing/fake-context.js";
 
 const path = "/v1/sandboxes/box";
-const common = { created: "2026-01-01T00:00:00.000Z", size: 2048, layers: ["000-base"], depth: 1, active: false };
+const common = {
+  created: "2026-01-01T00:00:00.000Z",
+  size: 2048,
+  total_size: 2048,
+  layers: ["000-base"],
+  depth: 1,
+  active: false,
+  pinned: false,
+  by: "ann",
+  origin: "api",
+};
 const history = [
-  { ...common, label: "one", parent: null },
-  { ...common, label: "two", parent: "one", active: true },
+  { ...common, label: "one", parent: null, pinned: true },
+  { ...common, label: "two", parent: "one", active: true, total_size: 4096, origin: "cli" },
   { ...common, label: "three", parent: "one" },
   { ...common, label: "four", parent: "three" },
 ];
@@ -18,9 +28,13 @@ describe("sq snapshot", () => {
     expect(given).toMatchObject({
       status: 0,
       stdout: "clean\n",
-      requests: [`POST ${path}/snapshot {"label":"clean"}`],
+      requests: [`POST ${path}/snapshot {"label":"clean","origin":"cli"}`],
     });
-    expect((await runFake(["snapshot", "box"], { routes })).requests).toEqual([`POST ${path}/snapshot {}`]);
+    expect((await runFake(["snapshot", "box"], { routes })).requests).toEqual([
+      `POST ${path}/snapshot {"origin":"cli"}`,
+    ]);
+    const more = await runFake(["snapshot", "box", "--by", "bob", "--pin"], { routes });
+    expect(more.requests).toEqual([`POST ${path}/snapshot {"by":"bob","pinned":true,"origin":"cli"}`]);
   });
 
   it("forgets one, and needs its label for that", async () => {
@@ -32,21 +46,47 @@ describe("sq snapshot", () => {
   });
 });
 
+describe("sq snapshot --pin", () => {
+  const routes = {
+    [`GET ${path}/history`]: history,
+    [`PUT ${path}/snapshots/two`]: { ...common, label: "two" },
+    [`POST ${path}/snapshot`]: { snapshot: "new", size: 1, paused_ms: 1, removed: [] },
+  };
+
+  it("pins one that there is, takes one that there is not, and lets go again", async () => {
+    const there = await runFake(["snapshot", "box", "two", "--pin"], { routes });
+    expect(there).toMatchObject({ status: 0, stdout: "two\n" });
+    expect(there.requests.at(-1)).toBe(`PUT ${path}/snapshots/two {"pinned":true}`);
+    const other = await runFake(["snapshot", "box", "new", "--pin"], { routes });
+    expect(other.requests.at(-1)).toBe(`POST ${path}/snapshot {"label":"new","pinned":true,"origin":"cli"}`);
+    const free = await runFake(["snapshot", "box", "two", "--unpin"], { routes });
+    expect(free.requests).toEqual([`PUT ${path}/snapshots/two {"pinned":false}`]);
+    expect(await runFake(["snapshot", "box", "--unpin"])).toMatchObject({ status: 2, requests: [] });
+    expect(await runFake(["snapshot", "box", "two", "--pin", "--delete"])).toMatchObject({ status: 2, requests: [] });
+  });
+});
+
 describe("sq history and sq tree", () => {
   const routes = { [`GET ${path}/history`]: history };
 
   it("lists snapshots with what came before each", async () => {
     const { stdout } = await runFake(["history", "box"], { routes });
     expect(stdout.split("\n").slice(0, 3)).toEqual([
-      "LABEL  AFTER  TAKEN                      SIZE",
-      "one           2026-01-01T00:00:00.000Z  2 KiB",
-      "two    one    2026-01-01T00:00:00.000Z  2 KiB",
+      "LABEL  AFTER  TAKEN                      SIZE  TOTAL  BY",
+      "one           2026-01-01T00:00:00.000Z  2 KiB  2 KiB  ann  pinned",
+      "two    one    2026-01-01T00:00:00.000Z  2 KiB  4 KiB  ann  restored",
     ]);
   });
 
   it("draws them as a tree", async () => {
     const { stdout } = await runFake(["tree", "box"], { routes });
-    expect(stdout.replaceAll(/ {2}2026\S+ {2}2 KiB/g, "")).toBe("one\n├─ two  restored\n└─ three\n   └─ four\n");
+    expect(stdout.replaceAll(/ {2}2026\S+/g, "")).toBe(
+      `one  2 KiB  by ann  pinned
+├─ two  2 KiB of 4 KiB  by ann (sq)  restored
+└─ three  2 KiB  by ann
+   └─ four  2 KiB  by ann
+`,
+    );
   });
 });
 
@@ -78,8 +118,8 @@ describe("sq restore, activate, deactivate and fork", () => {
 
 describe("sq gc", () => {
   it("says what went, or would", async () => {
-    const routes = { "POST /v1/gc": { images: ["a"], bytes: 4096 } };
-    expect((await runFake(["gc"], { routes })).stdout).toBe("1 image, 4 KiB\n");
-    expect((await runFake(["gc", "-n"], { routes })).stdout).toBe("1 image would go\n");
+    const routes = { "POST /v1/gc": { images: ["a"], files: ["b", "c"], bytes: 4096 } };
+    expect((await runFake(["gc"], { routes })).stdout).toBe("1 image, 2 files, 4 KiB\n");
+    expect((await runFake(["gc", "-n"], { routes })).stdout).toBe("1 image, 2 files, 4 KiB would go\n");
   });
 });

@@ -1,4 +1,4 @@
-import type { HistoryEntry } from "@squash/sdk";
+import type { HistoryEntry, Sandbox } from "@squash/sdk";
 import type { Command } from "commander";
 
 import { action, printAnswer, withJson } from "../action.js";
@@ -9,6 +9,20 @@ import { formatBytes } from "../format.js";
 import { renderTable } from "../table.js";
 import { renderTree } from "../tree.js";
 
+const examples = `
+Examples:
+  sq snapshot box clean
+  sq snapshot box clean --pin
+  sq snapshot box clean --delete
+`;
+
+interface SnapshotFlags {
+  readonly by?: string;
+  readonly pin?: true;
+  readonly unpin?: true;
+  readonly delete?: true;
+}
+
 /** `sq snapshot`, `sq history`, `sq tree`, `sq gc`: files of sandboxes over time. */
 export function addSnapshots(program: Command, context: Context): void {
   const snapshot = program
@@ -16,8 +30,11 @@ export function addSnapshots(program: Command, context: Context): void {
     .description("keep a sandbox's present files under a label; prints the label")
     .argument("<id>")
     .argument("[label]", "the time in UTC, if absent")
+    .option("--by <name>", "who takes it, for the history (the sandbox's owner)")
+    .option("--pin", "keep it whatever the retention says; one that there is already is pinned")
+    .option("--unpin", "let the retention decide on that snapshot again")
     .option("--delete", "forget that snapshot instead")
-    .addHelpText("after", "\nExamples:\n  sq snapshot box clean\n  sq snapshot box clean --delete\n");
+    .addHelpText("after", examples);
   withJson(snapshot).action(action(context, take));
 
   const history = program.command("history").description("list a sandbox's snapshots").argument("<id>");
@@ -38,48 +55,78 @@ export function addSnapshots(program: Command, context: Context): void {
 
   const gc = program
     .command("gc")
-    .description("remove images of snapshots that no sandbox uses")
-    .option("-n, --dry-run", "only say which");
+    .description("remove images of snapshots that no sandbox uses, and what caches and broken-off work have left")
+    .option("-n, --dry-run", "only say what");
   withJson(gc).action(
     action(context, async (self) => {
       const { dryRun = false } = self.opts<{ dryRun?: true }>();
       const value = await context.client().collect({ dry_run: dryRun }, { signal: context.signal });
       printAnswer(context, self, {
         value,
-        render: ({ images, bytes }) =>
-          `${images.length} ${images.length === 1 ? "image" : "images"}${dryRun ? " would go" : `, ${formatBytes(bytes)}`}\n`,
+        render: ({ images, files, bytes }) =>
+          `${count(images, "image")}, ${count(files, "file")}, ${formatBytes(bytes)}${dryRun ? " would go" : ""}\n`,
       });
     }),
   );
 
   async function take(self: Command, id: string, label: string | undefined): Promise<void> {
     const sandbox = context.client().sandbox(id);
-    if (self.opts<{ delete?: true }>().delete === true) {
-      if (label === undefined) throw new UsageError("--delete needs the label of a snapshot");
-      await sandbox.deleteSnapshot(label, { signal: context.signal });
+    const flags = self.opts<SnapshotFlags>();
+    const { signal } = context;
+    const chosen = (["pin", "unpin", "delete"] as const).filter((name) => flags[name] === true);
+    if (chosen.length > 1) throw new UsageError(`--${chosen.join(" and --")} contradict each other`);
+    if (chosen[0] !== undefined && chosen[0] !== "pin" && label === undefined)
+      throw new UsageError(`--${chosen[0]} needs the label of a snapshot`);
+    if (flags.delete === true && label !== undefined) return sandbox.deleteSnapshot(label, { signal });
+    if (label !== undefined && (flags.unpin === true || (flags.pin === true && (await isTaken(sandbox, label))))) {
+      const changed = await sandbox.pinSnapshot(label, flags.pin === true, { signal });
+      printAnswer(context, self, { value: changed, render: (entry) => `${entry.label}\n` });
       return;
     }
-    const value = await sandbox.snapshot(label === undefined ? {} : { label }, { signal: context.signal });
+    const request = {
+      ...(label === undefined ? {} : { label }),
+      ...(flags.by === undefined ? {} : { by: flags.by }),
+      ...(flags.pin === true ? { pinned: true } : {}),
+      origin: "cli" as const,
+    };
+    const value = await sandbox.snapshot(request, { signal });
     printAnswer(context, self, { value, render: ({ snapshot: taken }) => `${taken}\n` });
   }
+
+  async function isTaken(sandbox: Sandbox, label: string): Promise<boolean> {
+    return (await sandbox.history({ signal: context.signal })).some((entry) => entry.label === label);
+  }
+}
+
+function count(things: readonly unknown[], name: string): string {
+  return `${things.length} ${name}${things.length === 1 ? "" : "s"}`;
 }
 
 /** One snapshot a row, oldest first. */
 function renderHistory(history: readonly HistoryEntry[], colors: Colors): string {
-  const rows = history.map(({ label, parent, created, size, active }) => [
-    active ? { text: label, paint: colors.green } : label,
-    parent ?? "",
-    created,
-    formatBytes(size),
+  const rows = history.map((entry) => [
+    entry.active ? { text: entry.label, paint: colors.green } : entry.label,
+    entry.parent ?? "",
+    entry.created,
+    formatBytes(entry.size),
+    formatBytes(entry.total_size),
+    entry.by ?? "",
+    marksOf(entry).join(", "),
   ]);
-  return renderTable(["LABEL", "AFTER", "TAKEN", "SIZE"], rows, { colors, right: ["SIZE"] });
+  const right = ["SIZE", "TOTAL"];
+  return renderTable(["LABEL", "AFTER", "TAKEN", "SIZE", "TOTAL", "BY", ""], rows, { colors, right });
 }
 
 function drawHistory(history: readonly HistoryEntry[], colors: Colors): string {
-  const nodes = history.map(({ label, parent, created, size, active }) => ({
-    name: label,
-    parent,
-    note: `${created}  ${formatBytes(size)}${active ? "  restored" : ""}`,
-  }));
+  const nodes = history.map((entry) => {
+    const { label, parent, created, size, total_size: total } = entry;
+    const sizes = total === size ? formatBytes(size) : `${formatBytes(size)} of ${formatBytes(total)}`;
+    const by = entry.by === null ? [] : [`by ${entry.by}${entry.origin === "cli" ? " (sq)" : ""}`];
+    return { name: label, parent, note: [created, sizes, ...by, ...marksOf(entry)].join("  ") };
+  });
   return renderTree(nodes, colors);
+}
+
+function marksOf({ active, pinned }: HistoryEntry): string[] {
+  return [...(active ? ["restored"] : []), ...(pinned ? ["pinned"] : [])];
 }

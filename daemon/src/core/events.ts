@@ -15,6 +15,10 @@ export type DomainEvent =
   | { readonly type: "record.damaged"; readonly sandbox: string; readonly error: string }
   | { readonly type: "leftover"; readonly sandbox: string; readonly error: string }
   | { readonly type: "swept"; readonly what: string; readonly name: string }
+  | { readonly type: "snapshot.expired"; readonly sandbox: string; readonly labels: readonly string[] }
+  | { readonly type: "snapshot.merged"; readonly images: number; readonly bytes: number }
+  | { readonly type: "snapshot.upkeep"; readonly error: string }
+  | { readonly type: "snapshot.damaged"; readonly error: string }
   | { readonly type: "host.restarted"; readonly reason: string }
   | { readonly type: "network.decided"; readonly kind: Decision["kind"]; readonly allowed: boolean };
 

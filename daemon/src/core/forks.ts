@@ -1,4 +1,5 @@
 import type { ForkRequest, SandboxInfo } from "@squash/sdk/protocol";
+import type { LabelsInUse } from "./labels-in-use.js";
 import { randomHex } from "./random.js";
 import { planOfRecord } from "./sandbox-stages.js";
 import type { Sandboxes } from "./sandboxes.js";
@@ -12,12 +13,15 @@ export class Forks {
   readonly #sandboxes: Sandboxes;
   readonly #snapshots: Snapshots;
   readonly #images: SnapshotImages;
+  readonly #labels: LabelsInUse;
 
   constructor(parts: {
     readonly sandboxes: Sandboxes;
     readonly snapshots: Snapshots;
     readonly images: SnapshotImages;
+    readonly labels: LabelsInUse;
   }) {
+    this.#labels = parts.labels;
     this.#sandboxes = parts.sandboxes;
     this.#snapshots = parts.snapshots;
     this.#images = parts.images;
@@ -28,8 +32,10 @@ export class Forks {
     const { from, target_id, count = 1 } = request;
     const ids = target_id === undefined ? Array.from({ length: count }, () => forkId(id)) : [target_id];
     if (from === undefined) return this.#snapshots.moment(id, (moment) => this.#make(id, ids, moment, signal));
-    const snapshot = findSnapshot(this.#sandboxes.find(id), from);
-    return this.#images.hold(snapshot.images, () => this.#make(`${id}@${from}`, ids, snapshot, signal));
+    const sandbox = this.#sandboxes.find(id);
+    const snapshot = findSnapshot(sandbox, from);
+    const make = (): Promise<SandboxInfo[]> => this.#make(`${id}@${from}`, ids, snapshot, signal);
+    return this.#labels.use(sandbox, from, () => this.#images.hold(snapshot.images, make));
   }
 
   async #make(from: string, ids: readonly string[], origin: Origin, signal: AbortSignal): Promise<SandboxInfo[]> {

@@ -1,6 +1,6 @@
 import type { NetworkSettings } from "./egress/settings.js";
 import type { ImageDefaults } from "./image-defaults.js";
-import type { ExecResult } from "@squash/sdk/protocol";
+import type { ExecResult, SnapshotOrigin } from "@squash/sdk/protocol";
 
 /** Which process a cell's init is: the start time (clock ticks since boot) tells it from a later process with the same number. */
 export interface CellProcess {
@@ -103,7 +103,8 @@ export interface Kernel {
   mountedLayers(): Promise<string[]>;
   /**
    * Writes an erofs image of directories, topmost first, as overlayfs would merge them; `image` is relative to the data directory and must not
-   * exist. Nothing may write to them meanwhile. Returns its size in bytes. What a failure leaves of the image is the caller's to remove.
+   * exist. Nothing may write to them meanwhile. Returns its size in bytes. What a failure leaves of the image is the caller's to remove. Whoever
+   * removes it earlier ends the work, which then fails. With layers alone it yields to all else that the machine has to do.
    */
   capture(image: string, roots: readonly CapturedRoot[]): Promise<number>;
   /** Processes in a cell that are not squash's own; `init` is that of its init. */
@@ -152,6 +153,16 @@ export interface SandboxRecord {
   readonly restarts: number;
   /** what its modules said of how to start programs when it was made */
   readonly defaults?: ImageDefaults;
+  /** which of its snapshots stay; what it does not say is the daemon's to say */
+  readonly retention?: Partial<RetentionLimits>;
+}
+
+/** 0 says nothing. */
+export interface RetentionLimits {
+  /** so many of the newest stay */
+  readonly keepLast: number;
+  /** those that are no older stay, in seconds */
+  readonly keepForS: number;
 }
 
 interface UpperRecord {
@@ -173,6 +184,11 @@ export interface SnapshotRecord {
   readonly layers: readonly string[];
   /** images that make up the files above those, topmost first, its own included */
   readonly images: readonly string[];
+  /** the same files in images as they were before these were merged, for living stacks that have those still; they may be gone */
+  readonly mergedFrom?: readonly string[];
+  readonly by?: string;
+  readonly origin?: SnapshotOrigin;
+  readonly pinned?: boolean;
 }
 
 /** What a sandbox's directory was found to hold. Without record and damage it is half-made or half-removed. */
@@ -226,6 +242,21 @@ export interface SandboxStore {
   listSnapshotImages(): Promise<string[]>;
   /** Idempotent. Returns the bytes that it took. */
   removeSnapshotImage(image: string): Promise<number>;
+  /** What is known of an image without reading it; null where it is not there. */
+  snapshotFacts(image: string): SnapshotImageFacts | null;
+  /** Makes sure that an image is what it was when it was made, as far as is known. Throws `snapshot_damaged`. */
+  checkSnapshotImage(image: string): Promise<void>;
+  /** Takes the digest of an image for later checks where there is none yet. Throws `snapshot_damaged`, `cancelled`. */
+  sealSnapshotImage(image: string, signal: AbortSignal): Promise<void>;
+}
+
+export interface SnapshotImageFacts {
+  /** its length */
+  readonly bytes: number;
+  /** that it takes on the disk */
+  readonly allocatedBytes: number;
+  /** 64 hexadecimal digits; null where it is not known yet */
+  readonly sha256: string | null;
 }
 
 /** A module's image as found on disk. */

@@ -3,6 +3,7 @@ import type { SandboxRecord, StoredSandbox } from "./ports.js";
 import { newSandbox, type Sandbox } from "./sandbox.js";
 import { planOfRecord, rebuildStages, sandboxStages, type SandboxDraft, type StageParts } from "./sandbox-stages.js";
 import type { Sandboxes } from "./sandboxes.js";
+import { withKnownLabels } from "./snapshot-chain.js";
 import type { SnapshotImages } from "./snapshot-images.js";
 import { bringUp, takeDown, type Stage } from "./stages.js";
 
@@ -40,7 +41,7 @@ export class Recovery {
         continue;
       }
       const sandbox = this.#restore(found, found.record);
-      const { record } = found;
+      const record = sandbox.record ?? found.record;
       const adopted = await this.#sandboxes.exclusively(sandbox.id, () => this.#adopt(sandbox, record));
       if (!adopted) dead.push(sandbox);
     }
@@ -73,7 +74,7 @@ export class Recovery {
 
   #restore(found: StoredSandbox, record: SandboxRecord): Sandbox {
     const sandbox = newSandbox(found.id, "recovering");
-    sandbox.record = record;
+    sandbox.record = withKnownLabels(record, found.snapshots);
     sandbox.lastSeq = found.lastSeq;
     sandbox.snapshots = found.snapshots;
     sandbox.lastActiveMs = Date.parse(record.lastActive) || Date.now();

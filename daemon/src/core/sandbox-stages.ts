@@ -1,3 +1,4 @@
+import { SquashError, isSquashError } from "@squash/sdk/errors";
 import type { Cell, Cells } from "./cells.js";
 import type { Layers } from "./layers.js";
 import type { Networks } from "./egress/networks.js";
@@ -6,6 +7,8 @@ import { checkStack } from "./module-stack.js";
 import type { Kernel, ModuleCatalog, ModuleImage, RootPlan, SandboxRecord, SandboxStore } from "./ports.js";
 import type { Stage } from "./stages.js";
 import { stackOrder } from "./stack.js";
+
+type SnapshotStore = Pick<SandboxStore, "snapshotImage" | "checkSnapshotImage">;
 
 /** A sandbox on its way up or down. What a stage has made is filled in by it; what is missing was not made, or is found by the id. */
 export interface SandboxDraft {
@@ -147,7 +150,9 @@ function layers(
       draft.defaults = mergeDefaults(modules);
       // a stack that there was already was made of modules that went together
       if (options.fresh) checkStack(modules);
-      draft.layerKeys = await mounted.acquire([...snapshots.map((image) => snapshotLayer(store, image)), ...modules]);
+      const keys = await mountSnapshots({ store, layers: mounted }, snapshots);
+      draft.layerKeys = keys; // so that a failure gives them back
+      draft.layerKeys = [...keys, ...(await mounted.acquire(modules))];
     },
     async down(draft) {
       const keys = draft.layerKeys ?? [];
@@ -232,8 +237,23 @@ function survivingUpper({ kernel, store }: StageParts): Stage<SandboxDraft> {
 }
 
 /** A snapshot's image as a layer. Its name is unique and its content never changes. */
-export function snapshotLayer(store: SandboxStore, image: string): ModuleImage {
+export function snapshotLayer(store: Pick<SandboxStore, "snapshotImage">, image: string): ModuleImage {
   return { name: `snapshot-${image}`, image: store.snapshotImage(image), format: "erofs", identity: "0" };
+}
+
+/** Mounts images of snapshots, which must be as they were made. Returns the keys in their order; all or nothing. Throws `snapshot_damaged`. */
+export async function mountSnapshots(
+  { store, layers: mounted }: { readonly store: SnapshotStore; readonly layers: Layers },
+  images: readonly string[],
+): Promise<string[]> {
+  for (const image of images) await store.checkSnapshotImage(image);
+  try {
+    return await mounted.acquire(images.map((image) => snapshotLayer(store, image)));
+  } catch (cause) {
+    if (!isSquashError(cause) || cause.code !== "module_invalid") throw cause;
+    const { message, details } = cause;
+    throw new SquashError("snapshot_damaged", message.replace("use module", "use snapshot image"), { cause, details });
+  }
 }
 
 function limits({ kernel }: StageParts): Stage<SandboxDraft> {

@@ -1,6 +1,6 @@
 import type { SandboxInfo, SandboxState } from "@squash/sdk/protocol";
 import { networkWish } from "./egress/settings.js";
-import type { CellUsage, SandboxRecord, SnapshotRecord } from "./ports.js";
+import type { CellUsage, RetentionLimits, SandboxRecord, SnapshotRecord } from "./ports.js";
 
 /** A sandbox in memory. `record` is null until the creation has reached its commit point. */
 export interface Sandbox {
@@ -53,6 +53,7 @@ export interface SandboxFacts {
   readonly cgroup: string | null;
   readonly address: string | null;
   readonly address6: string | null;
+  readonly retention: RetentionLimits;
 }
 
 /** What routes show. Only for sandboxes with a record. */
@@ -74,6 +75,7 @@ export function sandboxInfo(sandbox: Sandbox, record: SandboxRecord, facts: Sand
     upper_bytes: facts.upperBytes,
     upper_limit_bytes: record.upper.limitBytes,
     snapshots: sandbox.snapshots.map(({ label, created, size }) => ({ label, created, size })),
+    retention: { keep_last: facts.retention.keepLast, keep_for_s: facts.retention.keepForS },
     active_snapshot: record.restored,
     forked_from: record.forkedFrom,
     cpu: record.cpu,

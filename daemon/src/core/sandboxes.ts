@@ -13,7 +13,8 @@ import type { Emit, OperationEvent } from "./events.js";
 import { execResult, toCommand } from "./exec.js";
 import { execDefaults } from "./image-defaults.js";
 import { KeyedMutex } from "./keyed-mutex.js";
-import type { CellUsage, SandboxRecord, SnapshotRecord } from "./ports.js";
+import type { CellUsage, RetentionLimits, SandboxRecord, SnapshotRecord } from "./ports.js";
+import { retentionLimits, retentionOf } from "./retention.js";
 import { newSandbox, sandboxInfo, type Sandbox } from "./sandbox.js";
 import { sandboxStages, type SandboxDraft, type SandboxPlan, type StageParts } from "./sandbox-stages.js";
 import type { NetworkFigures, SandboxService } from "./service.js";
@@ -23,6 +24,8 @@ export interface SandboxesOptions {
   readonly maxSandboxes: number;
   readonly upperLimitBytes: number;
   readonly upperBackend: "tmpfs" | "loop";
+  /** of sandboxes that say nothing */
+  readonly retention: RetentionLimits;
   readonly emit: Emit;
   /** told of images of snapshots that a sandbox, which is gone, does not need any more */
   readonly forgotten?: (images: readonly string[]) => Promise<void>;
@@ -236,6 +239,7 @@ export class Sandboxes implements SandboxService {
 
   #plan(request: CreateSandbox): SandboxPlan {
     const now = new Date().toISOString();
+    const retention = retentionLimits(request.retention);
     return {
       version: 1,
       id: request.id,
@@ -256,6 +260,7 @@ export class Sandboxes implements SandboxService {
       head: null,
       forkedFrom: null,
       restarts: 0,
+      ...(retention === undefined ? {} : { retention }),
     };
   }
 
@@ -355,7 +360,8 @@ export class Sandboxes implements SandboxService {
       : [noUsage, 0];
     const addresses = this.#parts.networks.addressesOf(record.cell.index);
     const cgroup = kernel.cgroupPath(record.cell.index);
-    return sandboxInfo(sandbox, record, { usage, upperBytes, cgroup, ...addresses });
+    const retention = retentionOf(record.retention, this.#options.retention);
+    return sandboxInfo(sandbox, record, { usage, upperBytes, cgroup, retention, ...addresses });
   }
 }
 

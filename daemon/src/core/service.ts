@@ -15,6 +15,8 @@ import type {
   NetworkInfo,
   NetworkRequest,
   RestoreRequest,
+  RetentionAnswer,
+  RetentionRequest,
   SandboxInfo,
   SnapshotAnswer,
   SnapshotRequest,
@@ -49,9 +51,11 @@ export interface TimeService {
   readonly snapshots: {
     take(id: string, request: SnapshotRequest): Promise<SnapshotAnswer>;
     history(id: string): HistoryEntry[];
+    pin(id: string, label: string, pinned: boolean): Promise<HistoryEntry>;
     remove(id: string, label: string): Promise<void>;
     collect(options: { readonly dryRun: boolean }): Promise<CollectAnswer>;
   };
+  readonly retention: { set(id: string, request: RetentionRequest): Promise<RetentionAnswer> };
   readonly forks: { fork(id: string, request: ForkRequest, signal: AbortSignal): Promise<SandboxInfo[]> };
 }
 

@@ -1,7 +1,7 @@
 import type { SandboxStore } from "./ports.js";
 import type { Sandbox } from "./sandbox.js";
 
-type ImageStore = Pick<SandboxStore, "listSnapshotImages" | "removeSnapshotImage">;
+type ImageStore = Pick<SandboxStore, "listSnapshotImages" | "removeSnapshotImage" | "snapshotFacts">;
 
 /**
  * Images of snapshots, which stacks and histories of several sandboxes share. An image goes when nothing names it any more; what names it is
@@ -50,6 +50,13 @@ export class SnapshotImages {
     const listed = await this.#store.listSnapshotImages();
     const used = this.#used();
     return listed.filter((image) => !used.has(image)).toSorted();
+  }
+
+  /** The same with the bytes that they take. */
+  async findUnused(): Promise<{ images: string[]; bytes: number }> {
+    const images = await this.unused();
+    const bytes = images.reduce((sum, image) => sum + (this.#store.snapshotFacts(image)?.allocatedBytes ?? 0), 0);
+    return { images, bytes };
   }
 
   /** Removes what `unused` finds. Returns it and the bytes that it took. */

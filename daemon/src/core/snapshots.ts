@@ -1,13 +1,17 @@
 import { SquashError, isSquashError } from "@squash/sdk/errors";
 import type { CollectAnswer, HistoryEntry, SnapshotAnswer, SnapshotRequest } from "@squash/sdk/protocol";
-import type { CapturedRoot, Kernel, SandboxRecord, SandboxStore, SnapshotRecord } from "./ports.js";
+import type { CapturedRoot, Kernel, SandboxRecord, SandboxStore, SnapshotImageFacts, SnapshotRecord } from "./ports.js";
 import type { Layers } from "./layers.js";
 import { pause } from "./pause.js";
 import { randomHex } from "./random.js";
 import type { Sandbox } from "./sandbox.js";
 import { snapshotLayer } from "./sandbox-stages.js";
 import type { Sandboxes } from "./sandboxes.js";
+import { shortestStack } from "./snapshot-chain.js";
 import type { SnapshotImages } from "./snapshot-images.js";
+import { forgetSnapshots } from "./snapshot-removal.js";
+import type { SnapshotRetention } from "./snapshot-retention.js";
+import type { SnapshotUpkeep } from "./snapshot-upkeep.js";
 
 const thawTries = 5;
 const thawDelayMs = 200;
@@ -23,7 +27,13 @@ export interface SnapshotParts {
   readonly layers: Layers;
   readonly sandboxes: Sandboxes;
   readonly images: SnapshotImages;
+  readonly retention: SnapshotRetention;
+  readonly upkeep: Pick<SnapshotUpkeep, "poke">;
+  readonly collectFiles: CollectFiles;
 }
+
+/** Removes files that no sandbox and no work under way uses, or only says which. */
+export type CollectFiles = (options: { readonly dryRun: boolean }) => Promise<{ files: string[]; bytes: number }>;
 
 /** What was captured of a sandbox. */
 export interface Moment {
@@ -44,7 +54,7 @@ export class Snapshots {
 
   /** Keeps the present files under a label; nothing runs in the sandbox meanwhile. Throws `snapshot_exists`, `snapshot_limit`, `snapshot_failed`. */
   take(id: string, request: SnapshotRequest): Promise<SnapshotAnswer> {
-    const { sandboxes, store, images } = this.#parts;
+    const { sandboxes, images, retention, upkeep } = this.#parts;
     const sandbox = sandboxes.find(id);
     const label = request.label ?? timeLabel(new Date());
     const image = imageId();
@@ -53,12 +63,24 @@ export class Snapshots {
       refuseLabel(sandbox, label);
       const created = new Date().toISOString();
       const { size, images: stack, layers, pausedMs } = await this.#capture(sandbox, record, image);
-      await this.#keep(sandbox, { label, parent: record.head, created, size, layers, images: stack }, image);
-      sandbox.record = { ...record, head: label };
-      await store.writeRecord(sandbox.record);
-      return { snapshot: label, size, paused_ms: pausedMs };
+      const { by = record.owner, origin = "api", pinned = false } = request;
+      const origins = { by, origin, ...(pinned ? { pinned } : {}) };
+      await this.#keep(
+        sandbox,
+        { label, parent: record.head, created, size, layers, images: stack, ...origins },
+        image,
+      );
+      await this.#lead(sandbox, { ...record, head: label }, label);
+      const removed = await retention.apply(sandbox);
+      upkeep.poke();
+      return { snapshot: label, size, paused_ms: pausedMs, removed };
     };
-    return images.hold([image], () => sandboxes.exclusively(id, work));
+    return images
+      .hold([image], () => sandboxes.exclusively(id, work))
+      .catch(async (error: unknown) => {
+        await images.release([image]); // what was held until now
+        throw error;
+      });
   }
 
   /** The present files without a label, for as long as `work` runs and something it makes names them. */
@@ -78,37 +100,48 @@ export class Snapshots {
   }
 
   history(id: string): HistoryEntry[] {
-    const sandbox = this.#parts.sandboxes.find(id);
-    const restored = sandbox.record?.restored ?? null;
-    return sandbox.snapshots.map(({ label, parent, created, size, layers, images }) => {
-      return { label, parent, created, size, layers: [...layers], depth: images.length, active: label === restored };
+    const { sandboxes, store } = this.#parts;
+    const sandbox = sandboxes.find(id);
+    const known = new Map<string, SnapshotImageFacts | null>(); // snapshots share images
+    const factsOf = (image: string): SnapshotImageFacts | null => {
+      const found = known.get(image) ?? store.snapshotFacts(image);
+      known.set(image, found);
+      return found;
+    };
+    return sandbox.snapshots.map((snapshot) => historyEntry(sandbox, snapshot, factsOf));
+  }
+
+  /** Pins a snapshot, so that the retention leaves it alone, or the contrary. Throws `snapshot_not_found`. */
+  pin(id: string, label: string, pinned: boolean): Promise<HistoryEntry> {
+    const { sandboxes, store, retention } = this.#parts;
+    const sandbox = sandboxes.find(id);
+    return sandboxes.exclusively(id, async () => {
+      findSnapshot(sandbox, label);
+      const changed = sandbox.snapshots.map((one) => (one.label === label ? withPin(one, pinned) : one));
+      await store.writeSnapshots(id, changed);
+      sandbox.snapshots = changed;
+      const entry = historyEntry(sandbox, findSnapshot(sandbox, label), (image) => store.snapshotFacts(image));
+      await retention.apply(sandbox);
+      return entry;
     });
   }
 
   /** Forgets a snapshot; those that were taken after it stay as they are. Throws `snapshot_not_found`. */
   remove(id: string, label: string): Promise<void> {
-    const { sandboxes, store, images } = this.#parts;
+    const { sandboxes } = this.#parts;
     const sandbox = sandboxes.find(id);
     return sandboxes.exclusively(id, async () => {
-      const { parent, images: gone } = findSnapshot(sandbox, label);
-      const rest = sandbox.snapshots.filter((one) => one.label !== label);
-      const left = rest.map((one) => (one.parent === label ? { ...one, parent } : one));
-      await store.writeSnapshots(id, left);
-      sandbox.snapshots = left;
-      const { record } = sandbox;
-      if (record !== null && (record.head === label || record.restored === label)) {
-        const head = record.head === label ? parent : record.head;
-        sandbox.record = { ...record, head, restored: record.restored === label ? null : record.restored };
-        await store.writeRecord(sandbox.record);
-      }
-      await images.release(gone);
+      findSnapshot(sandbox, label);
+      await forgetSnapshots(this.#parts, sandbox, [label]);
     });
   }
 
-  /** Removes images that nothing names any more. */
-  async collect(options: { readonly dryRun: boolean }): Promise<CollectAnswer> {
-    const { images } = this.#parts;
-    return options.dryRun ? { images: await images.unused(), bytes: 0 } : await images.collect();
+  /** Removes images that nothing names any more, and files that are of no use. */
+  async collect({ dryRun }: { readonly dryRun: boolean }): Promise<CollectAnswer> {
+    const { images, collectFiles } = this.#parts;
+    const found = dryRun ? await images.findUnused() : await images.collect();
+    const { files, bytes } = await collectFiles({ dryRun });
+    return { images: found.images, files, bytes: found.bytes + bytes };
   }
 
   async #keep(sandbox: Sandbox, snapshot: SnapshotRecord, image: string): Promise<void> {
@@ -123,9 +156,22 @@ export class Snapshots {
     sandbox.snapshots = snapshots;
   }
 
+  /** The next one follows upon this. Without it there is none, as the caller is told. */
+  async #lead(sandbox: Sandbox, record: SandboxRecord, label: string): Promise<void> {
+    try {
+      await this.#parts.store.writeRecord(record);
+      sandbox.record = record;
+    } catch (cause) {
+      // it may be left where this fails as well: whole, and not in the way of anything
+      await forgetSnapshots(this.#parts, sandbox, [label]).catch(() => undefined);
+      throw cannotCapture(sandbox.id, cause);
+    }
+  }
+
   async #capture(sandbox: Sandbox, record: SandboxRecord, image: string): Promise<Moment> {
     const isDeep = record.snapshots.length >= deepestStack;
-    const stack = [image, ...(isDeep ? [] : record.snapshots)];
+    const below = isDeep ? [] : shortestStack(record.snapshots, sandbox.snapshots);
+    const stack = [image, ...below];
     try {
       const { size, pausedMs } = await this.#frozen(sandbox, record, { image, isDeep });
       return { size, pausedMs, layers: record.layers, images: stack };
@@ -178,6 +224,34 @@ export class Snapshots {
       return { kind: "layer", key };
     });
   }
+}
+
+function historyEntry(
+  sandbox: Sandbox,
+  snapshot: SnapshotRecord,
+  factsOf: (image: string) => SnapshotImageFacts | null,
+): HistoryEntry {
+  const { label, parent, created, size, layers, images, by = null, origin = null, pinned = false } = snapshot;
+  const facts = images.map(factsOf);
+  return {
+    label,
+    parent,
+    created,
+    size,
+    total_size: facts.reduce((sum, found) => sum + (found?.bytes ?? 0), 0),
+    sha256: facts[0]?.sha256 ?? null,
+    layers: [...layers],
+    depth: images.length,
+    by,
+    origin,
+    pinned,
+    active: label === sandbox.record?.restored,
+    head: label === sandbox.record?.head,
+  };
+}
+
+function withPin({ pinned: _, ...snapshot }: SnapshotRecord, pinned: boolean): SnapshotRecord {
+  return pinned ? { ...snapshot, pinned } : snapshot;
 }
 
 /** Throws `snapshot_not_found`. */

@@ -1,5 +1,6 @@
 import { SquashError } from "@squash/sdk/errors";
 import type { ModuleRequest, RestoreRequest, SandboxInfo } from "@squash/sdk/protocol";
+import type { LabelsInUse } from "./labels-in-use.js";
 import type { SandboxRecord } from "./ports.js";
 import type { Quiet } from "./quiet.js";
 import type { Restack, StackChange } from "./restack.js";
@@ -13,6 +14,7 @@ export interface StackParts {
   readonly quiet: Quiet;
   readonly restack: Restack;
   readonly images: SnapshotImages;
+  readonly labels: LabelsInUse;
 }
 
 /** Changes of living sandboxes' stacks. */
@@ -51,14 +53,17 @@ export class Stacks {
   /** Brings files and modules of a snapshot back, exactly; also for a sandbox that is lost or failed. Throws `snapshot_not_found`, `sandbox_busy`. */
   async restore(id: string, request: RestoreRequest, signal: AbortSignal): Promise<SandboxInfo> {
     const { label } = request;
+    const { sandboxes, labels, images } = this.#parts;
     let before: readonly string[] = [];
-    const info = await this.#change(id, request, signal, (sandbox) => {
-      const snapshot = findSnapshot(sandbox, label);
-      before = sandbox.record?.snapshots ?? [];
-      const { layers, images: snapshots } = snapshot;
-      return { layers, snapshots, restored: label, head: label, keepUpper: false };
-    });
-    await this.#parts.images.release(before);
+    const change = (): Promise<SandboxInfo> =>
+      this.#change(id, request, signal, (sandbox) => {
+        const snapshot = findSnapshot(sandbox, label);
+        before = sandbox.record?.snapshots ?? [];
+        const { layers, images: snapshots } = snapshot;
+        return { layers, snapshots, restored: label, head: label, keepUpper: false };
+      });
+    const info = await labels.use(sandboxes.find(id), label, change);
+    await images.release(before);
     return info;
   }
 

@@ -1,11 +1,17 @@
 import type { Emit } from "./events.js";
 import { Forks } from "./forks.js";
+import { ImageMerge } from "./image-merge.js";
+import { LabelsInUse } from "./labels-in-use.js";
+import type { RetentionLimits } from "./ports.js";
+import { Promotions } from "./promotions.js";
 import { Quiet } from "./quiet.js";
 import { Restack } from "./restack.js";
 import type { StageParts } from "./sandbox-stages.js";
 import type { Sandboxes } from "./sandboxes.js";
 import type { SnapshotImages } from "./snapshot-images.js";
-import { Snapshots } from "./snapshots.js";
+import { SnapshotRetention } from "./snapshot-retention.js";
+import { Snapshots, type CollectFiles } from "./snapshots.js";
+import { SnapshotUpkeep, type UpkeepOptions } from "./snapshot-upkeep.js";
 import { Stacks } from "./stacks.js";
 
 /** What can be done with the files of sandboxes over time. */
@@ -13,17 +19,31 @@ export interface TimeTravel {
   readonly stacks: Stacks;
   readonly snapshots: Snapshots;
   readonly forks: Forks;
+  readonly retention: SnapshotRetention;
+  readonly promotions: Promotions;
+  readonly upkeep: SnapshotUpkeep;
+}
+
+export interface TimeTravelOptions {
+  readonly images: SnapshotImages;
+  readonly emit: Emit;
+  /** for sandboxes that say nothing */
+  readonly retention: RetentionLimits;
+  readonly collectFiles: CollectFiles;
+  readonly upkeep?: UpkeepOptions;
 }
 
 /** Connects its parts. */
-export function timeTravel(
-  parts: StageParts,
-  sandboxes: Sandboxes,
-  options: { readonly images: SnapshotImages; readonly emit: Emit },
-): TimeTravel {
-  const { images, emit } = options;
-  const snapshots = new Snapshots({ ...parts, sandboxes, images });
+export function timeTravel(parts: StageParts, sandboxes: Sandboxes, options: TimeTravelOptions): TimeTravel {
+  const { images, emit, collectFiles } = options;
+  const labels = new LabelsInUse();
+  const merge = new ImageMerge(parts);
+  const upkeep = new SnapshotUpkeep({ ...parts, sandboxes, images, merge, emit }, options.upkeep);
+  const retention = new SnapshotRetention({ ...parts, sandboxes, images, labels, emit, usual: options.retention });
+  const snapshots = new Snapshots({ ...parts, sandboxes, images, retention, upkeep, collectFiles });
   const quiet = new Quiet(parts.kernel, sandboxes);
-  const stacks = new Stacks({ sandboxes, quiet, images, restack: new Restack(parts, emit) });
-  return { stacks, snapshots, forks: new Forks({ sandboxes, snapshots, images }) };
+  const stacks = new Stacks({ sandboxes, quiet, images, labels, restack: new Restack(parts, emit) });
+  const forks = new Forks({ sandboxes, snapshots, images, labels });
+  const promotions = new Promotions({ sandboxes, images, labels, merge });
+  return { stacks, snapshots, forks, retention, promotions, upkeep };
 }

@@ -26,6 +26,8 @@ export const bounds = {
   user: 32,
   maxUid: 65_535,
   forks: 100,
+  keepLast: 256,
+  by: 256,
   netEntries: 256,
   netKbit: { min: 64, max: 100_000_000 },
   connectionsPerS: 100_000,

@@ -20,6 +20,7 @@ import { jobRoutes } from "./routes/jobs.js";
 import { metricsRoutes, type MetricsSource } from "./routes/metrics.js";
 import { moduleRoutes } from "./routes/modules.js";
 import { networkRoutes } from "./routes/network.js";
+import { retentionRoutes } from "./routes/retention.js";
 import { sandboxRoutes } from "./routes/sandboxes.js";
 import { timeRoutes } from "./routes/time.js";
 import { namedSchemas } from "./schemas.js";
@@ -97,6 +98,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
         sandboxRoutes(scope, options.sandboxes);
         networkRoutes(scope, options.sandboxes, options.decisions);
         timeRoutes(scope, options.time);
+        retentionRoutes(scope, options.time, options.jobs);
         done();
       },
       { prefix },

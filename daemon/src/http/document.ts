@@ -21,7 +21,8 @@ export async function makeDocument(version: string): Promise<string> {
     },
     time: {
       stacks: { activate: never, deactivate: never, restore: never },
-      snapshots: { take: never, history: never, remove: never, collect: never },
+      snapshots: { take: never, history: never, pin: never, remove: never, collect: never },
+      retention: { set: never },
       forks: { fork: never },
     },
     decisions: { read: never },

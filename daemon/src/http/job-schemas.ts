@@ -8,6 +8,7 @@ import type {
   JobRequest,
   JobState,
   MkbaseJob,
+  PromoteJob,
 } from "@squash/sdk/protocol";
 import { moduleFormat, uploadQuery } from "./module-schemas.js";
 import { closed, nullable, time, type Same } from "./schema-parts.js";
@@ -52,11 +53,24 @@ true satisfies Same<Static<typeof fromTarJob>, FromTarJob>;
 const convertJob = Type.Object({ kind: Type.Literal("convert"), name, format: moduleFormat }, closed);
 true satisfies Same<Static<typeof convertJob>, ConvertJob>;
 
+const promoteJob = Type.Object(
+  {
+    kind: Type.Literal("promote"),
+    name,
+    sandbox: Type.String({ maxLength: 64, description: "its id" }),
+    snapshot: Type.String({ maxLength: 128, description: "its label" }),
+    replace: common.replace,
+  },
+  closed,
+);
+true satisfies Same<Static<typeof promoteJob>, PromoteJob>;
+
 const kinds = {
   mkbase: mkbaseJob,
   "from-dir": fromDirJob,
   "from-tar": fromTarJob,
   convert: convertJob,
+  promote: promoteJob,
 } satisfies Readonly<Record<JobRequest["kind"], TSchema>>;
 
 /** Only the schema of the kind that is named is asked, so that it is what complains. */

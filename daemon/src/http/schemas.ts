@@ -7,6 +7,7 @@ import {
   type ExecRequest,
   type ExecResult,
   type Health,
+  type RetentionRequest,
   type SandboxInfo,
   type SandboxState,
   type SnapshotInfo,
@@ -16,7 +17,7 @@ import { jobBody, jobInfo } from "./job-schemas.js";
 import { moduleInfo } from "./module-schemas.js";
 import { allowNet, denyNet, netLimits, networkBody, networkDecision, networkInfo } from "./network-schemas.js";
 import { closed, nullable, time, type Same } from "./schema-parts.js";
-import { timeSchemas } from "./time-schemas.js";
+import { retention, retentionBody, timeSchemas } from "./time-schemas.js";
 
 const codes = Object.keys(errorStatus) as ErrorCode[];
 
@@ -60,6 +61,7 @@ export const sandboxInfo = Type.Object(
     upper_bytes: Type.Integer({ description: "bytes used in the writable layer; 0 where unknown" }),
     upper_limit_bytes: Type.Integer(),
     snapshots: Type.Array(snapshotInfo),
+    retention,
     active_snapshot: nullable(Type.String({ description: "label of the snapshot that was restored last" })),
     forked_from: nullable(Type.String({ description: "the sandbox that it was forked from, as id or id@label" })),
     cpu: Type.Number({ description: "cores" }),
@@ -113,6 +115,7 @@ export const createBody = Type.Object(
     nested_userns: Type.Optional(
       Type.Boolean({ default: false, description: "whether commands may make user namespaces of their own" }),
     ),
+    retention: Type.Optional(Type.Unsafe<RetentionRequest>(Type.Ref(retentionBody.$id ?? ""))),
   },
   { $id: "CreateSandbox", ...closed },
 );

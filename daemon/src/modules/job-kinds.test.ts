@@ -1,12 +1,14 @@
-import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { SquashError } from "@squash/sdk/errors";
 import type { JobRequest } from "@squash/sdk/protocol";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { trustByHand } from "../../../test/support/modules.js";
 import { Modules } from "../core/modules.js";
 import { DirectoryCatalog } from "./catalog.js";
 import { builds, planJob, type JobWorld } from "./job-kinds.js";
+import type { SnapshotSource } from "./promote.js";
 import { packDirectory } from "./pack.js";
 import type { RunTool } from "./run-tool.js";
 import { deviceIn, listDevices } from "./squashfs-devices.js";
@@ -20,9 +22,24 @@ beforeEach(() => {
   mkdirSync(join(home, "open-not"));
   const catalog = new DirectoryCatalog(home, { defaultLayers: [] });
   const modules = new Modules(catalog, { all: () => [] });
-  world = { catalog, modules, dataDir: home, buildDirs: [join(home, "open"), "/nonexistent"] };
+  world = { catalog, modules, snapshots, dataDir: home, buildDirs: [join(home, "open"), "/nonexistent"] };
 });
 afterEach(() => rmSync(home, { recursive: true }));
+
+const kept: string[] = [];
+
+/** Sandbox "box" has a snapshot "one" on 000-base; its image is a text. */
+const snapshots: SnapshotSource = {
+  layersOf({ id, label }) {
+    if (id === "box" && label === "one") return ["000-base"];
+    throw new SquashError("snapshot_not_found", `Cannot find snapshot "${label}" of "${id}"`);
+  },
+  keep: () => () => kept.push("released"),
+  write(_, output) {
+    writeFileSync(join(home, output.path), "merged");
+    return Promise.resolve();
+  },
+};
 
 const sha256 = "0".repeat(64);
 const code = (request: JobRequest): Promise<string> =>
@@ -140,5 +157,63 @@ describe("the devices of an image", () => {
       });
     const limits = { deadlineMs: 1_000 };
     await expect(listDevices(run, { image: "i", name: "a" }, limits)).rejects.toThrow(message);
+  });
+});
+
+describe("a promotion", () => {
+  const context = { signal: new AbortController().signal, progress: () => undefined };
+  const request = { kind: "promote" as const, sandbox: "box", snapshot: "one", name: "200-x" };
+
+  beforeEach(() => {
+    writeFileSync(join(home, "modules/000-base.erofs"), "x");
+    const defaults = { env: { A: "1" }, workdir: "/w", user: "", entrypoint: [], cmd: [] };
+    trustByHand(join(home, "modules"), "000-base", { defaults });
+  });
+
+  it("makes a trusted erofs module of what the snapshot has, with what its modules say", async () => {
+    const plan = await planJob(request, { ...world, formats: ["squashfs"] });
+    expect(plan).toMatchObject({ kind: "promote", module: "200-x" });
+    await plan.run(context);
+    expect(kept.splice(0)).toEqual([]);
+    await plan.release?.();
+    expect(kept.splice(0)).toEqual(["released"]);
+    expect(readdirSync(join(home, "modules")).toSorted()).toEqual([
+      "000-base.erofs",
+      "000-base.manifest.json",
+      "200-x.erofs",
+      "200-x.manifest.json",
+    ]);
+    expect(await world.catalog.resolve("200-x")).toMatchObject({
+      format: "erofs",
+      requires: ["000-base"],
+      defaults: { env: { A: "1" }, workdir: "/w" },
+    });
+    expect(await world.catalog.facts("200-x")).toMatchObject({ source: "promote box@one" });
+    expect(await code(request)).toMatch(/^module_exists: /);
+    expect(await code({ ...request, replace: true })).toBe("200-x");
+  });
+
+  it.each([
+    [{ name: "../x" }, /^invalid_request: Cannot name a module/],
+    [{ name: "000-a" }, /^invalid_request: .*it would lie below; needed is a number above that of "000-base"/],
+    [{ name: "000-base" }, /^invalid_request: .*the snapshot itself stands on it/],
+    [{ snapshot: "never" }, /^snapshot_not_found: /],
+  ])("with %j is refused at once", async (change, message) => {
+    expect(await code({ ...request, ...change })).toMatch(message);
+  });
+
+  it("of a snapshot whose module is gone, or that cannot be written, leaves nothing", async () => {
+    const failing = {
+      ...snapshots,
+      write: (...[, output]: Parameters<SnapshotSource["write"]>) => {
+        writeFileSync(join(home, output.path), "half");
+        return Promise.reject(new SquashError("snapshot_damaged", "Cannot use it"));
+      },
+    };
+    const plan = await planJob(request, { ...world, snapshots: failing });
+    await expect(plan.run(context)).rejects.toMatchObject({ code: "snapshot_damaged" });
+    expect(readdirSync(join(home, "modules")).filter((name) => !name.startsWith("000"))).toEqual([]);
+    rmSync(join(home, "modules/000-base.erofs"));
+    expect(await code(request)).toMatch(/^module_not_found: /);
   });
 });

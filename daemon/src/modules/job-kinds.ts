@@ -13,11 +13,13 @@ import type { DirectoryCatalog } from "./catalog.js";
 import { convertModule } from "./convert.js";
 import { checkModuleName, moduleFormats, type ModuleFormat } from "./module-name.js";
 import type { ModuleManifest } from "./pack.js";
+import { promotion, type SnapshotSource } from "./promote.js";
 
 /** What jobs work with. */
 export interface JobWorld {
   readonly catalog: DirectoryCatalog;
   readonly modules: Modules;
+  readonly snapshots: SnapshotSource;
   readonly dataDir: string;
   /** directories below which the API may make modules of directories */
   readonly buildDirs: readonly string[];
@@ -26,7 +28,7 @@ export interface JobWorld {
 }
 
 type Request<Kind extends JobRequest["kind"]> = Extract<JobRequest, { kind: Kind }>;
-type Plan = Pick<JobPlan, "module" | "run">;
+type Plan = Pick<JobPlan, "module" | "run" | "release">;
 
 /** Every kind of job: checks a request, and says how it is done. A new kind is a line here, a type in the protocol, and a schema. */
 const kinds: {
@@ -58,6 +60,12 @@ const kinds: {
       module: request.name,
       run: (context) => convertModule(catalog, request, { dataDir, ...context }),
     };
+  },
+  promote: async (request, world) => {
+    const { wanted, build } = await promotion(request, world);
+    const plan = builds(wanted, world, build);
+    const release = world.snapshots.keep({ id: request.sandbox, label: request.snapshot });
+    return { ...plan, release: () => Promise.resolve(release()) };
   },
 };
 

@@ -9,6 +9,7 @@ const places = [
   { folder: "cache", pattern: /^(?:mkbase|job)-(?:(\d+)-)?[A-Za-z0-9]{6}$/ },
   { folder: "modules", pattern: /^\..+\.(?:squashfs|erofs|upload)\.(?:(\d+)-)?[0-9a-f]{12}$/ },
   { folder: "modules", pattern: /\.manifest\.json\.tmp-[0-9a-f]{12}$/ },
+  { folder: "snapshots", pattern: /^[0-9a-f]{32}\.seal\.tmp-[0-9a-f]{12}$/ },
 ];
 
 export interface SweepOptions {
@@ -22,8 +23,15 @@ export interface SweepOptions {
  * earlier. Returns the paths.
  */
 export async function sweepLeftovers(dataDir: string, options: SweepOptions = {}): Promise<string[]> {
+  const found = await findLeftovers(dataDir, options);
+  for (const path of found) await rm(path, { recursive: true, force: true });
+  return found;
+}
+
+/** What `sweepLeftovers` would remove. */
+export async function findLeftovers(dataDir: string, options: SweepOptions = {}): Promise<string[]> {
   const { now = Date.now(), atStart = false } = options;
-  const swept: string[] = [];
+  const found: string[] = [];
   for (const { folder, pattern } of places) {
     const names = await readdir(join(dataDir, folder)).catch(onlyMissing([]));
     for (const name of names.toSorted()) {
@@ -32,11 +40,10 @@ export async function sweepLeftovers(dataDir: string, options: SweepOptions = {}
       const path = join(dataDir, folder, name);
       const stat = await lstat(path).catch(onlyMissing(null));
       if (stat === null || (now - stat.mtimeMs < oldMs && !isMakerGone(match[1], atStart))) continue;
-      await rm(path, { recursive: true, force: true });
-      swept.push(path);
+      found.push(path);
     }
   }
-  return swept;
+  return found;
 }
 
 function isMakerGone(maker: string | undefined, atStart: boolean): boolean {

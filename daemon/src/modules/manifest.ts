@@ -6,7 +6,8 @@ import { writeAtomically } from "../store/atomic-file.js";
 import { isModuleName, moduleFormats } from "./module-name.js";
 
 const maxBytes = 1_048_576;
-const maxNames = 64;
+/** as many as a stack can have layers */
+const maxNames = 128;
 
 export interface ImageFile {
   readonly size: number;

@@ -136,8 +136,11 @@ export async function erofsOfSquashfs(
   await takeFile(target, draft, options.signal);
 }
 
-/** Squashfs comes first: the catalog takes the erofs image only when it is not older. */
-async function publish(
+/**
+ * Makes a module of the images that `make` writes: they appear whole or not at all, the manifest last. Squashfs comes first: the catalog takes
+ * the erofs image only when it is not older. Throws like `packDirectory`.
+ */
+export async function publish(
   options: PackOptions,
   make: (format: ModuleFormat, draft: string) => Promise<void>,
 ): Promise<ModuleManifest> {

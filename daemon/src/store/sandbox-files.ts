@@ -2,7 +2,7 @@ import { mkdir, readFile, readdir, rm, rmdir, stat, statfs } from "node:fs/promi
 import { join } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
 import type { ExecResult } from "@squash/sdk/protocol";
-import type { SandboxRecord, SandboxStore, SnapshotRecord, StoredSandbox } from "../core/ports.js";
+import type { SandboxRecord, SandboxStore, SnapshotImageFacts, SnapshotRecord, StoredSandbox } from "../core/ports.js";
 import { Disk } from "./disk.js";
 import { parseRecord } from "./record.js";
 import { SnapshotFiles } from "./snapshot-files.js";
@@ -22,10 +22,17 @@ export class SandboxFiles implements SandboxStore {
   readonly #makeImage: (path: string, sizeBytes: number) => Promise<void>;
   readonly #snapshots: SnapshotFiles;
 
-  constructor(dataDir: string, makeImage: (path: string, sizeBytes: number) => Promise<void>) {
+  constructor(
+    dataDir: string,
+    options: {
+      readonly makeImage: (path: string, sizeBytes: number) => Promise<void>;
+      /** names this boot of the machine */
+      readonly boot: string;
+    },
+  ) {
     this.#root = join(dataDir, "sandboxes");
-    this.#makeImage = makeImage;
-    this.#snapshots = new SnapshotFiles(dataDir);
+    this.#makeImage = options.makeImage;
+    this.#snapshots = new SnapshotFiles(dataDir, options.boot);
   }
 
   upperPath(id: string, generation: number): string {
@@ -137,6 +144,18 @@ export class SandboxFiles implements SandboxStore {
 
   removeSnapshotImage(image: string): Promise<number> {
     return this.#snapshots.removeImage(image);
+  }
+
+  snapshotFacts(image: string): SnapshotImageFacts | null {
+    return this.#snapshots.facts(image);
+  }
+
+  checkSnapshotImage(image: string): Promise<void> {
+    return this.#snapshots.check(image);
+  }
+
+  sealSnapshotImage(image: string, signal: AbortSignal): Promise<void> {
+    return this.#snapshots.seal(image, signal);
   }
 
   async #stored(id: string): Promise<StoredSandbox> {

@@ -1,8 +1,10 @@
+import { lstatSync } from "node:fs";
 import { mkdir, readFile, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
-import type { SnapshotRecord } from "../core/ports.js";
+import type { SnapshotImageFacts, SnapshotRecord } from "../core/ports.js";
 import { writeAtomically } from "./atomic-file.js";
+import { SnapshotDigests } from "./snapshot-digests.js";
 
 const folder = "snapshots";
 const imageName = /^([0-9a-f]{32})\.erofs$/;
@@ -10,9 +12,12 @@ const imageName = /^([0-9a-f]{32})\.erofs$/;
 /** Images of snapshots below `<data dir>/snapshots`, which stacks of several sandboxes may share, and each sandbox's list of its snapshots. */
 export class SnapshotFiles {
   readonly #dataDir: string;
+  readonly #digests: SnapshotDigests;
 
-  constructor(dataDir: string) {
+  /** `boot` names this boot of the machine. */
+  constructor(dataDir: string, boot: string) {
     this.#dataDir = dataDir;
+    this.#digests = new SnapshotDigests(boot);
   }
 
   /** Relative to the data directory. */
@@ -28,13 +33,30 @@ export class SnapshotFiles {
 
   /** Returns the bytes that it took on the disk. */
   async removeImage(image: string): Promise<number> {
-    const path = join(this.#dataDir, this.image(image));
+    const path = this.#path(image);
     const blocks = await stat(path).then(
       (found) => found.blocks,
       () => 0,
     );
+    await this.#digests.remove(path);
     await rm(path, { force: true });
     return blocks * 512;
+  }
+
+  /** Waits for the disk only when the kernel does not know the files. */
+  facts(image: string): SnapshotImageFacts | null {
+    const path = this.#path(image);
+    const found = lstatSync(path, { throwIfNoEntry: false });
+    if (found === undefined) return null;
+    return { bytes: found.size, allocatedBytes: found.blocks * 512, sha256: this.#digests.known(path) };
+  }
+
+  check(image: string): Promise<void> {
+    return this.#digests.check(this.#path(image));
+  }
+
+  seal(image: string, signal: AbortSignal): Promise<void> {
+    return this.#digests.seal(this.#path(image), signal);
   }
 
   async write(path: string, snapshots: readonly SnapshotRecord[]): Promise<void> {
@@ -53,6 +75,10 @@ export class SnapshotFiles {
     const list = value?.version === 1 && Array.isArray(value.snapshots) ? (value.snapshots as SnapshotRecord[]) : null;
     if (list?.every(isSnapshot) === true) return list;
     throw new SquashError("internal", `Cannot read "${path}": it is no list of snapshots; repair it`);
+  }
+
+  #path(image: string): string {
+    return join(this.#dataDir, this.image(image));
   }
 }
 

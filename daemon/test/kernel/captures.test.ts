@@ -4,6 +4,7 @@ import {
   chownSync,
   closeSync,
   constants,
+  existsSync,
   linkSync,
   lstatSync,
   mkdirSync,
@@ -234,6 +235,17 @@ describe.skipIf(lacks("root"))("a capture", () => {
         { kind: "upper", path: uppers[1] ?? "", index: 0 },
         { kind: "layer", key: "bottom" },
       ]);
+      // of mounted layers alone, as in the background, it is the same to the byte
+      await kernel.capture("top.erofs", [{ kind: "upper", path: uppers[1] ?? "", index: 0 }]);
+      await kernel.mountLayer("top", "top.erofs", "erofs");
+      await kernel.capture("layers.erofs", [
+        { kind: "layer", key: "top" },
+        { kind: "layer", key: "bottom" },
+      ]);
+      const [whole, ofLayers] = ["merged", "layers"].map((name) =>
+        readFileSync(join(machine.dataDir, `${name}.erofs`)),
+      );
+      expect(whole?.equals(ofLayers ?? Buffer.alloc(0))).toBe(true);
       overlay(
         `lowerdir=${uppers
           .toReversed()
@@ -248,9 +260,10 @@ describe.skipIf(lacks("root"))("a capture", () => {
       sh(`umount '${seen}' '${image}'`);
       expect(found).toBe(wanted);
     } finally {
-      await kernel.unmountLayer("bottom");
+      for (const key of ["top", "bottom"]) await kernel.unmountLayer(key);
       for (const one of uppers) await kernel.unmountUpper(one);
-      for (const name of ["merged.erofs", "bottom.erofs"]) rmSync(join(machine.dataDir, name), { force: true });
+      for (const name of ["merged.erofs", "bottom.erofs", "top.erofs", "layers.erofs"])
+        rmSync(join(machine.dataDir, name), { force: true });
       rmSync(home, { recursive: true });
     }
   }
@@ -266,6 +279,24 @@ describe.skipIf(lacks("root"))("a capture", () => {
         expect(lstatSync(join(layer, "etc")).isSymbolicLink()).toBe(true);
       },
     );
+  });
+
+  it("ends when somebody removes its image, and leaves nothing", async () => {
+    const { kernel } = machine;
+    await kernel.mountUpper({ path: upper, image: null, sizeBytes: 128 * mebibyte, index: 0 });
+    try {
+      writeFileSync(join(data, "big"), Buffer.alloc(96 * mebibyte, "x"));
+      const outcome = kernel.capture(image, [{ kind: "upper", path: upper, index: 0 }]).then(
+        () => "done",
+        (error: { details: { errno: string } }) => error.details.errno,
+      );
+      while (!existsSync(join(machine.dataDir, image))) await new Promise((again) => setImmediate(again));
+      rmSync(join(machine.dataDir, image));
+      expect(await outcome).toBe("ECANCELED");
+      expect(existsSync(join(machine.dataDir, image))).toBe(false);
+    } finally {
+      await kernel.unmountUpper(upper);
+    }
   });
 
   it("refuses what is there already, names that lead elsewhere, and trees that are too deep", async () => {

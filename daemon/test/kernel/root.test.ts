@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { release } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -54,6 +54,68 @@ describe.skipIf(lacks("root"))("a root", () => {
     await using sandbox = await TestSandbox.make(machine, 1, { layers: [...layers.toReversed(), base] });
     expect(await sandbox.print("cat /stack/all /stack/two /stack/three /stack/lost")).toBe("lowmiddlelowlow");
   });
+
+  it("has the attributes of the topmost layer's root directory, with owners as the cell has them", async (context) => {
+    const { kernel, dataDir } = machine;
+    const source = join(machine.home, "attributes");
+    const data = join(source, "data");
+    mkdirSync(source);
+    await kernel.mountUpper({ path: source, image: null, sizeBytes: 1_048_576, index: 5 });
+    try {
+      // a default list with the user 7, as the kernel writes it; attributes of users are on tmpfs since Linux 6.6
+      const user = machine.uidBase + 5 * 65_536 + 7;
+      const set = (name: string, value: string): void => {
+        execFileSync("setfattr", ["-n", name, "-v", value, data], { stdio: "pipe" });
+      };
+      set("system.posix_acl_default", accessList(user));
+      try {
+        set("user.mark", "mine");
+      } catch {
+        console.log("tmpfs has no attributes of users here");
+      }
+      const list = attributesOf(data);
+      await kernel.capture("attributes.erofs", [{ kind: "upper", path: source, index: 5 }]);
+      await kernel.mountLayer("attributes", "attributes.erofs", "erofs");
+      if (attributesOf(`/proc/${await machine.hostPid()}/root/l/attributes`) === "")
+        context.skip("this kernel's erofs has no access lists");
+      await using sandbox = await TestSandbox.make(machine, 6, { layers: ["attributes", base] });
+      const other = accessList(machine.uidBase + 6 * 65_536 + 7);
+      expect(attributesOf(join(sandbox.upper, "data"))).toBe(list.replace(accessList(user), other));
+    } finally {
+      await kernel.unmountLayer("attributes");
+      await kernel.unmountUpper(source);
+      rmSync(join(dataDir, "attributes.erofs"), { force: true });
+    }
+  });
+
+  /** Names and values, but for those of overlayfs. */
+  const attributesOf = (directory: string): string =>
+    execFileSync("getfattr", ["-d", "-m", "^(user|system)", "-e", "hex", "--absolute-names", directory], {
+      encoding: "utf8",
+    })
+      .split("\n")
+      .filter((line) => line.includes("="))
+      .toSorted()
+      .join("\n");
+
+  /** An access list that names one user. Source: include/uapi/linux/posix_acl_xattr.h */
+  function accessList(user: number): string {
+    const entries = [
+      [0x01, 7, 0xffff_ffff],
+      [0x02, 5, user],
+      [0x04, 5, 0xffff_ffff],
+      [0x10, 7, 0xffff_ffff],
+      [0x20, 5, 0xffff_ffff],
+    ] as const;
+    const bytes = Buffer.alloc(4 + 8 * entries.length);
+    bytes.writeUInt32LE(2, 0);
+    for (const [at, [tag, mode, id]] of entries.entries()) {
+      bytes.writeUInt16LE(tag, 4 + 8 * at);
+      bytes.writeUInt16LE(mode, 6 + 8 * at);
+      bytes.writeUInt32LE(id, 8 + 8 * at);
+    }
+    return `0x${bytes.toString("hex")}`;
+  }
 
   it("is written to its upper alone; another on the same layers sees nothing of it", async () => {
     await using one = await TestSandbox.make(machine, 2, { layers: [...layers, base] });

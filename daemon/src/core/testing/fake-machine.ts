@@ -12,6 +12,7 @@ import type {
   RootPlan,
   SandboxRecord,
   SandboxStore,
+  SnapshotImageFacts,
   SnapshotRecord,
   StoredSandbox,
   UpperPlan,
@@ -41,6 +42,10 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
   readonly snapshots = new Map<string, readonly SnapshotRecord[]>();
   /** what was captured, by image */
   readonly captured = new Map<string, readonly CapturedRoot[]>();
+  /** images that have a digest */
+  readonly sealed = new Set<string>();
+  /** images that are not what they were */
+  readonly damaged = new Set<string>();
   readonly frozen = new Set<number>();
   tasksInside: CellTask[] = [];
   /** why records that are missing cannot be read; null where they are just not there */
@@ -296,8 +301,26 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
     return Promise.resolve([...this.captured.keys()].map((path) => path.slice("snapshots/".length, -".erofs".length)));
   }
 
+  snapshotFacts(image: string): SnapshotImageFacts | null {
+    if (!this.captured.has(this.snapshotImage(image))) return null;
+    return { bytes: 4096, allocatedBytes: 4096, sha256: this.sealed.has(image) ? image.repeat(2) : null };
+  }
+
+  async checkSnapshotImage(image: string): Promise<void> {
+    await this.step("checkSnapshotImage");
+    const isThere = this.captured.has(this.snapshotImage(image));
+    if (!isThere || this.damaged.has(image))
+      throw new SquashError("snapshot_damaged", `Cannot use snapshot image "${image}"`);
+  }
+
+  async sealSnapshotImage(image: string): Promise<void> {
+    await this.step("sealSnapshotImage");
+    this.sealed.add(image);
+  }
+
   async removeSnapshotImage(image: string): Promise<number> {
     await this.step("removeSnapshotImage");
+    this.sealed.delete(image);
     return this.captured.delete(this.snapshotImage(image)) ? 4096 : 0;
   }
 

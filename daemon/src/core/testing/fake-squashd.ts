@@ -1,9 +1,12 @@
 import { Cells } from "../cells.js";
 import type { DomainEvent } from "../events.js";
 import { Layers } from "../layers.js";
+import type { RetentionLimits } from "../ports.js";
 import { Recovery } from "../recovery.js";
 import { Sandboxes } from "../sandboxes.js";
 import { SnapshotImages } from "../snapshot-images.js";
+import type { CollectFiles } from "../snapshots.js";
+import type { UpkeepOptions } from "../snapshot-upkeep.js";
 import { timeTravel, type TimeTravel } from "../time-travel.js";
 import { FakeNetworks } from "./fake-networks.js";
 import type { FakeMachine } from "./fake-machine.js";
@@ -14,13 +17,21 @@ export interface FakeSquashd extends TimeTravel {
   readonly cells: Cells;
   readonly layers: Layers;
   readonly events: readonly DomainEvent[];
+  readonly images: SnapshotImages;
 }
 
 /** The domain on a fake machine, as `main` puts it together on a real one. */
 export function fakeSquashd(
   machine: FakeMachine,
-  options: { poolSize?: number; maxSandboxes?: number; upperBackend?: "tmpfs" | "loop" } = {},
+  options: {
+    poolSize?: number;
+    maxSandboxes?: number;
+    upperBackend?: "tmpfs" | "loop";
+    retention?: RetentionLimits;
+    upkeep?: UpkeepOptions;
+  } = {},
 ): FakeSquashd {
+  const retention = options.retention ?? { keepLast: 0, keepForS: 0 };
   const events: DomainEvent[] = [];
   const emit = (event: DomainEvent): void => void events.push(event);
   const cells = new Cells(machine, { poolSize: options.poolSize ?? 0, emit });
@@ -32,10 +43,15 @@ export function fakeSquashd(
     maxSandboxes: options.maxSandboxes ?? 100,
     upperLimitBytes: 1024,
     upperBackend: options.upperBackend ?? "tmpfs",
+    retention,
     emit,
     forgotten: (released) => images.release(released),
   });
   const recovery = new Recovery(parts, sandboxes, { images, emit });
   machine.onCellDeath((index, pid) => void recovery.cellDied(index, pid));
-  return { sandboxes, recovery, cells, layers, events, ...timeTravel(parts, sandboxes, { images, emit }) };
+  const collectFiles: CollectFiles = () => Promise.resolve({ files: [], bytes: 0 });
+  // without a word of a test, the background waits longer than it lasts
+  const upkeep = { settleMs: 60_000, ...options.upkeep };
+  const time = timeTravel(parts, sandboxes, { images, emit, retention, collectFiles, upkeep });
+  return { sandboxes, recovery, cells, layers, events, images, ...time };
 }

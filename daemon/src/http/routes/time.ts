@@ -31,6 +31,7 @@ interface ById<Body> {
 }
 
 const tags = ["snapshots"];
+const restoreErrors = ["snapshot_not_found", "snapshot_damaged"] as const;
 const stackErrors = ["invalid_request", "sandbox_not_found", "sandbox_not_ready", "sandbox_busy"] as const;
 
 /** Snapshots, restores, forks and changes of the stack. */
@@ -62,7 +63,7 @@ export function timeRoutes(app: FastifyInstance, { stacks, snapshots, forks }: T
 
   app.post<ById<RestoreRequest>>(
     "/sandboxes/:id/restore",
-    stackRoute("restore", "Brings files and modules of a snapshot back, exactly", restoreBody, "snapshot_not_found"),
+    stackRoute("restore", "Brings files and modules of a snapshot back, exactly", restoreBody, ...restoreErrors),
     (request, reply) => stacks.restore(idOf(request), request.body, whenGone(reply)),
   );
 
@@ -97,6 +98,7 @@ export function timeRoutes(app: FastifyInstance, { stacks, snapshots, forks }: T
           "sandbox_exists",
           "sandbox_limit",
           "snapshot_not_found",
+          "snapshot_damaged",
           "snapshot_failed",
           "create_failed",
         ),
@@ -147,7 +149,7 @@ export function timeRoutes(app: FastifyInstance, { stacks, snapshots, forks }: T
       schema: {
         tags,
         operationId: "collect",
-        summary: "Removes images of snapshots that no sandbox uses",
+        summary: "Removes images of snapshots that no sandbox uses, and what caches and broken-off work have left",
         body: ref(collectBody),
         response: replies(200, ref(collectAnswer), "invalid_request"),
       },
@@ -161,8 +163,13 @@ function idOf(request: FastifyRequest<{ Params: { id: string } }>): string {
   return request.params.id;
 }
 
-function stackRoute(operationId: string, summary: string, body: TObject, error: ErrorCode): RouteShorthandOptions {
-  const response = replies(200, ref(sandboxInfo), ...stackErrors, error, "change_failed");
+function stackRoute(
+  operationId: string,
+  summary: string,
+  body: TObject,
+  ...errors: ErrorCode[]
+): RouteShorthandOptions {
+  const response = replies(200, ref(sandboxInfo), ...stackErrors, ...errors, "change_failed");
   return { schema: { tags, operationId, summary, params: idParams, body: ref(body), response } };
 }
 

@@ -47,6 +47,16 @@ export class BlobCache {
     limits: { readonly maxAgeMs?: number; readonly maxBytes?: number } = {},
     now = Date.now(),
   ): Promise<string[]> {
+    const names = (await this.unused(limits, now)).map(({ name }) => name);
+    for (const name of names) await rm(join(this.#directory, name), { force: true });
+    return names;
+  }
+
+  /** What `prune` would remove. */
+  async unused(
+    limits: { readonly maxAgeMs?: number; readonly maxBytes?: number } = {},
+    now = Date.now(),
+  ): Promise<{ readonly name: string; readonly size: number }[]> {
     const { maxAgeMs = 30 * dayMs, maxBytes = 10 * 1024 ** 3 } = limits;
     const names = (await readdir(this.#directory).catch(onlyMissing)) ?? [];
     const files = [];
@@ -55,16 +65,15 @@ export class BlobCache {
       if (stat !== null) files.push({ name, size: stat.size, ageMs: now - stat.mtimeMs });
     }
     let kept = 0;
-    const removed: string[] = [];
+    const found: { readonly name: string; readonly size: number }[] = [];
     for (const { name, size, ageMs } of files.toSorted((a, b) => a.ageMs - b.ageMs)) {
       const isPart = name.includes(".part");
       kept += size;
       if (ageMs <= inUseMs || (ageMs <= (isPart ? Math.min(dayMs, maxAgeMs) : maxAgeMs) && kept <= maxBytes)) continue;
       kept -= size;
-      await rm(join(this.#directory, name), { force: true });
-      removed.push(name);
+      found.push({ name, size });
     }
-    return removed;
+    return found;
   }
 
   #path(digest: string): string {

@@ -1,0 +1,13 @@
+/* Extended attributes of a sandbox's root directory, which overlayfs takes of the upper alone. */
+#ifndef SQ_ROOT_ATTRIBUTES_H
+#define SQ_ROOT_ATTRIBUTES_H
+
+#include "failure.h"
+
+/*
+ * Gives the directory `to` the attributes of users and the access lists of the directory `from`. An upper that can hold none of a kind stays
+ * without, as with what overlayfs copies up.
+ */
+int root_copy_attributes(int from, int to, struct failure *failure);
+
+#endif
