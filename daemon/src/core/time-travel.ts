@@ -1,3 +1,4 @@
+import { Captures } from "./captures.js";
 import type { Emit } from "./events.js";
 import { Forks } from "./forks.js";
 import { Quiet } from "./quiet.js";
@@ -13,6 +14,7 @@ export interface TimeTravel {
   readonly stacks: Stacks;
   readonly snapshots: Snapshots;
   readonly forks: Forks;
+  readonly captures: Captures;
 }
 
 /** Connects its parts. */
@@ -25,5 +27,6 @@ export function timeTravel(
   const snapshots = new Snapshots({ ...parts, sandboxes, images });
   const quiet = new Quiet(parts.kernel, sandboxes);
   const stacks = new Stacks({ sandboxes, quiet, images, restack: new Restack(parts, emit) });
-  return { stacks, snapshots, forks: new Forks({ sandboxes, snapshots, images }) };
+  const captures = new Captures({ ...parts, sandboxes, snapshots, images });
+  return { stacks, snapshots, forks: new Forks({ sandboxes, snapshots, images }), captures };
 }

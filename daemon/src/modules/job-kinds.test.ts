@@ -6,7 +6,8 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { trustByHand } from "../../../test/support/modules.js";
 import { Modules } from "../core/modules.js";
 import { DirectoryCatalog } from "./catalog.js";
-import { builds, planJob, type JobWorld } from "./job-kinds.js";
+import { planJob } from "./job-kinds.js";
+import { builds, type JobWorld } from "./job-plan.js";
 import { packDirectory } from "./pack.js";
 import type { RunTool } from "./run-tool.js";
 import { deviceIn, listDevices } from "./squashfs-devices.js";
@@ -20,7 +21,16 @@ beforeEach(() => {
   mkdirSync(join(home, "open-not"));
   const catalog = new DirectoryCatalog(home, { defaultLayers: [] });
   const modules = new Modules(catalog, { all: () => [] });
-  world = { catalog, modules, dataDir: home, buildDirs: [join(home, "open"), "/nonexistent"] };
+  const unused = () => Promise.reject(new Error("no sandboxes here"));
+  const sandboxes = { create: unused, exec: unused, setNetwork: unused, destroy: unused, find: () => null };
+  world = {
+    catalog,
+    modules,
+    sandboxes,
+    captures: { take: unused },
+    dataDir: home,
+    buildDirs: [join(home, "open"), "/nonexistent"],
+  };
 });
 afterEach(() => rmSync(home, { recursive: true }));
 

@@ -31,8 +31,8 @@ export interface PackOptions {
   /** for the manifest: modules that a stack with this one must have, and must not have */
   readonly requires?: readonly string[];
   readonly conflicts?: readonly string[];
-  /** puts the finished images in place by calling `place`; for who has to keep others off meanwhile */
-  readonly commit?: (place: () => Promise<void>) => Promise<void>;
+  /** puts the finished images of a module in place by calling `place`; for who has to keep others off meanwhile */
+  readonly commit?: (place: () => Promise<void>, name: string) => Promise<void>;
   readonly signal?: AbortSignal;
   readonly run?: RunTool;
   /** how programs in it are meant to be started, for the manifest */
@@ -176,7 +176,7 @@ async function publish(
     }
     await writeManifest(directory, manifest);
     await syncDirectory(directory);
-  });
+  }, name);
   return manifest;
 }
 
