@@ -155,7 +155,7 @@ describe.skipIf(lacks("root"))("mkmod from-sandbox", () => {
 
   it("is cancelled without a trace", async () => {
     const sandbox = await squashd.client.create({ id: "six", layers });
-    await print(sandbox, "dd if=/dev/urandom of=/large bs=1M count=60 2>/dev/null");
+    await print(sandbox, "dd if=/dev/urandom of=/large bs=1M count=25 2>/dev/null");
     const job = await squashd.client.startJob({ kind: "from-sandbox", sandbox: "six", name: "900-six" });
     for await (const { step } of squashd.client.watchJob(job.id)) if (step === "packing it") break;
     await squashd.client.removeJob(job.id);
@@ -166,7 +166,7 @@ describe.skipIf(lacks("root"))("mkmod from-sandbox", () => {
 
   it("leaves nothing after squashd was killed in the midst of it", async () => {
     const sandbox = await squashd.client.create({ id: "seven", layers });
-    await print(sandbox, "dd if=/dev/urandom of=/large bs=1M count=60 2>/dev/null");
+    await print(sandbox, "dd if=/dev/urandom of=/large bs=1M count=25 2>/dev/null");
     const job = await squashd.client.startJob({ kind: "from-sandbox", sandbox: "seven", name: "900-seven" });
     for await (const { step } of squashd.client.watchJob(job.id)) if (step === "packing it") break;
     await squashd.end("SIGKILL");

@@ -141,7 +141,7 @@ describe.skipIf(lacks("root"))("mkmod preset", () => {
     });
   });
 
-  it("destroys its sandbox when it is cancelled, and after squashd was killed", async () => {
+  it("destroys its sandbox when it is cancelled, and when squashd ends or was killed", async () => {
     const begin = async (): Promise<JobInfo> => {
       const request = { preset: "packages", packages: ["endless"], name: "200-endless", base: "000-apk" };
       const job = await squashd.client.startJob({ kind: "preset", ...request });
@@ -153,6 +153,10 @@ describe.skipIf(lacks("root"))("mkmod preset", () => {
     await squashd.client.removeJob(id);
     expect(await squashd.client.job(id)).toMatchObject({ state: "cancelled" });
     expect(await squashd.client.list()).toEqual([]);
+    await begin();
+    await squashd.end("SIGTERM");
+    await squashd.start();
+    await expect.poll(() => squashd.client.list()).toEqual([]);
     await begin();
     await squashd.client.create({ id: "builder-mine", owner: "squashd-builder", layers: ["000-apk"] });
     await squashd.end("SIGKILL");

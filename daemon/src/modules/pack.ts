@@ -98,7 +98,7 @@ export async function packTar(
   options: PackOptions,
 ): Promise<ModuleManifest> {
   const { name, signal } = options;
-  const { work, run } = await makeWorkshop(scratch, options);
+  const { work, run, runTrusted } = await makeWorkshop(scratch, options);
   const limits = { target: name, deadlineMs, ...withSignal(signal) };
   const image = join(work, "image.squashfs");
   await using file = await open(tar.path, "r");
@@ -112,15 +112,15 @@ export async function packTar(
   });
   return await publish(options, async (format, draft) => {
     if (format === "squashfs") return takeFile(image, draft, signal);
-    // nobody but the host's root may set what overlayfs marks directories with; such a tar file is one that squashd has written itself
-    const unpack = options.keepWhiteouts === true ? (options.run ?? runTool) : run;
-    return erofsOfSquashfs({ work, run: unpack }, { image, name }, draft, limits);
+    // nobody but root may set what overlayfs marks directories with
+    const tool = options.keepWhiteouts === true ? runTrusted : run;
+    return erofsOfSquashfs({ work, run: tool }, { image, name }, draft, limits);
   });
 }
 
 /** Makes an erofs image with the files of a squashfs one, both of which are worked on by confined tools only. */
 export async function erofsOfSquashfs(
-  { work, run }: Workshop,
+  { work, run }: Pick<Workshop, "work" | "run">,
   source: { readonly image: string; readonly name: string; readonly excluded?: readonly string[] },
   draft: string,
   options: { readonly deadlineMs: number; readonly signal?: AbortSignal },
