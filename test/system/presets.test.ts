@@ -108,22 +108,18 @@ describe.skipIf(lacks("root"))("mkmod preset", () => {
   });
 
   it("says what failed, and leaves neither sandbox nor module", async () => {
-    const failing = async (request: Omit<PresetJob, "kind">, message: RegExp): Promise<void> => {
-      expect((await endOf({ name: "200-bad", ...request })).error).toMatch(message);
-      expect(made("200-bad")).toEqual([]);
-    };
     const packages = { preset: "packages", base: "000-apt" };
-    await failing(
-      { ...packages, packages: ["absent"] },
-      /^Cannot install packages: apt-get: .*Unable to locate package absent/,
-    );
-    await failing({ ...packages, packages: ["broken"] }, /^Cannot install packages: apt-get: .*broken/);
-    await failing({ ...packages, base: "000-apk", packages: ["absent"] }, /apk: .*absent: no such package/);
-    await failing({ preset: "git", base: "000-base-test" }, /the base has neither apt-get nor apk/);
-    await failing(
-      { preset: "sqlite", base: "000-apk", packages: ["git"], allow_net: ["none"] },
-      /apk: .*no such package/,
-    );
+    const failing: [Omit<PresetJob, "kind">, RegExp][] = [
+      [{ ...packages, packages: ["absent"] }, /^Cannot install packages: apt-get: .*Unable to locate package absent/],
+      [{ ...packages, packages: ["broken"] }, /^Cannot install packages: apt-get: .*broken/],
+      [{ ...packages, base: "000-apk", packages: ["absent"] }, /apk: .*absent: no such package/],
+      [{ preset: "git", base: "000-base-test" }, /the base has neither apt-get nor apk/],
+      [{ preset: "git", base: "000-apk", allow_net: ["none"] }, /apk: .*no such package/],
+    ];
+    const ended = failing.map(([request], at) => endOf({ ...request, name: `200-bad-${at}` }));
+    for (const [at, { state, error }] of (await Promise.all(ended)).entries())
+      expect([state, error]).toEqual(["failed", expect.stringMatching(failing[at]?.[1] ?? "")]);
+    expect(made("200-bad")).toEqual([]);
   });
 
   it.each([

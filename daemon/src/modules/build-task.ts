@@ -1,10 +1,6 @@
 import type { Credentials } from "./oci/registry-auth.js";
-import { buildFromLayers } from "./from-layers.js";
 import type { ModuleManifest } from "./manifest.js";
 import type { ModuleFormat } from "./module-name.js";
-import { buildFromImage } from "./oci/build.js";
-import { loadImageFrom } from "./oci/load.js";
-import { hostPlatform, parsePlatform } from "./oci/platform.js";
 
 interface CommonTask {
   readonly dataDir: string;
@@ -49,7 +45,11 @@ export interface TaskContext {
 /** Does a task. Returns the manifests of what it made. Throws `SquashError`. */
 export async function runTask(task: BuildTask, context: TaskContext): Promise<readonly ModuleManifest[]> {
   switch (task.kind) {
+    // each is loaded when it is wanted: what one needs takes longer than a small module
     case "from-oci": {
+      const { buildFromImage } = await import("./oci/build.js");
+      const { loadImageFrom } = await import("./oci/load.js");
+      const { hostPlatform, parsePlatform } = await import("./oci/platform.js");
       const { platform: text, ...rest } = task;
       const platform = text === null ? hostPlatform() : parsePlatform(text);
       const around = { ...context, dataDir: task.dataDir };
@@ -59,6 +59,7 @@ export async function runTask(task: BuildTask, context: TaskContext): Promise<re
       });
     }
     case "from-layers": {
+      const { buildFromLayers } = await import("./from-layers.js");
       const { settleSinceS, ...rest } = task;
       const settle = settleSinceS === null ? {} : { settleSinceS };
       return [await buildFromLayers({ ...rest, ...settle, ...context })];
