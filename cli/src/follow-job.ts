@@ -27,7 +27,10 @@ export async function followJob(context: Context, command: Command, started: Job
   }
   progress.end();
   if (last.state === "done") {
-    printAnswer(context, command, { value: last, render: (job) => `${job.module}\n` });
+    printAnswer(context, command, {
+      value: last,
+      render: ({ modules }) => modules.map((each) => `${each}\n`).join(""),
+    });
     return;
   }
   if (command.opts<{ json?: true }>().json === true) printAnswer(context, command, { value: last, render: () => "" });

@@ -232,17 +232,11 @@ describe("sq destroy", () => {
   });
 });
 
-describe("sq mkbase, mkmod, doctor", () => {
+describe("sq mkbase, doctor", () => {
   it("mkbase passes its arguments on, and the exit status back", async () => {
     const args = ["debian", "--suite", "trixie", "--json", "--help"];
     const run = await runFake(["mkbase", ...args], { daemonStatus: 4 });
     expect(run).toMatchObject({ status: 4, squashd: [["mkbase", ...args]] });
-  });
-
-  it("mkmod does so too", async () => {
-    const args = ["from-oci", "debian:12", "--name", "mine", "--json"];
-    const run = await runFake(["mkmod", ...args], { daemonStatus: 1 });
-    expect(run).toMatchObject({ status: 1, squashd: [["mkmod", ...args]] });
   });
 
   const checks = [

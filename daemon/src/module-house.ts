@@ -1,12 +1,15 @@
 import { randomBytes } from "node:crypto";
 import type { ModuleInfo } from "@squash/sdk/protocol";
 import type { Config } from "./config.js";
+import type { Captures } from "./core/captures.js";
 import { Jobs } from "./core/jobs.js";
 import { Modules } from "./core/modules.js";
 import type { Sandboxes } from "./core/sandboxes.js";
 import type { JobService, ModuleService, ModuleUpload } from "./core/service.js";
 import type { DirectoryCatalog } from "./modules/catalog.js";
-import { planJob, type JobWorld } from "./modules/job-kinds.js";
+import { planJob } from "./modules/job-kinds.js";
+import type { JobWorld } from "./modules/job-plan.js";
+import { sweepBuilders } from "./modules/job-preset.js";
 import { sweepLeftovers } from "./modules/leftovers.js";
 import { ModuleUploads } from "./modules/module-upload.js";
 import type { SnapshotSource } from "./modules/promote.js";
@@ -33,19 +36,26 @@ export class ModuleHouse implements ModuleService {
   readonly #catalog: DirectoryCatalog;
   readonly #modules: Modules;
   readonly #uploads: ModuleUploads;
+  readonly #sandboxes: Sandboxes;
   readonly #options: HouseOptions;
   readonly #closing = new AbortController();
 
-  constructor(catalog: DirectoryCatalog, sandboxes: Sandboxes, options: HouseOptions) {
+  constructor(
+    catalog: DirectoryCatalog,
+    { sandboxes, captures }: { readonly sandboxes: Sandboxes; readonly captures: Captures },
+    options: HouseOptions,
+  ) {
     const { dataDir, buildDirs, moduleFormat, maxUploadMb } = options.config;
     const maxBytes = maxUploadMb * 1_048_576;
     this.#catalog = catalog;
+    this.#sandboxes = sandboxes;
     this.#modules = new Modules(catalog, sandboxes);
     this.#uploads = new ModuleUploads(catalog, this.#modules, { maxBytes });
     this.#options = options;
     this.#makesTwins = options.canUseErofs && moduleFormat !== "squashfs";
     const formats = moduleFormat === "squashfs" ? { formats: ["squashfs"] as const } : {};
-    this.#world = { catalog, modules: this.#modules, snapshots: options.snapshots, dataDir, buildDirs, ...formats };
+    const { snapshots } = options;
+    this.#world = { catalog, modules: this.#modules, sandboxes, captures, snapshots, dataDir, buildDirs, ...formats };
     const jobs = new Jobs({ newId: () => randomBytes(6).toString("hex"), report: options.report });
     this.#jobs = jobs;
     this.jobs = {
@@ -61,6 +71,9 @@ export class ModuleHouse implements ModuleService {
   /** Sweeps what a killed squashd left half-made, and begins to check the images that there are. */
   async start(): Promise<void> {
     await sweepLeftovers(this.#options.config.dataDir, { atStart: true });
+    sweepBuilders(this.#sandboxes.all(), (id) => this.#sandboxes.destroy(id)).catch((error: unknown) =>
+      this.#options.warn(`a sandbox that a builder has left cannot be destroyed: ${String(error)}`),
+    );
     this.#check().catch((error: unknown) => this.#options.warn(`modules cannot be checked: ${String(error)}`));
   }
 

@@ -56,13 +56,17 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
     reapFailed: (sandbox, error) => log.error({ sandbox, err: error }, "cannot destroy an expired sandbox"),
   });
   metrics.watch(daemon.gauges);
-  const modules = new ModuleHouse(catalog, daemon.sandboxes, {
-    config,
-    snapshots: daemon.time.promotions,
-    canUseErofs: formats.includes("erofs"),
-    warn: (text) => log.warn(text),
-    report: (error) => log.error({ err: error }, "job"),
-  });
+  const modules = new ModuleHouse(
+    catalog,
+    { sandboxes: daemon.sandboxes, captures: daemon.time.captures },
+    {
+      config,
+      snapshots: daemon.time.promotions,
+      canUseErofs: formats.includes("erofs"),
+      warn: (text) => log.warn(text),
+      report: (error) => log.error({ err: error }, "job"),
+    },
+  );
   let app: FastifyInstance | null = null;
   try {
     const { makeApp } = await http;

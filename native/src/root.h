@@ -8,7 +8,8 @@
 
 #include "failure.h"
 
-enum { MAX_LAYERS = 128 };
+/* 120 modules with 16 images of snapshots on top of them, and room for a few more. */
+enum { MAX_LAYERS = 144 };
 
 struct root_plan {
   pid_t pid;            /* the cell's init */

@@ -480,6 +480,51 @@ export interface FromTarJob extends ModuleJob {
   sha256: string;
 }
 
+/** A container image: of a registry, of an OCI layout, or of what `docker save` wrote. */
+export interface FromOciJob extends ModuleJob {
+  kind: "from-oci";
+  /** `[registry[:port]/]repository[:tag][@digest]`; with `layout` or `archive`, what the image is called there */
+  reference?: string;
+  /** directory on the daemon's machine, below one of `SQUASH_BUILD_DIRS` */
+  layout?: string;
+  /** file on the daemon's machine, below one of `SQUASH_BUILD_DIRS` */
+  archive?: string;
+  /** such as `linux/arm64`; @default the machine's own */
+  platform?: string;
+  /** whether each layer becomes a module of its own; @default false */
+  per_layer?: boolean;
+  /** whether plain HTTP is allowed, to whatever registry; @default false, but on loopback */
+  insecure?: boolean;
+  /** for the registry; neither kept nor logged, nor sent anywhere else than to it and to the server for tokens that it names */
+  username?: string;
+  password?: string;
+}
+
+/** What a sandbox has written. */
+export interface FromSandboxJob extends ModuleJob {
+  kind: "from-sandbox";
+  name: string;
+  /** its id */
+  sandbox: string;
+  /** label of a snapshot of it; @default its files now */
+  snapshot?: string;
+  /** whether what belongs to the machine, caches and logs are kept; @default false */
+  all?: boolean;
+}
+
+/** Packages of a distribution, installed in a sandbox that is made for it. */
+export interface PresetJob extends ModuleJob {
+  kind: "preset";
+  /** which one, such as `python3` */
+  preset: string;
+  /** module that it is installed on; @default the daemon's first base */
+  base?: string;
+  /** packages instead of the preset's own */
+  packages?: string[];
+  /** what the sandbox may reach, as in `allow_net`; @default the package mirrors that the base is set up for */
+  allow_net?: string[];
+}
+
 /** Another image of a module. */
 export interface ConvertJob {
   kind: "convert";
@@ -499,7 +544,8 @@ export interface PromoteJob {
 }
 
 /** Body of `POST /v1/jobs`. */
-export type JobRequest = MkbaseJob | FromDirJob | FromTarJob | ConvertJob | PromoteJob;
+export type JobRequest =
+  MkbaseJob | FromDirJob | FromTarJob | FromOciJob | FromSandboxJob | PresetJob | ConvertJob | PromoteJob;
 
 export type JobState = "queued" | "running" | "done" | "failed" | "cancelled";
 
@@ -509,6 +555,8 @@ export interface JobInfo {
   kind: JobRequest["kind"];
   /** what it makes or changes */
   module: string;
+  /** what it has made or changed, the lowest of a stack first; empty before it is done */
+  modules: string[];
   state: JobState;
   /** what it is doing at this moment */
   step: string;

@@ -15,7 +15,7 @@ import {
   type TestImage,
 } from "../../daemon/src/modules/oci/testing/images.js";
 import type { Member } from "../../daemon/src/modules/oci/testing/layers.js";
-import { commandLines, runCommand } from "../support/commands.js";
+import { runCommand } from "../support/commands.js";
 import { lacks } from "../support/needs.js";
 import { TestSquashd } from "../support/squashd.js";
 
@@ -157,8 +157,8 @@ function answers(host: string): Promise<boolean> {
   });
 }
 
-function mkmod(args: readonly string[], dataDir = squashd.dataDir, program: keyof typeof commandLines = "squashd") {
-  return runCommand(program, ["mkmod", "from-oci", ...args], { SQUASH_DATA_DIR: dataDir, SQUASH_LOG_LEVEL: "warn" });
+function mkmod(args: readonly string[], dataDir = squashd.dataDir) {
+  return runCommand("squashd", ["mkmod", "from-oci", ...args], { SQUASH_DATA_DIR: dataDir, SQUASH_LOG_LEVEL: "warn" });
 }
 
 function manifestOf(
@@ -254,7 +254,7 @@ describe.skipIf(lacks("root"))("mkmod from-oci", () => {
     expect(await inSandbox(stack, listing, "root")).toBe(stacked);
   });
 
-  it("gives the same bytes from the registry, a layout, and both kinds of archives, also through sq", async () => {
+  it("gives the same bytes from the registry, a layout, and both kinds of archives", async () => {
     const wanted = manifestOf("000-tool-1.2").files;
     const files = layoutFiles(image, makeIndex([[null, image.manifest, "team/tool:1.2"]]).bytes);
     const layout = join(home, "layout");
@@ -269,7 +269,7 @@ describe.skipIf(lacks("root"))("mkmod from-oci", () => {
     ];
     const made = sources.map(async (source, index) => {
       const dataDir = join(home, `data-${index}`);
-      const ended = await mkmod(source, dataDir, index === 0 ? "sq" : "squashd");
+      const ended = await mkmod(source, dataDir);
       expect([/Cannot.*/.exec(ended.stderr)?.[0], ended.status]).toEqual([undefined, 0]);
       expect(manifestOf("000-tool-1.2", dataDir).files).toEqual(wanted);
     });

@@ -15,6 +15,7 @@ const job = {
   id: "5f2a",
   kind: "from-tar",
   module: "100-tools",
+  modules: ["100-tools"],
   state: "running",
   step: "packing it",
   fraction: 0.5,
@@ -63,6 +64,67 @@ describe("sq mkmod", () => {
     );
   });
 
+  it("asks for modules of images, and prints the names of all", async () => {
+    const routes = routesOf({ state: "done", modules: ["000-a-layer-1", "001-a-layer-2"] });
+    const flags = ["--per-layer", "--name", "a", "--platform", "linux/arm64", "--insecure", "--replace"];
+    const run = await runFake(["mkmod", "from-oci", "example.org/a:1", ...flags], { routes });
+    expect(run.stdout).toBe("000-a-layer-1\n001-a-layer-2\n");
+    const asked = { reference: "example.org/a:1", name: "a", per_layer: true, platform: "linux/arm64", insecure: true };
+    expect(run.requests[0]).toBe(`POST /v1/jobs ${JSON.stringify({ kind: "from-oci", ...asked, replace: true })}`);
+    const stored = await runFake(["mkmod", "from-oci", "--archive", "/srv/a.tar", "--format", "erofs"], { routes });
+    expect(stored.requests[0]).toBe('POST /v1/jobs {"kind":"from-oci","archive":"/srv/a.tar","formats":["erofs"]}');
+  });
+
+  it.each([
+    ["example.org/a:1", "example.org", { username: "me", password: "pass:word" }],
+    ["team/a", "https://index.docker.io/v1/", { username: "me", password: "pass:word" }],
+    ["docker.io/team/a", "docker.io", { username: "me", password: "pass:word" }],
+    ["localhost/a", "localhost", { username: "me", password: "pass:word" }],
+    ["example.org/a:1", "other.example.org", {}],
+  ])("sends the password for the registry of %s alone", async (reference, host, wanted) => {
+    const authfile = join(home, "config.json");
+    const auth = Buffer.from("me:pass:word").toString("base64");
+    writeFileSync(authfile, JSON.stringify({ auths: { [host]: { auth } } }));
+    const routes = routesOf({ state: "done" });
+    const run = await runFake(["mkmod", "from-oci", reference, "--authfile", authfile], { routes });
+    expect(run.requests[0]).toBe(`POST /v1/jobs ${JSON.stringify({ kind: "from-oci", reference, ...wanted })}`);
+  });
+
+  it("shows nothing of a file of passwords that it cannot read", async () => {
+    const authfile = join(home, "odd.json");
+    writeFileSync(
+      authfile,
+      JSON.stringify({ auths: { "example.org": { auth: Buffer.from("hidden").toString("base64") } } }),
+    );
+    const run = await runFake(["mkmod", "from-oci", "example.org/a", "--authfile", authfile]);
+    expect(run).toMatchObject({ status: 2, requests: [] });
+    expect(run.stderr).toMatch(/what it has for "example.org" is no "auth"/);
+    expect(run.stderr).not.toContain("hidden");
+  });
+
+  it("asks for modules of sandboxes and of presets", async () => {
+    const routes = routesOf({ state: "done" });
+    const box = await runFake(["mkmod", "from-sandbox", "box", "900-a", "--snapshot", "v1", "--all"], { routes });
+    expect(box.requests[0]).toBe(
+      'POST /v1/jobs {"kind":"from-sandbox","sandbox":"box","name":"900-a","snapshot":"v1","all":true}',
+    );
+    const flags = [
+      "--base",
+      "000-b",
+      "--name",
+      "200-x",
+      "--allow-net",
+      "a.example:80,10.0.0.1",
+      "--conflicts",
+      "200-y",
+    ];
+    const preset = await runFake(["mkmod", "preset", "packages", "--packages", "a,b", ...flags], { routes });
+    const wanted = { name: "200-x", base: "000-b", packages: ["a", "b"], allow_net: ["a.example:80", "10.0.0.1"] };
+    expect(preset.requests[0]).toBe(
+      `POST /v1/jobs ${JSON.stringify({ kind: "preset", preset: "packages", ...wanted, conflicts: ["200-y"] })}`,
+    );
+  });
+
   it("says why a job failed", async () => {
     const routes = routesOf({ state: "failed", error: "the tar file is\u001b[2J damaged" });
     expect(await runFake(["mkmod", "from-dir", "/srv/a", "100-a"], { routes })).toMatchObject({
@@ -104,6 +166,12 @@ describe("sq mkmod", () => {
     [["from-tar", tar, "100-a", "--sha256", sha256]],
     [["from-tar", join(home, "absent"), "100-a"]],
     [["from-dir", "/srv/a", "100-a", "--format", "ext4"]],
+    [["from-oci"]],
+    [["from-oci", "--layout", "/srv/a", "--authfile", join(home, "absent")]],
+    [["from-oci", "a", "--authfile", join(home, "absent")]],
+    [["from-oci", "a", "--authfile", tar]],
+    [["from-sandbox", "box"]],
+    [["preset"]],
   ])("refuses %j as a misuse", async (args) => {
     expect(await runFake(["mkmod", ...args])).toMatchObject({ status: 2, requests: [] });
   });

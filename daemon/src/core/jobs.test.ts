@@ -48,6 +48,18 @@ class Work {
 const states = (): string[] => jobs.list().map(({ id, state }) => `${id} ${state}`);
 
 describe("a job", () => {
+  it("tells what it has made when it is done, and not before", async () => {
+    const work = new Work();
+    const [first, second] = [
+      jobs.start(work.plan),
+      jobs.start({ ...work.plan, run: () => Promise.resolve(), made: () => ["100-a", "101-a"] }),
+    ];
+    expect(jobs.get(first.id).modules).toEqual([]);
+    await work.end();
+    expect(jobs.get(first.id).modules).toEqual(["100-a"]);
+    expect(jobs.get(second.id).modules).toEqual(["100-a", "101-a"]);
+  });
+
   it("runs, tells what it does, and is done", async () => {
     const work = new Work();
     const { id } = jobs.start(work.plan);

@@ -14,6 +14,8 @@ export interface JobPlan {
   readonly module: string;
   /** Does it. Must come to its end soon once the signal aborts, and leave nothing then. */
   readonly run: (context: JobContext) => Promise<void>;
+  /** What it made, once it has run; @default `module` */
+  readonly made?: () => readonly string[];
   /** Called when it will never run, or has ended; undoes what was prepared for it. Must not throw. */
   readonly release?: () => Promise<void>;
 }
@@ -140,6 +142,7 @@ export class Jobs {
     };
     try {
       await job.plan.run({ signal: job.abort.signal, progress });
+      this.#change(job, { modules: [...(job.plan.made?.() ?? [job.info.module])] });
       this.#finish(job, null);
     } catch (error) {
       this.#finish(job, error);
@@ -180,6 +183,7 @@ function newInfo(id: string, plan: JobPlan): JobInfo {
     id,
     kind: plan.kind,
     module: plan.module,
+    modules: [],
     state: "queued",
     step: "",
     fraction: null,

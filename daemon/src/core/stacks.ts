@@ -8,6 +8,7 @@ import type { Sandbox } from "./sandbox.js";
 import type { Sandboxes } from "./sandboxes.js";
 import type { SnapshotImages } from "./snapshot-images.js";
 import { findSnapshot } from "./snapshots.js";
+import { bounds } from "./validate.js";
 
 export interface StackParts {
   readonly sandboxes: Sandboxes;
@@ -25,13 +26,18 @@ export class Stacks {
     this.#parts = parts;
   }
 
-  /** Adds a module; what was written stays. Throws `module_active`, `sandbox_busy` and what mounting it throws. */
+  /** Adds a module; what was written stays. Throws `module_active`, `sandbox_busy`, `invalid_request` for one too many, and what mounting it throws. */
   activate(id: string, request: ModuleRequest, signal: AbortSignal): Promise<SandboxInfo> {
     const { module } = request;
     return this.#change(id, request, signal, (sandbox) => {
       const record = this.#parts.sandboxes.mustBeReady(sandbox);
       if (record.layers.includes(module))
         throw new SquashError("module_active", `Cannot activate "${module}" in "${id}": it is in the stack already`);
+      if (record.layers.length >= bounds.layers)
+        throw new SquashError(
+          "invalid_request",
+          `Cannot activate "${module}" in "${id}": a stack has at most ${bounds.layers} modules; deactivate one first`,
+        );
       return { ...stackOf(record), layers: [...record.layers, module], keepUpper: true };
     });
   }

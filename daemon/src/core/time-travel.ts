@@ -1,3 +1,4 @@
+import { Captures } from "./captures.js";
 import type { Emit } from "./events.js";
 import { Forks } from "./forks.js";
 import { ImageMerge } from "./image-merge.js";
@@ -21,6 +22,7 @@ export interface TimeTravel {
   readonly forks: Forks;
   readonly retention: SnapshotRetention;
   readonly promotions: Promotions;
+  readonly captures: Captures;
   readonly upkeep: SnapshotUpkeep;
 }
 
@@ -45,5 +47,6 @@ export function timeTravel(parts: StageParts, sandboxes: Sandboxes, options: Tim
   const stacks = new Stacks({ sandboxes, quiet, images, labels, restack: new Restack(parts, emit) });
   const forks = new Forks({ sandboxes, snapshots, images, labels });
   const promotions = new Promotions({ sandboxes, images, labels, merge });
-  return { stacks, snapshots, forks, retention, promotions, upkeep };
+  const captures = new Captures({ ...parts, sandboxes, snapshots, images });
+  return { stacks, snapshots, forks, captures, retention, promotions, upkeep };
 }

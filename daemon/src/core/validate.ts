@@ -9,7 +9,7 @@ export const labelPattern = "^(?!\\.{1,2}$)[A-Za-z0-9_.][A-Za-z0-9_.-]{0,127}$";
 
 /** Bounds that the schemas, the checks and the documentation share. */
 export const bounds = {
-  layers: 64,
+  layers: 120,
   owner: 256,
   task: 4096,
   cpu: { min: 0.01, max: 1024 },

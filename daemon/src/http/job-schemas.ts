@@ -3,11 +3,14 @@ import type {
   ConvertJob,
   ErrorCode,
   FromDirJob,
+  FromOciJob,
+  FromSandboxJob,
   FromTarJob,
   JobInfo,
   JobRequest,
   JobState,
   MkbaseJob,
+  PresetJob,
   PromoteJob,
 } from "@squash/sdk/protocol";
 import { moduleFormat, uploadQuery } from "./module-schemas.js";
@@ -50,6 +53,74 @@ true satisfies Same<Static<typeof fromDirJob>, FromDirJob>;
 const fromTarJob = Type.Object({ kind: Type.Literal("from-tar"), name, url, sha256, ...common }, closed);
 true satisfies Same<Static<typeof fromTarJob>, FromTarJob>;
 
+const path = Type.String({
+  minLength: 1,
+  maxLength: 4096,
+  description: "on the daemon's machine, below one of SQUASH_BUILD_DIRS",
+});
+const fromOciJob = Type.Object(
+  {
+    kind: Type.Literal("from-oci"),
+    name: Type.Optional(name),
+    reference: Type.Optional(
+      Type.String({ minLength: 1, maxLength: 1024, description: "[registry[:port]/]repository[:tag][@digest]" }),
+    ),
+    layout: Type.Optional(path),
+    archive: Type.Optional(path),
+    platform: Type.Optional(Type.String({ maxLength: 64, description: "such as linux/arm64" })),
+    per_layer: Type.Optional(Type.Boolean({ default: false, description: "whether each layer becomes a module" })),
+    insecure: Type.Optional(Type.Boolean({ default: false, description: "whether plain HTTP is allowed" })),
+    username: Type.Optional(Type.String({ minLength: 1, maxLength: 256, description: "for the registry" })),
+    password: Type.Optional(
+      Type.String({ maxLength: 8192, writeOnly: true, description: "for the registry; neither kept nor logged" }),
+    ),
+    ...common,
+  },
+  closed,
+);
+true satisfies Same<Static<typeof fromOciJob>, FromOciJob>;
+
+const fromSandboxJob = Type.Object(
+  {
+    kind: Type.Literal("from-sandbox"),
+    name,
+    sandbox: Type.String({ minLength: 1, maxLength: 64, description: "its id" }),
+    snapshot: Type.Optional(Type.String({ maxLength: 128, description: "its label; without it the files now" })),
+    all: Type.Optional(
+      Type.Boolean({ default: false, description: "whether files of the machine, caches and logs are kept" }),
+    ),
+    ...common,
+  },
+  closed,
+);
+true satisfies Same<Static<typeof fromSandboxJob>, FromSandboxJob>;
+
+const presetJob = Type.Object(
+  {
+    kind: Type.Literal("preset"),
+    preset: Type.String({ minLength: 1, maxLength: 64, description: "such as python3" }),
+    base: Type.Optional(Type.String({ minLength: 1, maxLength: 128, description: "module that it is installed on" })),
+    packages: Type.Optional(
+      Type.Array(Type.String({ maxLength: 128 }), {
+        minItems: 1,
+        maxItems: 200,
+        description: "instead of the preset's own",
+      }),
+    ),
+    allow_net: Type.Optional(
+      Type.Array(Type.String({ maxLength: 260 }), {
+        minItems: 1,
+        maxItems: 64,
+        description: "what may be reached, instead of the mirrors that the base is set up for",
+      }),
+    ),
+    name: Type.Optional(name),
+    ...common,
+  },
+  closed,
+);
+true satisfies Same<Static<typeof presetJob>, PresetJob>;
+
 const convertJob = Type.Object({ kind: Type.Literal("convert"), name, format: moduleFormat }, closed);
 true satisfies Same<Static<typeof convertJob>, ConvertJob>;
 
@@ -69,6 +140,9 @@ const kinds = {
   mkbase: mkbaseJob,
   "from-dir": fromDirJob,
   "from-tar": fromTarJob,
+  "from-oci": fromOciJob,
+  "from-sandbox": fromSandboxJob,
+  preset: presetJob,
   convert: convertJob,
   promote: promoteJob,
 } satisfies Readonly<Record<JobRequest["kind"], TSchema>>;
@@ -89,6 +163,9 @@ export const jobInfo = Type.Object(
     id: Type.String(),
     kind: Type.Unsafe<JobInfo["kind"]>({ type: "string", enum: Object.keys(kinds) }),
     module: Type.String({ description: "what it makes or changes" }),
+    modules: Type.Array(Type.String(), {
+      description: "what it has made or changed, the lowest of a stack first; empty before it is done",
+    }),
     state: Type.Unsafe<JobState>({ type: "string", enum: states }),
     step: Type.String({ description: "what it is doing at this moment" }),
     fraction: nullable(Type.Number({ description: "how much of it is done, from 0 to 1" })),

@@ -89,7 +89,7 @@ export const createBody = Type.Object(
     id: Type.String({ pattern: idPattern, description: "letters, digits, _ and -; neither starts nor ends with -" }),
     owner: Type.Optional(Type.String({ maxLength: bounds.owner, default: "anon" })),
     layers: Type.Optional(
-      Type.Union([Type.Array(layerName, { maxItems: bounds.layers }), Type.String({ maxLength: 8192 })], {
+      Type.Union([Type.Array(layerName, { maxItems: bounds.layers }), Type.String({ maxLength: 16_384 })], {
         description: "module names, as an array or separated by commas; without any the daemon's default",
       }),
     ),

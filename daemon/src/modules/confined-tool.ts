@@ -12,7 +12,9 @@ const limits = ["--fsize=17179869184", "--as=4294967296", "--nproc=512", "--nofi
 /**
  * Makes a root of the system's programs and one directory that can be written, then runs a program in it whose root is nobody on the host:
  * in a user namespace, without a network, without sight of other processes or files. Its maps are written from outside, by who has the right.
- * $1 an empty directory for the root, $2 the directory at /room, $3 a file at /input or "", $4 the first id, then limits, "--", and the program.
+ * Without ids of its own it stays root, whom alone the kernel lets set and see what overlayfs marks directories with, but in the same root.
+ * $1 an empty directory for the root, $2 the directory at /room, $3 a file at /input or "", $4 the first id or "", then limits, "--", and the
+ * program.
  */
 const script = `
 jail=$1 work=$2 input=$3 first=$4
@@ -36,9 +38,14 @@ if [ -n "$input" ]; then
   mount --bind "$input" "$jail/input"
   mount -o remount,bind,ro,nosuid,nodev,noexec "$jail/input"
 fi
-chown "$first:$first" "$work"
+chown "\${first:-0}:\${first:-0}" "$work"
 mount --bind "$work" "$jail/room"
 mount -o remount,bind,nosuid,nodev,noexec "$jail/room"
+if [ -z "$first" ]; then
+  mount -o remount,ro "$jail"
+  exec chroot "$jail" \\
+    setpriv --clear-groups --no-new-privs --bounding-set=-all,+chown,+dac_override,+fowner,+fsetid,+sys_admin prlimit "$@"
+fi
 mount -t proc proc "$jail/proc"
 unshare --user -- sleep 30 &
 own=$(readlink "$jail/proc/self/ns/user")
@@ -61,6 +68,8 @@ export interface Workshop {
   readonly work: string;
   /** Runs a tool that may read and write there, and read `input`; paths below either in its arguments are translated. */
   readonly run: RunTool;
+  /** The same for a tool that has to set or read `trusted.*` attributes: as root, with few capabilities, and sight of nothing else either. */
+  readonly runTrusted: RunTool;
 }
 
 /** Makes a place for programs that read what nobody has checked. `scratch` must be a directory that nobody else can enter. */
@@ -72,23 +81,25 @@ export async function makeWorkshop(
   const work = join(scratch, "work");
   const jail = join(scratch, "jail");
   for (const directory of [work, jail]) await mkdir(directory, { mode: 0o700 });
-  if (run !== undefined) return { work, run };
+  if (run !== undefined) return { work, run, runTrusted: run };
   const translate = (argument: string): string => {
     if (input !== "" && argument === input) return "/input";
     return argument.startsWith(`${work}/`) ? `/room${argument.slice(work.length)}` : argument;
   };
   const spaces = ["--mount", "--propagation=private", "--net", "--ipc", "--uts", "--pid", "--fork", "--kill-child"];
-  const confined: RunTool = ([program, ...args], toolOptions) =>
-    runTool(
-      [
-        "unshare",
-        ...spaces,
-        ...["--", "sh", "-euc", script, "sh", jail, work, input, String(firstId)],
-        ...[...limits, "--", program, ...args.map(translate)],
-      ],
-      toolOptions,
-    );
-  return { work, run: confined };
+  const confined =
+    (first: string): RunTool =>
+    ([program, ...args], toolOptions) =>
+      runTool(
+        [
+          "unshare",
+          ...spaces,
+          ...["--", "sh", "-euc", script, "sh", jail, work, input, first],
+          ...[...limits, "--", program, ...args.map(translate)],
+        ],
+        toolOptions,
+      );
+  return { work, run: confined(String(firstId)), runTrusted: confined("") };
 }
 
 /** Copies a file that a confined tool has made. Throws `build_failed` for what is no regular file: it could lead anywhere. */

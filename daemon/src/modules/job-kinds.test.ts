@@ -7,7 +7,8 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { trustByHand } from "../../../test/support/modules.js";
 import { Modules } from "../core/modules.js";
 import { DirectoryCatalog } from "./catalog.js";
-import { builds, planJob, type JobWorld } from "./job-kinds.js";
+import { planJob } from "./job-kinds.js";
+import { builds, type JobWorld } from "./job-plan.js";
 import type { SnapshotSource } from "./promote.js";
 import { packDirectory } from "./pack.js";
 import type { RunTool } from "./run-tool.js";
@@ -22,7 +23,17 @@ beforeEach(() => {
   mkdirSync(join(home, "open-not"));
   const catalog = new DirectoryCatalog(home, { defaultLayers: [] });
   const modules = new Modules(catalog, { all: () => [] });
-  world = { catalog, modules, snapshots, dataDir: home, buildDirs: [join(home, "open"), "/nonexistent"] };
+  const unused = () => Promise.reject(new Error("no sandboxes here"));
+  const sandboxes = { create: unused, exec: unused, setNetwork: unused, destroy: unused, find: () => null };
+  world = {
+    catalog,
+    modules,
+    sandboxes,
+    captures: { take: unused },
+    snapshots,
+    dataDir: home,
+    buildDirs: [join(home, "open"), "/nonexistent"],
+  };
 });
 afterEach(() => rmSync(home, { recursive: true }));
 
@@ -54,6 +65,10 @@ describe("planJob()", () => {
     expect(await code({ kind: "mkbase", base: "debian", name: "mine", packages: ["git"] })).toBe("000-mine");
     expect(await code({ kind: "mkbase", base: "void", url: "https://example.org", sha256 })).toBe("000-base-void");
     expect(await code({ kind: "from-tar", name: "100-a", url: "https://example.org", sha256 })).toBe("100-a");
+    expect(await code({ kind: "from-oci", reference: "team/tool:1.2" })).toBe("000-tool-1.2");
+    expect(await code({ kind: "from-oci", reference: "tool:1", name: "200-mine" })).toBe("200-mine");
+    expect(await code({ kind: "from-oci", layout: join(home, "open"), reference: "a/b:c" })).toBe("000-b-c");
+    expect(await code({ kind: "from-sandbox", sandbox: "box", name: "900-box" })).toBe("900-box");
   });
 
   it.each([
@@ -63,6 +78,19 @@ describe("planJob()", () => {
     [{ kind: "mkbase", base: "busybox", requires: ["../x"] }, /Cannot name a module/],
     [{ kind: "from-tar", name: "../a", url: "https://example.org", sha256 }, /Cannot name a module/],
     [{ kind: "convert", name: "../a", format: "erofs" }, /Cannot name a module/],
+    [{ kind: "from-oci" }, /needs reference, layout or archive/],
+    [{ kind: "from-oci", reference: "UPPER/x y" }, /Cannot read the image reference/],
+    [{ kind: "from-oci", reference: "a", name: "../a" }, /Cannot name a module/],
+    [{ kind: "from-oci", layout: "/a", archive: "/b" }, /exclude each other/],
+    [{ kind: "from-oci", layout: "/a", insecure: true }, /are for registries/],
+    [{ kind: "from-oci", archive: "/a", username: "u", password: "p" }, /are for registries/],
+    [{ kind: "from-oci", archive: "/etc/passwd", name: "a" }, /no file below one of SQUASH_BUILD_DIRS/],
+    [{ kind: "from-oci", layout: "/etc", name: "a" }, /no directory below one of SQUASH_BUILD_DIRS/],
+    [{ kind: "from-oci", reference: "a", username: "u" }, /go together/],
+    [{ kind: "from-oci", reference: "a", username: "u:v", password: "p" }, /no colon/],
+    [{ kind: "from-oci", reference: "a", platform: "plan9" }, /plan9/],
+    [{ kind: "from-sandbox", sandbox: "box", name: "a/b" }, /Cannot name a module/],
+    [{ kind: "preset", preset: "absent" }, /Cannot find preset/],
   ] as const)("refuses %j", async (request, message) => {
     const answer = await code(request as unknown as JobRequest);
     expect(answer).toMatch(/^invalid_request: /);

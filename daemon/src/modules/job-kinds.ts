@@ -1,34 +1,20 @@
-import { realpath } from "node:fs/promises";
-import { sep } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
 import type { JobRequest, MkbaseJob } from "@squash/sdk/protocol";
 import type { JobPlan } from "../core/jobs.js";
-import type { Modules } from "../core/modules.js";
-import type { BaseOptions } from "./bases/base.js";
+import { allowedPath } from "./allowed-path.js";
 import { buildBusybox } from "./bases/busybox.js";
 import { buildDebian } from "./bases/debian.js";
 import { baseName, buildFromDirectory } from "./bases/from-dir.js";
 import { buildFromTarball } from "./bases/tarball.js";
-import type { DirectoryCatalog } from "./catalog.js";
 import { convertModule } from "./convert.js";
-import { checkModuleName, moduleFormats, type ModuleFormat } from "./module-name.js";
-import type { ModuleManifest } from "./pack.js";
-import { promotion, type SnapshotSource } from "./promote.js";
-
-/** What jobs work with. */
-export interface JobWorld {
-  readonly catalog: DirectoryCatalog;
-  readonly modules: Modules;
-  readonly snapshots: SnapshotSource;
-  readonly dataDir: string;
-  /** directories below which the API may make modules of directories */
-  readonly buildDirs: readonly string[];
-  /** images that are made where a job does not say which; @default all */
-  readonly formats?: readonly ModuleFormat[];
-}
+import { planFromOci } from "./job-oci.js";
+import { builds, type JobWorld, type Plan } from "./job-plan.js";
+import { planPreset } from "./job-preset.js";
+import { planFromSandbox } from "./job-sandbox.js";
+import { checkModuleName } from "./module-name.js";
+import { promotion } from "./promote.js";
 
 type Request<Kind extends JobRequest["kind"]> = Extract<JobRequest, { kind: Kind }>;
-type Plan = Pick<JobPlan, "module" | "run" | "release">;
 
 /** Every kind of job: checks a request, and says how it is done. A new kind is a line here, a type in the protocol, and a schema. */
 const kinds: {
@@ -45,7 +31,7 @@ const kinds: {
     });
   },
   "from-dir": async (request, world) => {
-    const path = await allowedDirectory(request.path, world.buildDirs);
+    const path = await allowedPath("directory", request.path, world.buildDirs);
     return builds({ ...request, builder: "mkmod from-dir" }, world, (options) => buildFromDirectory(path, options));
   },
   "from-tar": (request, world) => {
@@ -54,6 +40,9 @@ const kinds: {
       buildFromTarball({ ...options, url, sha256 }),
     );
   },
+  "from-oci": planFromOci,
+  "from-sandbox": planFromSandbox,
+  preset: planPreset,
   convert: (request, { catalog, dataDir }) => {
     checkModuleName(request.name);
     return {
@@ -75,46 +64,6 @@ export async function planJob(request: JobRequest, world: JobWorld): Promise<Job
   return { kind: request.kind, ...(await plan(request, world)) };
 }
 
-interface Wanted {
-  readonly name: string;
-  readonly builder: string;
-  readonly replace?: boolean;
-  readonly formats?: readonly ModuleFormat[];
-  readonly requires?: readonly string[];
-  readonly conflicts?: readonly string[];
-}
-
-/** The way of every builder: nobody else changes the module meanwhile, and no sandbox loses it. Throws `invalid_request`, `module_exists`. */
-export function builds(
-  wanted: Wanted,
-  world: JobWorld,
-  build: (options: BaseOptions) => Promise<ModuleManifest>,
-): Plan {
-  const { name, builder, replace = false, requires = [], conflicts = [] } = wanted;
-  const { catalog, modules, dataDir } = world;
-  for (const each of [name, ...requires, ...conflicts]) checkModuleName(each);
-  refuseExisting();
-  return {
-    module: name,
-    run: ({ signal, progress }) =>
-      catalog.reserve(name, "built", async () => {
-        refuseExisting();
-        const formats = wanted.formats ?? world.formats ?? moduleFormats;
-        const commit = (place: () => Promise<void>): Promise<void> =>
-          replace ? modules.replace(name, place) : catalog.close(name, refuseExisting, place);
-        const about = { name, builder, formats, force: replace, requires, conflicts };
-        const { files } = await build({ ...about, dataDir, signal, progress, commit });
-        for (const [file, { sha256 }] of Object.entries(files)) await catalog.digests.record(file, sha256);
-      }),
-  };
-
-  function refuseExisting(): void {
-    if (replace || catalog.imagesOf(name).length === 0) return;
-    const hint = "replace it (--replace) or choose another name";
-    throw new SquashError("module_exists", `Cannot make module "${name}": there is one of that name; ${hint}`);
-  }
-}
-
 function sourceOf({ base, url, sha256, release, packages }: MkbaseJob): { url: string; sha256: string } | null {
   const isArchive = base === "alpine" || base === "ubuntu" || base === "void";
   if (base !== "debian" && (release !== undefined || packages !== undefined))
@@ -130,15 +79,4 @@ function sourceOf({ base, url, sha256, release, packages }: MkbaseJob): { url: s
     throw new SquashError("invalid_request", `Cannot make a base: ${hint}`);
   }
   return null;
-}
-
-/** The real path of a directory that the operator opened. Throws `invalid_request`, with the same words whatever is there. */
-async function allowedDirectory(path: string, buildDirs: readonly string[]): Promise<string> {
-  const real = await realpath(path).catch(() => null);
-  for (const allowed of buildDirs) {
-    const root = await realpath(allowed).catch(() => null);
-    if (real !== null && root !== null && `${real}${sep}`.startsWith(root === sep ? sep : `${root}${sep}`)) return real;
-  }
-  const hint = "it is no directory below one of SQUASH_BUILD_DIRS, which the operator sets";
-  throw new SquashError("invalid_request", `Cannot use directory ${JSON.stringify(path)}: ${hint}`);
 }

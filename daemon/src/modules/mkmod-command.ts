@@ -2,25 +2,13 @@ import { baseName } from "./bases/from-dir.js";
 import { runBuilder, tellMade, type CommandOutput } from "./builder-command.js";
 import { sweepLeftovers } from "./leftovers.js";
 import { mkmodUsage, parseMkmod, type MkmodRequest } from "./mkmod-options.js";
-import { BlobCache } from "./oci/blob-cache.js";
 import { buildFromImage } from "./oci/build.js";
 import type { LocalImage } from "./oci/image.js";
-import { hostPlatform, parsePlatform, type Platform } from "./oci/platform.js";
+import { loadImageFrom } from "./oci/load.js";
+import { hostPlatform, parsePlatform } from "./oci/platform.js";
 import { parseReference } from "./oci/reference.js";
 import { readCredentials } from "./oci/registry-auth.js";
-import { pullImage } from "./oci/registry-source.js";
-import { filesInArchive, filesInDirectory } from "./oci/stored-files.js";
-import { loadStored } from "./oci/stored-image.js";
 import { refuseExisting } from "./pack.js";
-import { runTool } from "./run-tool.js";
-
-const maxArchiveBytes = 32 * 1024 ** 3;
-
-interface Surroundings {
-  readonly dataDir: string;
-  readonly signal: AbortSignal;
-  readonly progress: (line: string) => void;
-}
 
 /** `squashd mkmod`: builds modules. Returns the exit status: 0 done, 1 failed, 2 wrong usage. */
 export async function mkmodCommand(
@@ -46,28 +34,14 @@ async function makeModules(
   const platform = request.platform === null ? hostPlatform() : parsePlatform(request.platform);
   for (const path of await sweepLeftovers(dataDir)) io.err(`removed ${path}, which a killed mkbase had left\n`);
   const around = { dataDir, signal, progress: (line: string): void => io.err(`${line} …\n`) };
-  const load = (scratch: string): Promise<LocalImage> => loadFor(request, platform, { ...around, scratch });
+  const { reference, layout, archive, insecure, authfile } = request;
+  const load = async (scratch: string): Promise<LocalImage> => {
+    const registry = layout === null && archive === null ? parseReference(reference ?? "").registry : null;
+    const credentials = authfile === null || registry === null ? null : await readCredentials(authfile, registry);
+    const source = { reference, layout, archive, insecure, platform, credentials };
+    return loadImageFrom(source, { ...around, scratch });
+  };
   const options = { ...around, name, formats, force, perLayer, builder: "mkmod from-oci" };
   const manifests = await buildFromImage(load, options);
   tellMade(io, manifests, started);
-}
-
-async function loadFor(
-  request: MkmodRequest,
-  platform: Platform,
-  around: Surroundings & { readonly scratch: string },
-): Promise<LocalImage> {
-  const { reference, layout, archive } = request;
-  const { dataDir, signal, scratch } = around;
-  if (layout !== null) return loadStored(filesInDirectory(layout), { platform, reference, signal });
-  if (archive !== null) {
-    around.progress("reading the archive");
-    const files = await filesInArchive(archive, { scratch, run: runTool, limit: maxArchiveBytes, signal });
-    return loadStored(files, { platform, reference, signal });
-  }
-  const wanted = parseReference(reference ?? "");
-  const credentials = request.authfile === null ? null : await readCredentials(request.authfile, wanted.registry);
-  const cache = new BlobCache(dataDir);
-  await cache.prune();
-  return pullImage(wanted, { ...around, platform, cache, insecure: request.insecure, credentials });
 }

@@ -31,8 +31,8 @@ export interface PackOptions {
   /** for the manifest: modules that a stack with this one must have, and must not have */
   readonly requires?: readonly string[];
   readonly conflicts?: readonly string[];
-  /** puts the finished images in place by calling `place`; for who has to keep others off meanwhile */
-  readonly commit?: (place: () => Promise<void>) => Promise<void>;
+  /** puts the finished images of a module in place by calling `place`; for who has to keep others off meanwhile */
+  readonly commit?: (place: () => Promise<void>, name: string) => Promise<void>;
   readonly signal?: AbortSignal;
   readonly run?: RunTool;
   /** how programs in it are meant to be started, for the manifest */
@@ -98,7 +98,7 @@ export async function packTar(
   options: PackOptions,
 ): Promise<ModuleManifest> {
   const { name, signal } = options;
-  const { work, run } = await makeWorkshop(scratch, options);
+  const { work, run, runTrusted } = await makeWorkshop(scratch, options);
   const limits = { target: name, deadlineMs, ...withSignal(signal) };
   const image = join(work, "image.squashfs");
   await using file = await open(tar.path, "r");
@@ -112,15 +112,15 @@ export async function packTar(
   });
   return await publish(options, async (format, draft) => {
     if (format === "squashfs") return takeFile(image, draft, signal);
-    // nobody but the host's root may set what overlayfs marks directories with; such a tar file is one that squashd has written itself
-    const unpack = options.keepWhiteouts === true ? (options.run ?? runTool) : run;
-    return erofsOfSquashfs({ work, run: unpack }, { image, name }, draft, limits);
+    // nobody but root may set what overlayfs marks directories with
+    const tool = options.keepWhiteouts === true ? runTrusted : run;
+    return erofsOfSquashfs({ work, run: tool }, { image, name }, draft, limits);
   });
 }
 
 /** Makes an erofs image with the files of a squashfs one, both of which are worked on by confined tools only. */
 export async function erofsOfSquashfs(
-  { work, run }: Workshop,
+  { work, run }: Pick<Workshop, "work" | "run">,
   source: { readonly image: string; readonly name: string; readonly excluded?: readonly string[] },
   draft: string,
   options: { readonly deadlineMs: number; readonly signal?: AbortSignal },
@@ -179,7 +179,7 @@ export async function publish(
     }
     await writeManifest(directory, manifest);
     await syncDirectory(directory);
-  });
+  }, name);
   return manifest;
 }
 

@@ -5,7 +5,7 @@ import type { ModuleUpload } from "../core/service.js";
 import { scratchDirectory } from "./bases/base.js";
 import { packArchive } from "./bases/tarball.js";
 import { Cleanup } from "./cleanup.js";
-import { builds, type JobWorld } from "./job-kinds.js";
+import { builds, type JobWorld } from "./job-plan.js";
 import { receiveFile } from "./receive.js";
 
 const maxAtOnce = 4;

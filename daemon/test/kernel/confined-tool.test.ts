@@ -1,5 +1,7 @@
+import { execFileSync } from "node:child_process";
 import {
   existsSync,
+  lstatSync,
   mkdtempSync,
   readFileSync,
   readdirSync,
@@ -119,3 +121,38 @@ function sleepers(): string[] {
     })
     .filter((line) => line.startsWith("sleep "));
 }
+
+describe.skipIf(lacks("root"))("a confined tool that is root", () => {
+  const asRoot = (script: string): Promise<string> => workshop.runTrusted(["sh", "-c", script], limits);
+
+  it("sets and reads marks of overlayfs, and makes whiteouts", async () => {
+    await asRoot("mkdir /room/tree; mknod /room/tree/gone c 0 0; chown 12:34 /room/tree");
+    execFileSync("setfattr", ["-n", "trusted.overlay.opaque", "-v", "y", join(workshop.work, "tree")]);
+    await workshop.runTrusted(
+      ["mksquashfs", join(workshop.work, "tree"), join(workshop.work, "image"), "-quiet", "-no-progress", "-xattrs"],
+      limits,
+    );
+    const unpack = ["unsquashfs", "-quiet", "-no-progress", "-strict-errors", "-dest", join(workshop.work, "again")];
+    await workshop.runTrusted([...(unpack as ["unsquashfs"]), join(workshop.work, "image")], limits);
+    const again = join(workshop.work, "again");
+    expect(execFileSync("getfattr", ["-h", "-d", "-m", "trusted", again], { encoding: "utf8" })).toContain(
+      'opaque="y"',
+    );
+    const { uid, gid } = statSync(again);
+    expect([uid, gid, lstatSync(join(again, "gone")).rdev]).toEqual([12, 34, 0]);
+  });
+
+  it.each([
+    ["no file of the host", "ls -d /etc/passwd /root /home /tmp /data /var /dev/zero 2>/dev/null | wc -l", "0"],
+    ["no process", "ls /proc | wc -l", "0"],
+    ["no network but a closed loopback", "ip -o link | wc -l; ip -o link | grep -c 'state UP'", "1\n0"],
+    [
+      "no place to write but its own",
+      "for f in /x /usr/x /input /etc/x; do touch $f; done 2>/dev/null; ls /x /usr/x /etc/x 2>/dev/null",
+      "",
+    ],
+    ["no device to make", "mknod /room/null c 1 3 2>/dev/null || echo refused", "refused"],
+  ])("has %s", async (_, script, answer) => {
+    expect((await asRoot(`${script}; true`)).trim()).toBe(answer);
+  });
+});

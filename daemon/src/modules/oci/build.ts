@@ -1,13 +1,14 @@
 import { createReadStream } from "node:fs";
-import { mkdir, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
 import { scratchDirectory, type BaseOptions } from "../bases/base.js";
 import { baseName } from "../bases/from-dir.js";
 import { Cleanup } from "../cleanup.js";
 import { firstBytes, unpackerOf, unpackTo } from "../decompress.js";
+import { packTree } from "../from-layers.js";
 import { moduleFormats } from "../module-name.js";
-import { packTar, refuseExisting, type ModuleManifest } from "../pack.js";
+import { refuseExisting, type ModuleManifest } from "../pack.js";
 import { runTool } from "../run-tool.js";
 import { defaultsOf } from "./config-defaults.js";
 import type { LocalImage } from "./image.js";
@@ -16,7 +17,6 @@ import { buildLayer, TreeBudget } from "./layer-tree.js";
 import { imageName, parseReference } from "./reference.js";
 import { readTar, type FileRange } from "./tar-reader.js";
 import { emptyDirectory, mergeLayer, type DirectoryNode } from "./tree.js";
-import { writeTreeTar } from "./tree-tar.js";
 
 const usualMaxBytes = 16 * 1024 ** 3;
 
@@ -47,7 +47,7 @@ export async function buildFromImage(
   await using cleanup = new Cleanup();
   const scratch = await scratchDirectory(options.dataDir, cleanup);
   const image = await load(scratch);
-  const name = baseName(options.name ?? nameOf(image));
+  const name = baseName(options.name ?? nameOfImage(image.reference));
   if (!options.perLayer && options.force !== true) await refuseExisting(options.dataDir, name);
   const trees = await readLayers(image, scratch, options);
   const modules = options.perLayer ? planLayers(name, trees.layers) : [{ name, tree: trees.merged }];
@@ -56,10 +56,13 @@ export async function buildFromImage(
   if (options.force !== true) for (const each of modules) await refuseExisting(options.dataDir, each.name);
   const manifests: ModuleManifest[] = [];
   try {
-    for (const module of modules) {
-      options.progress(`packing ${module.name}`);
+    for (const [index, module] of modules.entries()) {
+      options.progress(`packing ${module.name}`, 0.7 + (0.3 * index) / modules.length);
       const defaults = module === last ? { defaults: defaultsOf(image.config, trees.merged) } : {};
-      manifests.push(await packModule(module, join(scratch, "packing"), { ...options, ...defaults }));
+      // a layer may have copies of lower layers' files, for hard links
+      const maxBytes = 2 * (options.maxBytes ?? usualMaxBytes);
+      const packed = { ...options, ...defaults, name: module.name, maxBytes };
+      manifests.push(await packTree(module.tree, join(scratch, "packing"), packed));
     }
   } catch (error) {
     // part of a stack is of no use; what was replaced by force is gone in any case
@@ -81,7 +84,7 @@ async function readLayers(
   let left = options.maxBytes ?? usualMaxBytes;
   for (const [index, packed] of image.layers.entries()) {
     const label = `layer ${index + 1}`;
-    options.progress(`reading ${label} of ${image.layers.length}`);
+    options.progress(`reading ${label} of ${image.layers.length}`, 0.4 + (0.3 * index) / image.layers.length);
     const tar = await unpackLayer(packed, join(scratch, `layer-${index}.tar`), { label, limit: left, options });
     left -= tar.size;
     if (tar.sha256 !== image.config.rootfs.diff_ids[index])
@@ -127,31 +130,13 @@ function planLayers(name: string, layers: readonly DirectoryNode[]): PlannedModu
     }));
 }
 
-async function packModule(
-  { name, tree }: PlannedModule,
-  scratch: string,
-  options: ImageBuildOptions,
-): Promise<ModuleManifest> {
-  await mkdir(scratch, { mode: 0o700 });
-  try {
-    const path = join(scratch, "tree.tar");
-    // a layer may have copies of lower layers' files, for hard links
-    const facts = await writeTreeTar(tree, path, {
-      limit: 2 * (options.maxBytes ?? usualMaxBytes),
-      ...signalOf(options),
-    });
-    return await packTar({ path, facts }, scratch, { ...options, name, keepWhiteouts: true });
-  } finally {
-    await rm(scratch, { recursive: true, force: true });
-  }
-}
-
 async function removeModule(dataDir: string, name: string): Promise<void> {
   const files = [...moduleFormats.map((format) => `${name}.${format}`), `${name}.manifest.json`];
   for (const file of files) await rm(join(dataDir, "modules", file), { force: true });
 }
 
-function nameOf({ reference }: LocalImage): string {
+/** The name of a module of an image that is called so. Throws `invalid_request` where nothing says what it is called. */
+export function nameOfImage(reference: string | null): string {
   try {
     if (reference !== null && /[/:@]/.test(reference)) return imageName(parseReference(reference));
   } catch {

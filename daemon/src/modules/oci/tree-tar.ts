@@ -42,7 +42,7 @@ async function writeNode(writer: TarWriter, name: string, node: TreeNode): Promi
   switch (node.kind) {
     case "file":
       await writer.header(name, "0", attributes, { size: node.content.size });
-      return writer.copy(node.content);
+      return writer.copy(node);
     case "symlink":
       return writer.header(name, "2", attributes, { linkname: node.target });
     case "fifo":
@@ -81,6 +81,7 @@ class TarWriter implements AsyncDisposable {
   readonly #sources = new Map<string, FileHandle>();
   readonly #buffer = Buffer.allocUnsafe(bufferBytes);
   #filled = 0;
+  #position = 0;
   #left: number;
 
   constructor(file: FileHandle, limit: number) {
@@ -123,18 +124,17 @@ class TarWriter implements AsyncDisposable {
     }
   }
 
-  /** Copies the content that belongs to the header before. */
-  async copy(content: FileRange): Promise<void> {
-    const source = this.#sources.get(content.path) ?? (await open(content.path, "r"));
-    this.#sources.set(content.path, source);
-    for (let done = 0; done < content.size;) {
-      if (this.#filled === bufferBytes) await this.#flush();
-      const wanted = Math.min(content.size - done, bufferBytes - this.#filled);
-      const { bytesRead } = await source.read(this.#buffer, this.#filled, wanted, content.offset + done);
-      if (bytesRead === 0) throw imageError("a layer was cut off while it was read");
-      this.#filled += bytesRead;
-      this.#spend(bytesRead);
-      done += bytesRead;
+  /** Copies the content that belongs to the header before; holes stay holes of the tar file. */
+  async copy({ content, extents }: FileNode): Promise<void> {
+    if (extents === undefined) await this.#copyRange(content);
+    else {
+      let done = 0;
+      for (const { at, offset, size } of extents) {
+        await this.#skip(at - done);
+        await this.#copyRange({ path: content.path, offset, size });
+        done = at + size;
+      }
+      await this.#skip(content.size - done);
     }
     await this.#pad(content.size);
   }
@@ -142,11 +142,34 @@ class TarWriter implements AsyncDisposable {
   async finish(): Promise<void> {
     await this.#write(Buffer.alloc(2 * blockBytes));
     await this.#flush();
+    await this.#file.truncate(this.#position);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#file.close();
     for (const source of this.#sources.values()) await source.close();
+  }
+
+  async #copyRange({ path, offset, size }: FileRange): Promise<void> {
+    const source = this.#sources.get(path) ?? (await open(path, "r"));
+    this.#sources.set(path, source);
+    for (let done = 0; done < size;) {
+      if (this.#filled === bufferBytes) await this.#flush();
+      const wanted = Math.min(size - done, bufferBytes - this.#filled);
+      const { bytesRead } = await source.read(this.#buffer, this.#filled, wanted, offset + done);
+      if (bytesRead === 0) throw imageError("a layer was cut off while it was read");
+      this.#filled += bytesRead;
+      this.#spend(bytesRead);
+      done += bytesRead;
+    }
+  }
+
+  /** Leaves a hole, which reads as zeroes. */
+  async #skip(size: number): Promise<void> {
+    if (size === 0) return;
+    await this.#flush();
+    this.#spend(size);
+    this.#position += size;
   }
 
   async #pad(size: number): Promise<void> {
@@ -170,7 +193,12 @@ class TarWriter implements AsyncDisposable {
   }
 
   async #flush(): Promise<void> {
-    await this.#file.writeFile(this.#buffer.subarray(0, this.#filled));
+    for (let done = 0; done < this.#filled;) {
+      const rest = this.#filled - done;
+      const { bytesWritten } = await this.#file.write(this.#buffer, done, rest, this.#position);
+      this.#position += bytesWritten;
+      done += bytesWritten;
+    }
     this.#filled = 0;
   }
 }

@@ -14,19 +14,22 @@ export interface Attributes {
 /** Hard links are one node at several places. */
 export interface FileNode {
   readonly kind: "file";
-  readonly attributes: Attributes;
+  attributes: Attributes;
+  /** where its bytes lie; of a file with holes only its size counts */
   readonly content: FileRange;
+  /** of a file with holes: what is no hole, by where in the file (`at`) and where in the content's file (`offset`) it is */
+  readonly extents?: readonly { readonly at: number; readonly offset: number; readonly size: number }[];
 }
 
 interface SymlinkNode {
   readonly kind: "symlink";
-  readonly attributes: Attributes;
+  attributes: Attributes;
   readonly target: string;
 }
 
 interface FifoNode {
   readonly kind: "fifo";
-  readonly attributes: Attributes;
+  attributes: Attributes;
 }
 
 /** Removes what lower layers have of that name. */

@@ -1,0 +1,72 @@
+import { describe, expect, it } from "vitest";
+import { bounds } from "./validate.js";
+import { FakeMachine } from "./testing/fake-machine.js";
+import { fakeSquashd, type FakeSquashd } from "./testing/fake-squashd.js";
+
+const never = new AbortController().signal;
+const image = "cache/x/captured.erofs";
+
+async function prepared(): Promise<FakeSquashd & { machine: FakeMachine }> {
+  const machine = new FakeMachine();
+  const squashd = { ...fakeSquashd(machine), machine };
+  await squashd.sandboxes.create({ id: "a" }, never);
+  await squashd.snapshots.take("a", { label: "one" });
+  await squashd.stacks.restore("a", { label: "one" }, never);
+  await squashd.snapshots.take("a", { label: "two" });
+  return squashd;
+}
+
+describe("Captures", () => {
+  it("merges what was written by now with the snapshots below it, and keeps nothing of the moment", async () => {
+    const { captures, machine, layers } = await prepared();
+    const before = machine.state();
+    const mounted = layers.mounted;
+    expect(await captures.take("a", null, { image, signal: never })).toEqual({ modules: ["000-base"], size: 4096 });
+    const roots = machine.captured.get(image) ?? [];
+    expect(roots.map(({ kind }) => kind)).toEqual(["layer", "layer"]);
+    expect(machine.frozen.size).toBe(0);
+    expect(layers.mounted).toBe(mounted);
+    machine.captured.delete(image); // the caller's
+    expect(machine.state()).toEqual(before);
+  });
+
+  it("takes a snapshot as it was, without touching the sandbox", async () => {
+    const { captures, machine } = await prepared();
+    const from = machine.calls.length;
+    await captures.take("a", "one", { image, signal: never });
+    expect(machine.captured.get(image)).toHaveLength(1);
+    expect(machine.calls.slice(from)).not.toContain("freezeCell");
+    await expect(captures.take("a", "none", { image, signal: never })).rejects.toMatchObject({
+      code: "snapshot_not_found",
+    });
+    await expect(captures.take("none", null, { image, signal: never })).rejects.toMatchObject({
+      code: "sandbox_not_found",
+    });
+  });
+
+  it("gives its layers back when the capture fails, or is called off", async () => {
+    const { captures, machine } = await prepared();
+    const before = machine.state();
+    machine.failing.set("capture", 2);
+    await expect(captures.take("a", "two", { image, signal: never })).rejects.toMatchObject({ code: "kernel" });
+    await expect(captures.take("a", null, { image, signal: AbortSignal.abort() })).rejects.toMatchObject({});
+    machine.captured.delete(image); // the caller's
+    expect(machine.state()).toEqual(before);
+  });
+});
+
+describe("a stack", () => {
+  it("has at most as many modules as a new sandbox may have", async () => {
+    const machine = new FakeMachine();
+    const squashd = fakeSquashd(machine);
+    const layers = Array.from({ length: bounds.layers }, (_, at) => `${100 + at}-m`);
+    for (const name of [...layers, "900-more"]) machine.modules.add(name);
+    await squashd.sandboxes.create({ id: "a", layers }, never);
+    await expect(squashd.stacks.activate("a", { module: "900-more" }, never)).rejects.toMatchObject({
+      code: "invalid_request",
+      message: 'Cannot activate "900-more" in "a": a stack has at most 120 modules; deactivate one first',
+    });
+    await squashd.stacks.deactivate("a", { module: "100-m" }, never);
+    expect((await squashd.stacks.activate("a", { module: "900-more" }, never)).layers).toHaveLength(bounds.layers);
+  });
+});
