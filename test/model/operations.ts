@@ -26,7 +26,8 @@ export type Operation =
 /** The line; fields are in the order of the operation's. */
 export function lineOf(operation: Operation): string {
   const { do: what, path, ...rest } = operation;
-  return [what, path, ...Object.values(rest)].join("\t");
+  const fields = Object.values(rest) as (string | number)[];
+  return [what, path, ...fields].join("\t");
 }
 
 /** Does it to the model; why not where the kernel refuses it. */
@@ -62,7 +63,13 @@ function operate(overlay: Overlay, one: Operation): void {
       return rename(overlay, one.path, one.to);
     case "link":
       return link(overlay, one.path, one.to);
-    default:
+    case "write":
+    case "truncate":
+    case "chmod":
+    case "chown":
+    case "touch":
+    case "attribute":
+    case "unattribute":
       return change(overlay, one);
   }
 }

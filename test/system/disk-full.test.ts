@@ -1,6 +1,5 @@
 import { createHash } from "node:crypto";
 import { readdirSync } from "node:fs";
-import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { isSquashError, type Sandbox } from "@squash/sdk";
 import { hostState, settledState, type HostState } from "../support/leaks.js";
@@ -167,12 +166,15 @@ describe.skipIf(lacks("root"))("a disk that is full", () => {
     },
   );
 
-  it("keeps squashd from nothing that makes room, and is survived by what was kept", async () => {
+  it("does not keep a sandbox from being destroyed, which makes room, nor squashd from a start", async () => {
     await box.snapshot({ label: "gone" });
-    await client.create({ id: "second" });
+    await client.create({ id: "second", layers: ["000-base-test"] });
     disk.fill(0);
-    await box.deleteSnapshot("gone");
+    const full = { code: "kernel", message: expect.stringMatching(/no space/) as unknown };
+    await expect(box.deleteSnapshot("gone")).rejects.toMatchObject(full);
+    expect((await box.history()).map(({ label }) => label)).toEqual(["kept", "gone"]);
     await client.sandbox("second").destroy();
+    await box.deleteSnapshot("gone");
     disk.fill(0);
     await squashd.end("SIGKILL");
     await squashd.start();
@@ -180,6 +182,21 @@ describe.skipIf(lacks("root"))("a disk that is full", () => {
     disk.clear();
     await box.restore("kept");
     expect(await print("cat /root/file; wc -c </root/data")).toBe(`first\n${content}\n`);
+  });
+
+  it("brings a sandbox back whose init dies meanwhile", async () => {
+    await print("echo third >/root/file");
+    const { pid } = await box.info();
+    disk.fill(0);
+    process.kill(pid ?? -1, "SIGKILL");
+    await expect.poll(async () => (await box.info()).restarts).toBe(1);
+    await expect.poll(async () => (await box.info()).state).toBe("ready");
+    expect(await print("cat /root/file")).toBe("third\n");
+    disk.clear();
+    await squashd.end("SIGKILL");
+    await squashd.start();
+    await expect.poll(async () => (await box.info()).state).toBe("ready");
+    expect(await print("cat /root/file")).toBe("third\n");
   });
 });
 

@@ -41,7 +41,11 @@ function anyStep(isDurable: boolean): fc.Arbitrary<Step> {
     weight,
     arbitrary,
   });
-  const operations = fc.array(anyOperation({ attributes: hasAttributes }), { minLength: 10, maxLength: 80, size: "max" });
+  const operations = fc.array(anyOperation({ attributes: hasAttributes }), {
+    minLength: 10,
+    maxLength: 80,
+    size: "max",
+  });
   return fc.oneof(
     weighted(24, fc.record({ do: fc.constant("files"), sandbox: number, operations })),
     weighted(8, fc.record({ do: fc.constant("snapshot"), sandbox: number })),

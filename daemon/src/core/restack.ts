@@ -27,12 +27,14 @@ export class Restack {
   /** on the upper as it is */
   readonly #swap: readonly Stage<SandboxDraft>[];
   readonly #swapFresh: readonly Stage<SandboxDraft>[];
+  readonly #swapBack: readonly Stage<SandboxDraft>[];
 
   constructor(parts: StageParts, emit: Emit) {
     this.#parts = parts;
     this.#emit = emit;
     this.#swap = swapStages(parts, { keepUpper: true });
     this.#swapFresh = swapStages(parts, { keepUpper: false });
+    this.#swapBack = swapStages(parts, { keepUpper: true, emit });
   }
 
   /** Kills what runs in the sandbox. Must run exclusively. Throws `SquashError`; the sandbox is then as it was, or `failed` with the reason. */
@@ -86,8 +88,8 @@ export class Restack {
 
   async #back(sandbox: Sandbox, old: SandboxDraft): Promise<void> {
     try {
-      await takeDown(this.#swap, old);
-      await bringUp(this.#swap, old);
+      await takeDown(this.#swapBack, old);
+      await bringUp(this.#swapBack, old);
       sandbox.record = old.record ?? sandbox.record;
       sandbox.state = "ready";
     } catch (error) {

@@ -1,5 +1,6 @@
 import type { Cell, Cells } from "./cells.js";
 import type { Layers } from "./layers.js";
+import type { Emit } from "./events.js";
 import type { Networks } from "./egress/networks.js";
 import { mergeDefaults, type ImageDefaults } from "./image-defaults.js";
 import { checkStack } from "./module-stack.js";
@@ -68,8 +69,11 @@ export function sandboxStages(parts: StageParts): Stage<SandboxDraft>[] {
   ];
 }
 
-/** The same for a sandbox whose processes have died, on its surviving upper. Taking these down keeps the upper and the record. */
-export function rebuildStages(parts: StageParts): Stage<SandboxDraft>[] {
+/**
+ * The same for a sandbox whose processes have died, on its surviving upper. Taking these down keeps the upper and the record. With `emit` a
+ * record that finds no room is told and done without: the one on the disk has all but the new cell, so that the next squashd rebuilds it again.
+ */
+export function rebuildStages(parts: StageParts, emit?: Emit): Stage<SandboxDraft>[] {
   return [
     layers(parts, { fresh: false }),
     cell(parts, { keepNumber: true }),
@@ -77,7 +81,7 @@ export function rebuildStages(parts: StageParts): Stage<SandboxDraft>[] {
     limits(parts),
     root(parts, { fresh: false, named: false }),
     network(parts),
-    record(parts, { keep: true }),
+    record(parts, { keep: true, emit }),
   ];
 }
 
@@ -89,14 +93,20 @@ export function stackStages(parts: StageParts, options: { readonly keepUpper: bo
   return options.keepUpper ? [layers(parts, { fresh: true })] : [layers(parts, { fresh: false }), nextUpper(parts)];
 }
 
-/** What is replaced at once in such a change: everything that holds the old root. The record is the commit point. */
-export function swapStages(parts: StageParts, options: { readonly keepUpper: boolean }): Stage<SandboxDraft>[] {
+/**
+ * What is replaced at once in such a change: everything that holds the old root. The record is the commit point; with `emit`, for the way back
+ * to the stack that is on the disk already, one that finds no room is told and done without.
+ */
+export function swapStages(
+  parts: StageParts,
+  options: { readonly keepUpper: boolean; readonly emit?: Emit },
+): Stage<SandboxDraft>[] {
   return [
     cell(parts, { keepNumber: true }),
     limits(parts),
     root(parts, { fresh: !options.keepUpper, named: false }),
     network(parts),
-    record(parts, { keep: true }),
+    record(parts, { keep: true, emit: options.emit }),
   ];
 }
 
@@ -279,7 +289,10 @@ function network({ kernel, networks }: StageParts): Stage<SandboxDraft> {
   };
 }
 
-function record({ kernel, store }: StageParts, options: { readonly keep: boolean }): Stage<SandboxDraft> {
+function record(
+  { kernel, store }: StageParts,
+  { keep, emit }: { readonly keep: boolean; readonly emit?: Emit | undefined },
+): Stage<SandboxDraft> {
   return {
     name: "record",
     async up(draft) {
@@ -292,10 +305,13 @@ function record({ kernel, store }: StageParts, options: { readonly keep: boolean
         cell: { index, pid: process.pid, startTime: String(process.startTime), bootId: kernel.bootId },
         ...(draft.defaults === undefined ? {} : { defaults: draft.defaults }),
       };
-      await store.writeRecord(draft.record);
+      await store.writeRecord(draft.record).catch((error: Error) => {
+        if (emit === undefined) throw error;
+        emit({ type: "unwritten", sandbox: draft.id, what: "record", error: error.message });
+      });
     },
     async down(draft) {
-      if (!options.keep) await store.removeRecord(draft.id);
+      if (!keep) await store.removeRecord(draft.id);
     },
   };
 }

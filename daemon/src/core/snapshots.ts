@@ -1,5 +1,6 @@
 import { SquashError, isSquashError } from "@squash/sdk/errors";
 import type { CollectAnswer, HistoryEntry, SnapshotAnswer, SnapshotRequest } from "@squash/sdk/protocol";
+import type { Emit } from "./events.js";
 import type { CapturedRoot, Kernel, SandboxRecord, SandboxStore, SnapshotRecord } from "./ports.js";
 import type { Layers } from "./layers.js";
 import { pause } from "./pause.js";
@@ -23,6 +24,7 @@ export interface SnapshotParts {
   readonly layers: Layers;
   readonly sandboxes: Sandboxes;
   readonly images: SnapshotImages;
+  readonly emit: Emit;
 }
 
 /** What was captured of a sandbox. */
@@ -44,7 +46,7 @@ export class Snapshots {
 
   /** Keeps the present files under a label; nothing runs in the sandbox meanwhile. Throws `snapshot_exists`, `snapshot_limit`, `snapshot_failed`. */
   take(id: string, request: SnapshotRequest): Promise<SnapshotAnswer> {
-    const { sandboxes, store, images } = this.#parts;
+    const { sandboxes, images } = this.#parts;
     const sandbox = sandboxes.find(id);
     const label = request.label ?? timeLabel(new Date());
     const image = imageId();
@@ -55,7 +57,7 @@ export class Snapshots {
       const { size, images: stack, layers, pausedMs } = await this.#capture(sandbox, record, image);
       await this.#keep(sandbox, { label, parent: record.head, created, size, layers, images: stack }, image);
       sandbox.record = { ...record, head: label };
-      await store.writeRecord(sandbox.record);
+      await this.#writeRecord(sandbox.record);
       return { snapshot: label, size, paused_ms: pausedMs };
     };
     return images.hold([image], () => sandboxes.exclusively(id, work));
@@ -99,7 +101,7 @@ export class Snapshots {
       if (record !== null && (record.head === label || record.restored === label)) {
         const head = record.head === label ? parent : record.head;
         sandbox.record = { ...record, head, restored: record.restored === label ? null : record.restored };
-        await store.writeRecord(sandbox.record);
+        await this.#writeRecord(sandbox.record);
       }
       await images.release(gone);
     });
@@ -109,6 +111,14 @@ export class Snapshots {
   async collect(options: { readonly dryRun: boolean }): Promise<CollectAnswer> {
     const { images } = this.#parts;
     return options.dryRun ? { images: await images.unused(), bytes: 0 } : await images.collect();
+  }
+
+  /** The list of snapshots is what counts: a record that finds no room only does not know yet which one is the latest. */
+  async #writeRecord(record: SandboxRecord): Promise<void> {
+    const { store, emit } = this.#parts;
+    await store.writeRecord(record).catch((error: Error) => {
+      emit({ type: "unwritten", sandbox: record.id, what: "record", error: error.message });
+    });
   }
 
   async #keep(sandbox: Sandbox, snapshot: SnapshotRecord, image: string): Promise<void> {

@@ -22,7 +22,7 @@ export function timeTravel(
   options: { readonly images: SnapshotImages; readonly emit: Emit },
 ): TimeTravel {
   const { images, emit } = options;
-  const snapshots = new Snapshots({ ...parts, sandboxes, images });
+  const snapshots = new Snapshots({ ...parts, sandboxes, images, emit });
   const quiet = new Quiet(parts.kernel, sandboxes);
   const stacks = new Stacks({ sandboxes, quiet, images, restack: new Restack(parts, emit) });
   return { stacks, snapshots, forks: new Forks({ sandboxes, snapshots, images }) };

@@ -4,6 +4,7 @@ import { SquashError } from "@squash/sdk/errors";
 import type { ExecResult } from "@squash/sdk/protocol";
 import type { SandboxRecord, SandboxStore, SnapshotRecord, StoredSandbox } from "../core/ports.js";
 import { Disk } from "./disk.js";
+import type { DiskJob } from "./disk-job.js";
 import { parseRecord } from "./record.js";
 import { SnapshotFiles } from "./snapshot-files.js";
 
@@ -42,7 +43,11 @@ export class SandboxFiles implements SandboxStore {
   }
 
   async makeUpper(id: string, generation: number): Promise<void> {
-    await mkdir(this.upperPath(id, generation), { recursive: true, mode: 0o755 });
+    const path = this.upperPath(id, generation);
+    // not with `recursive`, which says that something is missing where there is no room
+    await mkdir(path, { mode: 0o755 }).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "EEXIST") throw cannotWrite(path, error);
+    });
   }
 
   async removeUpper(id: string, generation: number): Promise<void> {
@@ -52,7 +57,7 @@ export class SandboxFiles implements SandboxStore {
 
   /** Fails when there is one: what an earlier sandbox left must never be inherited. */
   async makeDirectories(id: string): Promise<void> {
-    await this.#disk.run({ kind: "makeTree", path: join(this.#root, id), mode: 0o700, folders });
+    await this.#write({ kind: "makeTree", path: join(this.#root, id), mode: 0o700, folders });
   }
 
   async makeImage(id: string, generation: number, sizeBytes: number): Promise<void> {
@@ -72,18 +77,18 @@ export class SandboxFiles implements SandboxStore {
   /** Safe from a crash of squashd at once, from one of the machine within seconds. */
   async writeRecord(record: SandboxRecord): Promise<void> {
     const content = JSON.stringify(record, null, 2);
-    await this.#disk.run({ kind: "replace", path: this.#recordPath(record.id), content, mode: 0o600 });
+    await this.#write({ kind: "replace", path: this.#recordPath(record.id), content, mode: 0o600 });
   }
 
   async removeRecord(id: string): Promise<void> {
-    await this.#disk.run({ kind: "unlink", path: this.#recordPath(id) });
+    await this.#write({ kind: "unlink", path: this.#recordPath(id) });
   }
 
   async appendLog(id: string, result: ExecResult): Promise<void> {
     const folder = join(this.#root, id, ".meta", "log");
     const path = join(folder, logName(result.seq));
     const outdated = result.seq > maxLogs ? { unlink: join(folder, logName(result.seq - maxLogs)) } : {};
-    await this.#disk.run({ kind: "write", path, content: JSON.stringify(result), mode: 0o600, ...outdated });
+    await this.#write({ kind: "write", path, content: JSON.stringify(result), mode: 0o600, ...outdated });
   }
 
   async readLog(id: string): Promise<ExecResult[]> {
@@ -124,7 +129,10 @@ export class SandboxFiles implements SandboxStore {
   }
 
   async writeSnapshots(id: string, snapshots: readonly SnapshotRecord[]): Promise<void> {
-    await this.#snapshots.write(this.#snapshotsPath(id), snapshots);
+    const path = this.#snapshotsPath(id);
+    await this.#snapshots.write(path, snapshots).catch((error: NodeJS.ErrnoException) => {
+      throw cannotWrite(path, error);
+    });
   }
 
   snapshotImage(image: string): string {
@@ -137,6 +145,13 @@ export class SandboxFiles implements SandboxStore {
 
   removeSnapshotImage(image: string): Promise<number> {
     return this.#snapshots.removeImage(image);
+  }
+
+  /** Throws `kernel` with what the disk said. */
+  async #write(job: DiskJob): Promise<void> {
+    await this.#disk.run(job).catch((error: NodeJS.ErrnoException) => {
+      throw cannotWrite(job.path, error);
+    });
   }
 
   async #stored(id: string): Promise<StoredSandbox> {
@@ -158,6 +173,11 @@ export class SandboxFiles implements SandboxStore {
   #recordPath(id: string): string {
     return join(this.#root, id, ".meta", "sandbox.json");
   }
+}
+
+function cannotWrite(path: string, cause: NodeJS.ErrnoException): SquashError {
+  const details = { errno: cause.code ?? "unknown" };
+  return new SquashError("kernel", `Cannot write "${path}": ${cause.message}`, { cause, details });
 }
 
 const upperExpression = /^upper\.\d{1,9}$/;
