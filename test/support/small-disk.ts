@@ -10,7 +10,6 @@ export class SmallDisk implements Disposable {
   readonly path: string;
   readonly #image: string;
   readonly #filler: string;
-  #isMounted = true;
 
   /** The image lies beside the directory. */
   constructor(path: string, mebibytes: number) {
@@ -22,7 +21,19 @@ export class SmallDisk implements Disposable {
     closeSync(openSync(this.#image, "w"));
     truncateSync(this.#image, mebibytes * 1_048_576);
     execFileSync("mkfs.ext4", ["-q", "-F", "-m", "0", "-b", "4096", this.#image], { stdio: "ignore" });
-    execFileSync("mount", ["-o", "loop", this.#image, path]);
+    this.mount();
+  }
+
+  /** Mounts it where it is not mounted any more. */
+  mount(): void {
+    execFileSync("mount", ["-o", "loop", this.#image, this.path]);
+  }
+
+  /** From now on everything fails with EIO, as a disk that is gone does. Source: Linux fs/ext4/ioctl.c, EXT4_IOC_SHUTDOWN */
+  fail(): void {
+    execFileSync("sync", ["-f", this.path]);
+    const script = 'open(my $f, "<", $ARGV[0]) or die; my $how = pack("L", 2); ioctl($f, 0x8004587d, $how) or die $!';
+    execFileSync("perl", ["-e", script, this.path]);
   }
 
   /** Leaves so many bytes, or a few less. */
@@ -59,8 +70,6 @@ export class SmallDisk implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    if (!this.#isMounted) return;
-    this.#isMounted = false;
     execFileSync("umount", [this.path]);
     rmSync(this.#image);
   }
