@@ -76,7 +76,7 @@ describe.skipIf(lacks("root"))("an image that can no longer be read", () => {
     expect(Number(stdout)).toBeLessThan(6_000_000);
     expect(await print(other, "echo well")).toBe("well\n");
     expect(await print(victim, "echo still here >/file; cat /file")).toBe("still here\n");
-    await victim.snapshot({ label: "of a broken one" }); // only what it has written
+    await victim.snapshot({ label: "of-a-broken-one" }); // only what it has written
     const refusal = await refusalOf(client.create({ layers: [base, name] }));
     expect(refusal).toMatchObject({ code: "module_invalid", message: expect.stringContaining(name) as unknown });
     for (const sandbox of [victim, other]) await sandbox.destroy();
