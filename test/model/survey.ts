@@ -27,8 +27,8 @@ export interface Report {
 
 const types = { file: 0o100000, directory: 0o040000, symlink: 0o120000, pipe: 0o010000, socket: 0o140000 } as const;
 const errorNames = new Map(Object.entries(constants.errno).map(([name, number]) => [number, name]));
-/** a hole may be filled up to this where a file system's blocks are larger */
-const slack = 65_536;
+/** overlayfs copies a file up in pieces of 1 MiB from each start of data, with the holes in them; operations write in two such places */
+const slack = 2 * 1_048_576 + 65_536;
 
 /** Reads what `tree.c` printed. */
 export function parseReport(text: string): Report {
