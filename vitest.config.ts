@@ -12,7 +12,7 @@ const privileged = {
 export default defineConfig({
   test: {
     projects: [
-      { test: { name: "unit", include: ["{sdk,daemon,cli}/src/**/*.test.ts"] } },
+      { test: { name: "unit", include: ["{sdk,daemon,cli}/src/**/*.test.ts", "test/model/**/*.test.ts"] } },
       { test: { name: "kernel", include: ["daemon/test/kernel/**/*.test.ts"], ...privileged } },
       { test: { name: "system", include: ["test/system/**/*.test.ts"], ...privileged } },
       { test: { name: "vm", include: ["test/vm/**/*.test.ts"], ...privileged } },

@@ -3,6 +3,7 @@ import { cpus, release, tmpdir } from "node:os";
 import { join } from "node:path";
 import { repositoryRoot } from "../test/support/root.js";
 import { makeBenchBase } from "./base.js";
+import { ColdBench } from "./cold.js";
 import { measurePeers } from "./peers.js";
 import { NetworkBench } from "./network.js";
 import { startOnline, startSquashd } from "./squash.js";
@@ -116,6 +117,31 @@ async function measureTime(): Promise<void> {
   timed("activate, idle", await time.activate(rounds), { p50: 4, p99: 40 });
 }
 
+/** Images that nothing is in memory of. */
+function measureImages(): void {
+  say("cold reads of images");
+  const directory = join(scratch, "images");
+  mkdirSync(directory);
+  const bench = new ColdBench(directory);
+  const rounds = Math.min(count, 9);
+  const reads = bench.reads(rounds);
+  rows.push({
+    what: "2,000 cold reads of 4 KiB in a module",
+    p50: ms(reads.erofs),
+    target: "≥ 4 × squashfs, ≥ 0.9 × ext4",
+    ok: reads.squashfs >= 4 * reads.erofs && reads.ext4 >= 0.9 * reads.erofs,
+    ratio: `${(reads.squashfs / reads.erofs).toFixed(1)} × squashfs zstd (${ms(reads.squashfs)}), ${(reads.ext4 / reads.erofs).toFixed(2)} × ext4 (${ms(reads.ext4)})`,
+  });
+  const imports = bench.imports(rounds);
+  rows.push({
+    what: "cold import of 300 Python modules",
+    p50: ms(imports.erofs),
+    target: "≤ 1.1 × ext4",
+    ok: imports.erofs <= 1.1 * imports.ext4,
+    ratio: `${(imports.erofs / imports.ext4).toFixed(2)} × ext4 (${ms(imports.ext4)}); squashfs zstd ${ms(imports.squashfs)}`,
+  });
+}
+
 async function measureCold(): Promise<void> {
   await using squashd = await startSquashd((modules) => makeBenchBase(join(scratch, "root-cold"), modules), {
     SQUASH_POOL_SIZE: "0",
@@ -137,6 +163,7 @@ try {
   await measureCold();
   await measureNetwork();
   await measureTime();
+  measureImages();
   say("peers");
   mkdirSync(root, { recursive: true });
   for (const { name, summary, reason } of await measurePeers(root, scratch, count)) {

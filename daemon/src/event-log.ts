@@ -26,6 +26,7 @@ export function logEvents(log: Logger): Emit {
         log.info(facts, type);
         break;
       case "leftover":
+      case "unwritten":
       case "sandbox.died":
       case "cell.failed":
       case "host.restarted":

@@ -148,6 +148,7 @@ export class Metrics {
         break;
       case "cell.made":
       case "leftover":
+      case "unwritten":
       case "sandbox.died":
       case "record.damaged":
         break;

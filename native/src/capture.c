@@ -178,7 +178,8 @@ static int open_level(const struct level *above, uint32_t first, const char *nam
 
 struct found {
   char *name;
-  uint32_t at; /* in the level */
+  uint32_t at;      /* in the level */
+  bool is_whiteout; /* or may be one: no other device is in an upper */
 };
 
 struct listing {
@@ -192,7 +193,8 @@ static int by_name_and_height(const void *left, const void *right) {
   return order != 0 ? order : (a->at > b->at) - (a->at < b->at);
 }
 
-static int take_name(struct listing *listing, const char *name, uint32_t at) {
+static int take_name(struct listing *listing, const struct dirent *entry, uint32_t at) {
+  const char *name = entry->d_name;
   if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) return 0;
   errno = EMFILE;
   if (listing->count >= CAPTURE_INODES) return -1;
@@ -205,7 +207,7 @@ static int take_name(struct listing *listing, const char *name, uint32_t at) {
   }
   char *copy = strdup(name);
   if (copy == NULL) return -1;
-  listing->found[listing->count++] = (struct found){.name = copy, .at = at};
+  listing->found[listing->count++] = (struct found){.name = copy, .at = at, .is_whiteout = entry->d_type == DT_CHR || entry->d_type == DT_UNKNOWN};
   return 0;
 }
 
@@ -225,7 +227,7 @@ static int list(const struct level *level, struct listing *listing, struct failu
     }
     const struct dirent *entry;
     int result = 0;
-    while (result == 0 && (errno = 0, entry = readdir(directory)) != NULL) result = take_name(listing, entry->d_name, at);
+    while (result == 0 && (errno = 0, entry = readdir(directory)) != NULL) result = take_name(listing, entry, at);
     if (result < 0 || errno != 0) result = fail(failure, "list a directory");
     (void)closedir(directory);
     if (result < 0) return -1;
@@ -282,12 +284,23 @@ static int descend(struct walk *walk, const struct level *level, const struct fo
   return result;
 }
 
+/*
+ * Where no other layer has a directory, overlayfs lists one as it is, with its whiteouts, unless it was copied up once. This attribute says so,
+ * as overlayfs writes it where it does not know of what. Source: Linux fs/overlayfs/inode.c, ovl_get_inode
+ */
+static int mark_whiteouts(struct walk *walk, const struct listing *listing, uint32_t number, struct failure *failure) {
+  for (uint32_t i = 0; i < listing->count; i++)
+    if (listing->found[i].is_whiteout) return erofs_add_attribute(walk->image, number, "trusted.overlay.origin", "", 0, failure);
+  return 0;
+}
+
 static int capture_directory(struct walk *walk, const struct level *level, uint32_t number, uint32_t depth, struct failure *failure) {
   struct listing listing = {0};
   errno = ELOOP;
   if (depth > DEPTH_LIMIT) return fail(failure, "capture directories that nest deeper than %d", DEPTH_LIMIT);
   uint32_t first = erofs_entry_count(walk->image);
   int result = list(level, &listing, failure);
+  if (result == 0) result = mark_whiteouts(walk, &listing, number, failure);
   if (result == 0) result = add_names(walk, level, &listing, number, failure);
   if (result == 0) {
     erofs_inode_at(walk->image, number)->first_entry = first;

@@ -14,6 +14,8 @@ export type DomainEvent =
     }
   | { readonly type: "record.damaged"; readonly sandbox: string; readonly error: string }
   | { readonly type: "leftover"; readonly sandbox: string; readonly error: string }
+  /** what a full or failing disk did not take, and squashd goes on without */
+  | { readonly type: "unwritten"; readonly sandbox: string; readonly what: "log" | "record"; readonly error: string }
   | { readonly type: "swept"; readonly what: string; readonly name: string }
   | { readonly type: "snapshot.expired"; readonly sandbox: string; readonly labels: readonly string[] }
   | { readonly type: "snapshot.merged"; readonly images: number; readonly bytes: number }

@@ -27,7 +27,7 @@ export class Recovery {
     this.#sandboxes = sandboxes;
     this.#images = options.images;
     this.#emit = options.emit;
-    this.#rebuild = rebuildStages(parts);
+    this.#rebuild = rebuildStages(parts, options.emit);
   }
 
   /** Adopts what lives, rebuilds what can be, lists the rest as lost, and sweeps what belongs to nobody. */

@@ -42,11 +42,13 @@ export class Restack {
   readonly #emit: Emit;
   /** makes a cell for the stack */
   readonly #swap: readonly Stage<SandboxDraft>[];
+  readonly #swapBack: readonly Stage<SandboxDraft>[];
 
   constructor(parts: StageParts, emit: Emit) {
     this.#parts = parts;
     this.#emit = emit;
     this.#swap = swapStages(parts, { keepUpper: true });
+    this.#swapBack = swapStages(parts, { keepUpper: true, emit });
   }
 
   /** Kills what runs in the sandbox. Must run exclusively. Throws `SquashError`; the sandbox is then as it was, or `failed` with the reason. */
@@ -112,8 +114,8 @@ export class Restack {
 
   async #back(sandbox: Sandbox, old: SandboxDraft): Promise<void> {
     try {
-      await takeDown(this.#swap, old);
-      await bringUp(this.#swap, old);
+      await takeDown(this.#swapBack, old);
+      await bringUp(this.#swapBack, old);
       sandbox.record = old.record ?? sandbox.record;
       sandbox.state = "ready";
     } catch (error) {

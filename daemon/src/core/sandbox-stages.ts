@@ -1,6 +1,7 @@
 import { SquashError, isSquashError } from "@squash/sdk/errors";
 import type { Cell, Cells } from "./cells.js";
 import type { Layers } from "./layers.js";
+import type { Emit } from "./events.js";
 import type { Networks } from "./egress/networks.js";
 import { mergeDefaults, type ImageDefaults } from "./image-defaults.js";
 import { checkStack } from "./module-stack.js";
@@ -73,8 +74,11 @@ export function sandboxStages(parts: StageParts): Stage<SandboxDraft>[] {
   ];
 }
 
-/** The same for a sandbox whose processes have died, on its surviving upper. Taking these down keeps the upper and the record. */
-export function rebuildStages(parts: StageParts): Stage<SandboxDraft>[] {
+/**
+ * The same for a sandbox whose processes have died, on its surviving upper. Taking these down keeps the upper and the record. With `emit` a
+ * record that finds no room is told and done without: the one on the disk has all but the new cell, so that the next squashd rebuilds it again.
+ */
+export function rebuildStages(parts: StageParts, emit?: Emit): Stage<SandboxDraft>[] {
   return [
     layers(parts, { fresh: false }),
     cell(parts, { keepNumber: true }),
@@ -82,7 +86,7 @@ export function rebuildStages(parts: StageParts): Stage<SandboxDraft>[] {
     limits(parts),
     root(parts, { fresh: false, named: false }),
     network(parts),
-    record(parts, { keep: true }),
+    record(parts, { keep: true, emit }),
   ];
 }
 
@@ -103,14 +107,20 @@ export function rerootStages(parts: StageParts, options: { readonly keepUpper: b
   ];
 }
 
-/** What is replaced at once in such a change: everything that holds the old root. The record is the commit point. */
-export function swapStages(parts: StageParts, options: { readonly keepUpper: boolean }): Stage<SandboxDraft>[] {
+/**
+ * What is replaced at once in such a change: everything that holds the old root. The record is the commit point; with `emit`, for the way back
+ * to the stack that is on the disk already, one that finds no room is told and done without.
+ */
+export function swapStages(
+  parts: StageParts,
+  options: { readonly keepUpper: boolean; readonly emit?: Emit },
+): Stage<SandboxDraft>[] {
   return [
     cell(parts, { keepNumber: true }),
     limits(parts),
     root(parts, { fresh: !options.keepUpper, named: false }),
     network(parts),
-    record(parts, { keep: true }),
+    record(parts, { keep: true, emit: options.emit }),
   ];
 }
 
@@ -327,7 +337,10 @@ function network({ kernel, networks }: StageParts): Stage<SandboxDraft> {
   };
 }
 
-function record({ kernel, store }: StageParts, options: { readonly keep: boolean }): Stage<SandboxDraft> {
+function record(
+  { kernel, store }: StageParts,
+  { keep, emit }: { readonly keep: boolean; readonly emit?: Emit | undefined },
+): Stage<SandboxDraft> {
   return {
     name: "record",
     async up(draft) {
@@ -340,10 +353,13 @@ function record({ kernel, store }: StageParts, options: { readonly keep: boolean
         cell: { index, pid: process.pid, startTime: String(process.startTime), bootId: kernel.bootId },
         ...(draft.defaults === undefined ? {} : { defaults: draft.defaults }),
       };
-      await store.writeRecord(draft.record);
+      await store.writeRecord(draft.record).catch((error: Error) => {
+        if (emit === undefined) throw error;
+        emit({ type: "unwritten", sandbox: draft.id, what: "record", error: error.message });
+      });
     },
     async down(draft) {
-      if (!options.keep) await store.removeRecord(draft.id);
+      if (!keep) await store.removeRecord(draft.id);
     },
   };
 }

@@ -170,7 +170,7 @@ export class Sandboxes implements SandboxService {
       const oomKilled = killed && usage.oomKills > (this.#seenOomKills.get(sandbox) ?? 0);
       if (oomKilled) this.#seenOomKills.set(sandbox, usage.oomKills);
       const logged = execResult({ seq, request, started, durationMs: performance.now() - start, result, oomKilled });
-      if (this.#byId.get(id) === sandbox && sandbox.state === "ready") await this.#parts.store.appendLog(id, logged);
+      if (this.#byId.get(id) === sandbox && sandbox.state === "ready") await this.#keepLog(id, logged);
       return logged;
     } catch (error) {
       outcome = isSquashError(error) ? error.code : "internal";
@@ -181,6 +181,13 @@ export class Sandboxes implements SandboxService {
       sandbox.lastActiveMs = Date.now();
       this.#emit({ type: "sandbox.exec", sandbox: id, outcome, durationMs: performance.now() - start, stages: {} });
     }
+  }
+
+  /** The command has run: its caller gets the result also where the disk has no room for it. */
+  async #keepLog(id: string, result: ExecResult): Promise<void> {
+    await this.#parts.store.appendLog(id, result).catch((error: Error) => {
+      this.#options.emit({ type: "unwritten", sandbox: id, what: "log", error: error.message });
+    });
   }
 
   async logs(id: string): Promise<ExecResult[]> {
@@ -218,8 +225,15 @@ export class Sandboxes implements SandboxService {
       const before = this.mustBeReady(sandbox);
       await this.#parts.networks.change(before.cell.index, network);
       // in force first: a crash in between leaves the stricter or the wider of the two, and the caller without an answer
-      sandbox.record = { ...before, network };
-      await this.#parts.store.writeRecord(sandbox.record);
+      const record = { ...before, network };
+      try {
+        await this.#parts.store.writeRecord(record);
+      } catch (error) {
+        // what a restart would find is what is in force
+        await this.#parts.networks.change(before.cell.index, before.network);
+        throw error;
+      }
+      sandbox.record = record;
     });
     return this.network(id);
   }
@@ -326,7 +340,9 @@ export class Sandboxes implements SandboxService {
     const lastActive = new Date(sandbox.lastActiveMs).toISOString();
     if (sandbox.record.lastActive === lastActive) return;
     sandbox.record = { ...sandbox.record, lastActive };
-    await this.#parts.store.writeRecord(sandbox.record);
+    await this.#parts.store.writeRecord(sandbox.record).catch((error: Error) => {
+      this.#options.emit({ type: "unwritten", sandbox: sandbox.id, what: "record", error: error.message });
+    });
   }
 
   /** Throws `sandbox_not_found`. */

@@ -48,7 +48,12 @@ export function doDiskJob(job: DiskJob): void {
       return;
     }
     case "write":
-      writeNew(job.path, job.content, job.mode, "w");
+      try {
+        writeNew(job.path, job.content, job.mode, "w");
+      } catch (error) {
+        rmSync(job.path, { force: true }); // rather none than a part of it
+        throw error;
+      }
       if (job.unlink !== undefined) remove(job.unlink);
       return;
     case "unlink":

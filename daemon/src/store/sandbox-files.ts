@@ -4,6 +4,7 @@ import { SquashError } from "@squash/sdk/errors";
 import type { ExecResult } from "@squash/sdk/protocol";
 import type { SandboxRecord, SandboxStore, SnapshotImageFacts, SnapshotRecord, StoredSandbox } from "../core/ports.js";
 import { Disk } from "./disk.js";
+import type { DiskJob } from "./disk-job.js";
 import { parseRecord } from "./record.js";
 import { SnapshotFiles } from "./snapshot-files.js";
 
@@ -49,7 +50,11 @@ export class SandboxFiles implements SandboxStore {
   }
 
   async makeUpper(id: string, generation: number): Promise<void> {
-    await mkdir(this.upperPath(id, generation), { recursive: true, mode: 0o755 });
+    const path = this.upperPath(id, generation);
+    // not with `recursive`, which says that something is missing where there is no room
+    await mkdir(path, { mode: 0o755 }).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "EEXIST") throw cannotWrite(path, error);
+    });
   }
 
   async removeUpper(id: string, generation: number): Promise<void> {
@@ -59,7 +64,7 @@ export class SandboxFiles implements SandboxStore {
 
   /** Fails when there is one: what an earlier sandbox left must never be inherited. */
   async makeDirectories(id: string): Promise<void> {
-    await this.#disk.run({ kind: "makeTree", path: join(this.#root, id), mode: 0o700, folders });
+    await this.#write({ kind: "makeTree", path: join(this.#root, id), mode: 0o700, folders });
   }
 
   async makeImage(id: string, generation: number, sizeBytes: number): Promise<void> {
@@ -79,18 +84,18 @@ export class SandboxFiles implements SandboxStore {
   /** Safe from a crash of squashd at once, from one of the machine within seconds. */
   async writeRecord(record: SandboxRecord): Promise<void> {
     const content = JSON.stringify(record, null, 2);
-    await this.#disk.run({ kind: "replace", path: this.#recordPath(record.id), content, mode: 0o600 });
+    await this.#write({ kind: "replace", path: this.#recordPath(record.id), content, mode: 0o600 });
   }
 
   async removeRecord(id: string): Promise<void> {
-    await this.#disk.run({ kind: "unlink", path: this.#recordPath(id) });
+    await this.#write({ kind: "unlink", path: this.#recordPath(id) });
   }
 
   async appendLog(id: string, result: ExecResult): Promise<void> {
     const folder = join(this.#root, id, ".meta", "log");
     const path = join(folder, logName(result.seq));
     const outdated = result.seq > maxLogs ? { unlink: join(folder, logName(result.seq - maxLogs)) } : {};
-    await this.#disk.run({ kind: "write", path, content: JSON.stringify(result), mode: 0o600, ...outdated });
+    await this.#write({ kind: "write", path, content: JSON.stringify(result), mode: 0o600, ...outdated });
   }
 
   async readLog(id: string): Promise<ExecResult[]> {
@@ -131,7 +136,10 @@ export class SandboxFiles implements SandboxStore {
   }
 
   async writeSnapshots(id: string, snapshots: readonly SnapshotRecord[]): Promise<void> {
-    await this.#snapshots.write(this.#snapshotsPath(id), snapshots);
+    const path = this.#snapshotsPath(id);
+    await this.#snapshots.write(path, snapshots).catch((error: NodeJS.ErrnoException) => {
+      throw cannotWrite(path, error);
+    });
   }
 
   snapshotImage(image: string): string {
@@ -158,6 +166,13 @@ export class SandboxFiles implements SandboxStore {
     return this.#snapshots.seal(image, signal);
   }
 
+  /** Throws `kernel` with what the disk said. */
+  async #write(job: DiskJob): Promise<void> {
+    await this.#disk.run(job).catch((error: NodeJS.ErrnoException) => {
+      throw cannotWrite(job.path, error);
+    });
+  }
+
   async #stored(id: string): Promise<StoredSandbox> {
     const text = await readFile(this.#recordPath(id), "utf8").catch(ignoreMissing);
     const last = (await logNames(join(this.#root, id, ".meta", "log"))).at(-1);
@@ -177,6 +192,11 @@ export class SandboxFiles implements SandboxStore {
   #recordPath(id: string): string {
     return join(this.#root, id, ".meta", "sandbox.json");
   }
+}
+
+function cannotWrite(path: string, cause: NodeJS.ErrnoException): SquashError {
+  const details = { errno: cause.code ?? "unknown" };
+  return new SquashError("kernel", `Cannot write "${path}": ${cause.message}`, { cause, details });
 }
 
 const upperExpression = /^upper\.\d{1,9}$/;

@@ -268,6 +268,24 @@ describe.skipIf(lacks("root"))("a capture", () => {
     }
   }
 
+  it("shows no marks of removed files where a file of a later layer covers what they were removed from", async () => {
+    const [layers, seen] = [join(machine.home, "cover"), join(machine.home, "covered")];
+    for (const name of ["top", "cover", "base/dir", "image"]) mkdirSync(join(layers, name), { recursive: true });
+    mkdirSync(seen, { recursive: true });
+    writeFileSync(join(layers, "cover/dir"), "a file");
+    writeFileSync(join(layers, "base/dir/gone"), "");
+    await captured(
+      () => sh(`cd '${data}'; mkdir dir; mknod dir/gone c 0 0; echo x >dir/there; chown -R ${machine.uidBase} dir`),
+      () => {
+        sh(`mount -t erofs -o loop,ro '${join(machine.dataDir, image)}' '${layers}/image'`);
+        sh(`cd '${layers}'; mount -t overlay overlay -o lowerdir=top:image:cover:base '${seen}'`);
+        const names = sh(`ls '${seen}/dir'`);
+        sh(`umount '${seen}' '${layers}/image'; rm -r '${layers}'`);
+        expect(names).toBe("there\n");
+      },
+    );
+  });
+
   it("follows no link and leaves the way to nowhere else", async () => {
     await captured(
       () => {

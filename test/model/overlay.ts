@@ -1,0 +1,160 @@
+import { copiedUp, emptied, newDirectory, type Directory, type Entry, type Node } from "./nodes.js";
+
+/** Why the kernel refuses something. */
+export type Refusal =
+  | "ENOENT"
+  | "EEXIST"
+  | "ENOTDIR"
+  | "EISDIR"
+  | "ENOTEMPTY"
+  | "EXDEV"
+  | "EINVAL"
+  | "EPERM"
+  | "ENODATA"
+  | "ELOOP"
+  | "ENXIO";
+
+export class Refused extends Error {
+  readonly code: Refusal;
+
+  constructor(code: Refusal) {
+    super(code);
+    this.code = code;
+  }
+}
+
+/** What is at a path: directories of several layers, topmost first, or one other file. */
+export interface Place {
+  readonly nodes: readonly Node[];
+  /** whether the first one is in the upper */
+  readonly isUpper: boolean;
+}
+
+/** A stack of layers as overlayfs shows it, without redirections and index: `rename` and hard links are what that makes of them. */
+export class Overlay {
+  upper: Directory;
+  /** topmost first; never changed */
+  readonly lowers: readonly Directory[];
+
+  constructor(lowers: readonly Directory[], upper?: Directory) {
+    const [below] = lowers;
+    this.lowers = lowers;
+    this.upper = upper ?? (below === undefined ? newDirectory(0o755) : emptied(below));
+  }
+
+  /** Nothing has no nodes. Throws `Refused` where the way there is none. */
+  find(path: string): Place {
+    let place: Place = { nodes: [this.upper, ...this.lowers], isUpper: true };
+    for (const name of partsOf(path)) {
+      const [first] = place.nodes;
+      if (first === undefined || first.kind === "symlink") throw new Refused("ENOENT"); // links lead nowhere
+      if (first.kind !== "directory") throw new Refused("ENOTDIR");
+      place = childOf(place, name);
+    }
+    return place;
+  }
+
+  /** What must be there. */
+  mustFind(path: string): Node {
+    const [node] = this.find(path).nodes;
+    if (node === undefined) throw new Refused("ENOENT");
+    return node;
+  }
+
+  /** Makes it, and what leads to it, part of the upper. */
+  copyUp(path: string): Node {
+    let place: Place = { nodes: [this.upper, ...this.lowers], isUpper: true };
+    for (const name of partsOf(path)) {
+      const [parent] = place.nodes;
+      const child = childOf(place, name);
+      const [node] = child.nodes;
+      if (node === undefined || parent?.kind !== "directory") throw new Refused("ENOENT");
+      place = child;
+      if (child.isUpper) continue;
+      const copy = copiedUp(node);
+      parent.entries.set(name, copy);
+      place = { nodes: node.kind === "directory" ? [copy, ...child.nodes] : [copy], isUpper: true };
+    }
+    return place.nodes[0] ?? this.upper;
+  }
+
+  /** Gives a file a name that is free. */
+  add(path: string, node: Node): void {
+    const parent = this.#parentOf(path);
+    const name = nameOf(path);
+    if (node.kind === "directory" && parent.entries.get(name) === "whiteout") node.opaque = true;
+    parent.entries.set(name, node);
+    parent.mtime = null;
+  }
+
+  /** Takes a name away; what lower layers have there stays hidden. */
+  drop(path: string): void {
+    const parent = this.#parentOf(path);
+    const name = nameOf(path);
+    const { nodes } = this.find(parentOf(path));
+    const isBelow = childOf({ nodes: nodes.slice(1), isUpper: false }, name).nodes.length > 0;
+    const entry = parent.entries.get(name);
+    if (entry !== undefined && entry !== "whiteout" && entry.kind !== "directory") entry.links--;
+    if (isBelow) parent.entries.set(name, "whiteout");
+    else parent.entries.delete(name);
+    parent.mtime = null;
+  }
+
+  /** Whether overlayfs would show a directory of another layer at its path. */
+  isMerged(path: string): boolean {
+    const { nodes, isUpper } = this.find(path);
+    return !isUpper || nodes.length > 1;
+  }
+
+  /** Names in a directory as they are seen. */
+  namesIn(path: string): string[] {
+    const place = this.find(path);
+    const names = new Set(place.nodes.flatMap((node) => (node.kind === "directory" ? [...node.entries.keys()] : [])));
+    return [...names].filter((name) => childOf(place, name).nodes.length > 0).toSorted();
+  }
+
+  /** Every file that is seen, by path; the root is ".". */
+  all(path = "."): [string, Node][] {
+    const node = this.mustFind(path);
+    const below = node.kind === "directory" ? this.namesIn(path) : [];
+    return [[path, node], ...below.flatMap((name) => this.all(`${path}/${name}`))];
+  }
+
+  #parentOf(path: string): Directory {
+    const parent = this.copyUp(parentOf(path));
+    if (parent.kind !== "directory") throw new Refused("ENOTDIR");
+    return parent;
+  }
+}
+
+function childOf({ nodes, isUpper }: Place, name: string): Place {
+  const found: Node[] = [];
+  let first: Entry | undefined;
+  for (const node of nodes) {
+    const entry = node.kind === "directory" ? node.entries.get(name) : undefined;
+    if (entry === undefined) continue;
+    if (entry === "whiteout") break;
+    if (entry.kind !== "directory" && found.length > 0) break;
+    first ??= entry;
+    found.push(entry);
+    if (entry.kind !== "directory" || entry.opaque) break;
+  }
+  const [top] = nodes;
+  return { nodes: found, isUpper: isUpper && first !== undefined && isIn(top, name, first) };
+}
+
+function isIn(top: Node | undefined, name: string, entry: Entry): boolean {
+  return top?.kind === "directory" && top.entries.get(name) === entry;
+}
+
+function partsOf(path: string): string[] {
+  return path.split("/").filter((part) => part !== ".");
+}
+
+export function parentOf(path: string): string {
+  return path.slice(0, Math.max(0, path.lastIndexOf("/"))) || ".";
+}
+
+function nameOf(path: string): string {
+  return path.slice(path.lastIndexOf("/") + 1);
+}

@@ -1,0 +1,76 @@
+import { execFileSync } from "node:child_process";
+import { closeSync, ftruncateSync, mkdirSync, openSync, rmSync, statfsSync, truncateSync, writeSync } from "node:fs";
+import { dirname, join } from "node:path";
+
+const chunk = Buffer.alloc(65_536, 1);
+const smallest = Buffer.alloc(512, 1);
+
+/** A small ext4 of its own, mounted at a directory, which can be filled to the last byte. */
+export class SmallDisk implements Disposable {
+  readonly path: string;
+  readonly #image: string;
+  readonly #filler: string;
+
+  /** The image lies beside the directory. */
+  constructor(path: string, mebibytes: number) {
+    this.path = path;
+    this.#image = `${path}.disk`;
+    this.#filler = join(path, "filler");
+    mkdirSync(dirname(path), { recursive: true });
+    mkdirSync(path, { recursive: true });
+    closeSync(openSync(this.#image, "w"));
+    truncateSync(this.#image, mebibytes * 1_048_576);
+    execFileSync("mkfs.ext4", ["-q", "-F", "-m", "0", "-b", "4096", this.#image], { stdio: "ignore" });
+    this.mount();
+  }
+
+  /** Mounts it where it is not mounted any more. */
+  mount(): void {
+    execFileSync("mount", ["-o", "loop", this.#image, this.path]);
+  }
+
+  /** From now on everything fails with EIO, as a disk that is gone does. Source: Linux fs/ext4/ioctl.c, EXT4_IOC_SHUTDOWN */
+  fail(): void {
+    execFileSync("sync", ["-f", this.path]);
+    const script = 'open(my $f, "<", $ARGV[0]) or die; my $how = pack("L", 2); ioctl($f, 0x8004587d, $how) or die $!';
+    execFileSync("perl", ["-e", script, this.path]);
+  }
+
+  /** Leaves so many bytes, or a few less. */
+  fill(left: number): void {
+    this.clear();
+    const file = openSync(this.#filler, "w");
+    try {
+      let size = 0;
+      for (const bytes of [chunk, smallest]) {
+        for (;;) {
+          try {
+            const written = writeSync(file, bytes);
+            size += written;
+            if (written < bytes.length) break;
+          } catch {
+            break; // it is full
+          }
+        }
+      }
+      ftruncateSync(file, Math.max(0, size - left));
+    } finally {
+      closeSync(file);
+    }
+  }
+
+  clear(): void {
+    rmSync(this.#filler, { force: true });
+    execFileSync("sync", ["-f", this.path]);
+  }
+
+  get free(): number {
+    const { bavail, bsize } = statfsSync(this.path);
+    return bavail * bsize;
+  }
+
+  [Symbol.dispose](): void {
+    execFileSync("umount", [this.path]);
+    rmSync(this.#image);
+  }
+}

@@ -1,0 +1,91 @@
+import fc from "fast-check";
+import { join } from "node:path";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { anyOperation } from "../model/arbitrary.js";
+import { makeModelModules } from "../model/modules.js";
+import type { Directory } from "../model/nodes.js";
+import { World, type Step } from "../model/world.js";
+import { hostState, settledState, type HostState } from "../support/leaks.js";
+import { lacks } from "../support/needs.js";
+import { TestSquashd } from "../support/squashd.js";
+
+/** what keeps uppers, and whether those survive a restart of the machine */
+const backends = [
+  { backend: "tmpfs", isDurable: false, seconds: 25 },
+  { backend: "loop", isDurable: true, seconds: 15 },
+] as const;
+
+const squashd = new TestSquashd({ env: { SQUASH_UPPER_LIMIT_MB: "32" } });
+const marks = [squashd.mark];
+let before: HostState;
+let contents: ReadonlyMap<string, Directory>;
+let hasAttributes = false;
+
+beforeAll(async () => {
+  before = hostState(marks);
+  contents = makeModelModules(join(squashd.dataDir, "modules"));
+  await squashd.start();
+});
+afterEach(async () => {
+  for (const { id } of await squashd.client.list()) await squashd.client.sandbox(id).destroy();
+});
+afterAll(async () => {
+  await squashd[Symbol.asyncDispose]();
+  expect(await settledState(before, marks)).toEqual(before);
+});
+
+const number = fc.nat(99);
+
+function anyStep(isDurable: boolean): fc.Arbitrary<Step> {
+  const weighted = (weight: number, arbitrary: fc.Arbitrary<Step>): fc.WeightedArbitrary<Step> => ({
+    weight,
+    arbitrary,
+  });
+  const operations = fc.array(anyOperation({ attributes: hasAttributes }), {
+    minLength: 10,
+    maxLength: 80,
+    size: "max",
+  });
+  return fc.oneof(
+    weighted(24, fc.record({ do: fc.constant("files"), sandbox: number, operations })),
+    weighted(8, fc.record({ do: fc.constant("snapshot"), sandbox: number })),
+    weighted(8, fc.record({ do: fc.constant("restore"), sandbox: number, snapshot: number })),
+    weighted(4, fc.record({ do: fc.constant("toggle"), sandbox: number })),
+    weighted(3, fc.record({ do: fc.constant("fork"), sandbox: number, snapshot: fc.option(number, { nil: null }) })),
+    weighted(2, fc.record({ do: fc.constant("forget"), sandbox: number, snapshot: number })),
+    weighted(2, fc.record({ do: fc.constant("collect") })),
+    weighted(1, fc.record({ do: fc.constant("kill") })),
+    weighted(1, fc.record({ do: fc.constant("killHost") })),
+    ...(isDurable ? [weighted(1, fc.record({ do: fc.constant("reboot") }))] : []),
+  );
+}
+
+describe.skipIf(lacks("root"))("files of sandboxes", () => {
+  it.each(backends)(
+    "with uppers of $backend are the model's after any sequence of operations, snapshots, restores, forks, modules and deaths",
+    { timeout: 400_000 },
+    async ({ backend, isDurable, seconds }) => {
+      await squashd.end();
+      await squashd.start({ SQUASH_UPPER_BACKEND: backend });
+      const probe = await squashd.client.create({ layers: ["000-base-test", "150-files"] });
+      const { stdout } = await probe.exec(["/opt/tree", "/m"], { stdin: "attribute\tlow\tuser.one\tx\n" });
+      hasAttributes = stdout.startsWith("0\n"); // tmpfs has had them since Linux 6.6
+      const seed = Number(process.env["TEST_SEED"] ?? Date.now() % 2 ** 31);
+      const world = new World(squashd, contents);
+      console.log(`seed ${seed} (set TEST_SEED to repeat)`);
+      const isRepeated = process.env["TEST_RUNS"] !== undefined;
+      const deadline = performance.now() + (isRepeated ? 300_000 : seconds * 1000);
+      const isOver = (): boolean => performance.now() > deadline;
+      const run = fc.asyncProperty(fc.array(anyStep(isDurable), { minLength: 20, maxLength: 40 }), async (steps) => {
+        if (isOver()) return;
+        await world.start();
+        for (const step of steps) if (!isOver()) await world.run(step);
+        await world.finish();
+      });
+      const shrinks = process.env["TEST_SHRINK"] === "1";
+      await fc.assert(run, { seed, numRuns: Number(process.env["TEST_RUNS"] ?? 100), endOnFailure: !shrinks });
+      console.log(`${world.done} steps with ${backend}`);
+      if (!isRepeated) expect(world.done).toBeGreaterThan(500);
+    },
+  );
+});
