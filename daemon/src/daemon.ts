@@ -16,6 +16,7 @@ import type { Gauges } from "./core/service.js";
 import type { LinuxKernel } from "./kernel/kernel.js";
 import { lockNetwork } from "./kernel/network/lock.js";
 import { DaemonNetwork } from "./network.js";
+import { openPool } from "./open-pool.js";
 import { startKernel } from "./start-kernel.js";
 import type { DecisionLog } from "./store/decision-log.js";
 import { Ext4Template } from "./store/ext4-template.js";
@@ -90,7 +91,8 @@ export class Daemon {
       network?.restore();
     });
     const template = new Ext4Template(join(config.dataDir, "cache", "upper-template"));
-    const store = new SandboxFiles(config.dataDir, (path, size) => template.make(path, size));
+    const pool = await openPool(kernel.pool, config);
+    const store = new SandboxFiles(config.dataDir, (path, size) => template.make(path, size), pool);
     const cells = new Cells(kernel, { poolSize: config.poolSize, emit });
     const layers = new Layers(kernel, { lingerMs: layerLingerMs });
     network = await DaemonNetwork.start(kernel.firewall, { ...options, lock });
@@ -108,6 +110,7 @@ export class Daemon {
       recovery.cellDied(index, pid).catch((error: unknown) => emit({ type: "cell.failed", error: String(error) }));
     });
     await recovery.run();
+    for (const name of await store.sweepSubvolumes()) emit({ type: "swept", what: "upper", name });
     cells.fill();
     const time = timeTravel(parts, sandboxes, { images, emit });
     return new Daemon(options, { kernel, sandboxes, time, cells, layers, network });

@@ -13,7 +13,7 @@ import type { Emit, OperationEvent } from "./events.js";
 import { execResult, toCommand } from "./exec.js";
 import { execDefaults } from "./image-defaults.js";
 import { KeyedMutex } from "./keyed-mutex.js";
-import type { CellUsage, SandboxRecord, SnapshotRecord } from "./ports.js";
+import type { CellUsage, SandboxRecord, SnapshotRecord, UpperBackend } from "./ports.js";
 import { newSandbox, sandboxInfo, type Sandbox } from "./sandbox.js";
 import { sandboxStages, type SandboxDraft, type SandboxPlan, type StageParts } from "./sandbox-stages.js";
 import type { NetworkFigures, SandboxService } from "./service.js";
@@ -22,7 +22,7 @@ import { bringUp, takeDown, type Stage, type Timings } from "./stages.js";
 export interface SandboxesOptions {
   readonly maxSandboxes: number;
   readonly upperLimitBytes: number;
-  readonly upperBackend: "tmpfs" | "loop";
+  readonly upperBackend: UpperBackend;
   readonly emit: Emit;
   /** told of images of snapshots that a sandbox, which is gone, does not need any more */
   readonly forgotten?: (images: readonly string[]) => Promise<void>;

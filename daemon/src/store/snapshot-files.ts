@@ -1,33 +1,48 @@
 import { mkdir, readFile, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
+import { ownerOfImage } from "../core/image-ids.js";
 import type { SnapshotRecord } from "../core/ports.js";
 import { writeAtomically } from "./atomic-file.js";
 
 const folder = "snapshots";
 const imageName = /^([0-9a-f]{32})\.erofs$/;
 
-/** Images of snapshots below `<data dir>/snapshots`, which stacks of several sandboxes may share, and each sandbox's list of its snapshots. */
+/** What is done with subvolumes of the pool; names are relative to that. */
+export interface SubvolumePool {
+  /** Idempotent. */
+  remove(name: string): Promise<void>;
+  /** Bytes that its files take. */
+  bytes(name: string): Promise<number>;
+}
+
+/** Images of snapshots below `<data dir>/snapshots` and `<data dir>/pool/s`, which stacks of several sandboxes may share, and each sandbox's list of its snapshots. */
 export class SnapshotFiles {
   readonly #dataDir: string;
+  readonly #pool: SubvolumePool | null;
 
-  constructor(dataDir: string) {
+  constructor(dataDir: string, pool: SubvolumePool | null) {
     this.#dataDir = dataDir;
+    this.#pool = pool;
   }
 
   /** Relative to the data directory. */
   image(image: string): string {
-    return `${folder}/${image}.erofs`;
+    return ownerOfImage(image) === null ? `${folder}/${image}.erofs` : `pool/s/${image}`;
   }
 
   async listImages(): Promise<string[]> {
     const directory = join(this.#dataDir, folder);
     await mkdir(directory, { recursive: true, mode: 0o700 });
-    return (await readdir(directory)).flatMap((name) => imageName.exec(name)?.[1] ?? []);
+    const files = (await readdir(directory)).flatMap((name) => imageName.exec(name)?.[1] ?? []);
+    if (this.#pool === null) return files;
+    const subvolumes = await readdir(join(this.#dataDir, "pool/s"));
+    return [...files, ...subvolumes.filter((name) => ownerOfImage(name) !== null)];
   }
 
   /** Returns the bytes that it took on the disk. */
   async removeImage(image: string): Promise<number> {
+    if (ownerOfImage(image) !== null) return this.#removeSubvolume(`s/${image}`);
     const path = join(this.#dataDir, this.image(image));
     const blocks = await stat(path).then(
       (found) => found.blocks,
@@ -35,6 +50,14 @@ export class SnapshotFiles {
     );
     await rm(path, { force: true });
     return blocks * 512;
+  }
+
+  /** Its bytes, though others may share them. */
+  async #removeSubvolume(name: string): Promise<number> {
+    if (this.#pool === null) return 0;
+    const bytes = await this.#pool.bytes(name).catch(() => 0); // it may be gone
+    await this.#pool.remove(name);
+    return bytes;
   }
 
   async write(path: string, snapshots: readonly SnapshotRecord[]): Promise<void> {
