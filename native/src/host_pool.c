@@ -68,7 +68,7 @@ int op_subvolume_use(struct host *host, struct reader *reader, struct failure *f
 }
 
 static int do_task(int pool, const struct task *task, uint64_t *bytes, struct failure *failure) {
-  if (task->type == OP_POOL_FLUSH) return syncfs(pool) < 0 ? fail(failure, "write the pool to the disk") : 0;
+  if (task->type == OP_POOL_FLUSH) return pool_flush(pool, failure);
   if (task->type == OP_SUBVOLUME_REMOVE) return subvolume_remove(pool, task->name, failure);
   if (subvolume_snapshot(pool, task->source, task->name, failure) < 0) return -1;
   return subvolume_use(pool, task->name, bytes, failure);

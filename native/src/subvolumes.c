@@ -31,9 +31,12 @@ static int make_pool(int data, const char *data_dir, const char *image, struct f
   char path[PATH_MAX], device[32];
   if (image[0] != '\0') {
     if (format(path, sizeof(path), "%s/%s", data_dir, image) < 0) return fail(failure, "name the pool's image");
-    AUTO_CLOSE int loop = loop_attach(path, 1, device, sizeof(device), failure);
+    /* A second device for one filesystem would be its end: where the last one still lives, on what was not closed yet, it is taken again. */
+    int found = loop_find(path, device, sizeof(device));
+    AUTO_CLOSE int loop = found >= 0 ? found : loop_attach(path, 1, device, sizeof(device), failure);
     if (loop < 0) return -1;
-    const struct mount_option options[] = {{"source", device}, {"discard", "async"}}; /* gives the image's blocks back */
+    /* discard gives the image's blocks back; the ratio leaves room for metadata, without which a full pool cannot even delete */
+    const struct mount_option options[] = {{"source", device}, {"discard", "async"}, {"metadata_ratio", "8"}};
     return mount_new("btrfs", options, ARRAY_LEN(options), ATTRIBUTES, failure);
   }
   errno = EINVAL;
@@ -184,6 +187,10 @@ int subvolume_remove(int pool, const char *name, struct failure *failure) {
   if (ioctl(folder, BTRFS_IOC_SNAP_DESTROY, &args) < 0 && errno != ENOENT) return fail(failure, "remove subvolume %s", name);
   forget_account(pool, number);
   return 0;
+}
+
+int pool_flush(int pool, struct failure *failure) {
+  return ioctl(pool, BTRFS_IOC_SYNC) < 0 ? fail(failure, "write the pool to the disk") : 0;
 }
 
 int subvolume_use(int pool, const char *name, uint64_t *bytes, struct failure *failure) {

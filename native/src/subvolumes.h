@@ -32,6 +32,9 @@ int subvolume_snapshot(int pool, const char *source, const char *name, struct fa
 /* Removes a subvolume; its content goes in the background. Idempotent. */
 int subvolume_remove(int pool, const char *name, struct failure *failure);
 
+/* Writes all to the disk, and lets what was removed be freed, which otherwise begins half a minute later. */
+int pool_flush(int pool, struct failure *failure);
+
 /* Bytes that the files in a subvolume take, shared ones included, as of the last commit. */
 int subvolume_use(int pool, const char *name, uint64_t *bytes, struct failure *failure);
 

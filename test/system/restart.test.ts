@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Sandbox } from "@squash/sdk";
 import { hostState, killMarked, settledState, type HostState } from "../support/leaks.js";
+import { simulateReboot } from "../support/reboot.js";
 import { TestSquashd } from "../support/squashd.js";
 import { lacks } from "../support/needs.js";
 
@@ -21,31 +22,6 @@ afterAll(async () => {
 
 async function destroyAll(): Promise<void> {
   for (const { id } of await squashd.client.list()) await squashd.client.sandbox(id).destroy();
-}
-
-/** What a restart of the machine does, to this squashd's things only: no process survives, nothing is mounted. */
-async function simulateReboot(): Promise<void> {
-  const infos = await squashd.client.list();
-  await squashd.end("SIGKILL");
-  await expect
-    .poll(() => {
-      killMarked(marks);
-      return hostState(marks).processes;
-    })
-    .toEqual([]);
-  const mounts = readFileSync("/proc/self/mountinfo", "utf8")
-    .split("\n")
-    .map((line) => line.split(" ")[4] ?? "");
-  for (const path of mounts.filter((mount) => mount.startsWith(squashd.home)).toReversed())
-    execFileSync("umount", ["-l", path]);
-  squashd.netns[Symbol.dispose]();
-  for (const { id } of infos) {
-    execFileSync("umount", ["-l", `/run/netns/squash-${id}`]);
-    rmSync(`/run/netns/squash-${id}`);
-  }
-  rmSync(squashd.runDir, { recursive: true });
-  mkdirSync(squashd.runDir);
-  for (const group of hostState(marks).cgroups.toReversed()) execFileSync("rmdir", [group]);
 }
 
 describe.skipIf(lacks("root"))("kill -9 of squashd", () => {
@@ -177,7 +153,7 @@ describe.skipIf(lacks("root"))("SIGTERM", () => {
 describe.skipIf(lacks("root"))("a restart of the machine", () => {
   it("loses sandboxes whose files were in memory, and says so", async () => {
     await squashd.client.create({ id: "gone", owner: "me", task: "test" });
-    await simulateReboot();
+    await simulateReboot(squashd);
     await squashd.start();
     const sandbox = squashd.client.sandbox("gone");
     expect(await sandbox.info()).toMatchObject({ state: "lost", owner: "me", task: "test", pid: null });
@@ -192,7 +168,7 @@ describe.skipIf(lacks("root"))("a restart of the machine", () => {
     await squashd.start({ SQUASH_UPPER_BACKEND: "loop", SQUASH_UPPER_LIMIT_MB: "32" });
     const sandbox = await squashd.client.create({ id: "durable" });
     await sandbox.exec("echo kept > /root/file; chown user:extra /root/file; sync");
-    await simulateReboot();
+    await simulateReboot(squashd);
     await squashd.start();
     await expect.poll(async () => (await sandbox.info()).state).toBe("ready");
     expect((await sandbox.exec("cat /root/file; stat -c %U:%G /root/file")).stdout).toBe("kept\nuser:extra\n");

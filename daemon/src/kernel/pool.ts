@@ -6,6 +6,8 @@ import type { Host } from "./host.js";
 const maxTasks = 4;
 /** a disk that is slow, with gigabytes to write */
 const taskTimeoutMs = 1_800_000;
+/** after a removal, of several together */
+const freeDelayMs = 2_000;
 /** what an empty subvolume is said to take */
 const emptyBytes = 16_384;
 
@@ -13,6 +15,7 @@ const emptyBytes = 16_384;
 export class Pool {
   readonly #host: Host;
   readonly #waiting: (() => void)[] = [];
+  #freeing: NodeJS.Timeout | null = null;
   #tasks = 0;
   #flush: { readonly running: Promise<void>; next: Promise<void> | null } | null = null;
 
@@ -27,6 +30,9 @@ export class Pool {
 
   /** Idempotent. */
   async unmount(): Promise<void> {
+    clearTimeout(this.#freeing ?? undefined);
+    this.#freeing = null;
+    await this.#flush?.running.catch(() => undefined);
     await this.#host.request("poolUnmount", new FieldWriter());
   }
 
@@ -44,9 +50,13 @@ export class Pool {
     return withoutEmpty(fields.u64());
   }
 
-  /** Idempotent. */
+  /** Its content is freed some seconds later. Idempotent. */
   async remove(name: string): Promise<void> {
     await this.#task("subvolumeRemove", new FieldWriter().string(name));
+    this.#freeing ??= setTimeout(() => {
+      this.#freeing = null;
+      this.flush().catch(() => undefined); // the kernel does it by itself, if later
+    }, freeDelayMs).unref();
   }
 
   /** Bytes that the files in a subvolume take, as of some seconds ago. */
