@@ -1,8 +1,8 @@
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Sandbox } from "@squash/sdk";
-import { hostState, killMarked, settledState, type HostState } from "../support/leaks.js";
+import { hostState, settledState, type HostState } from "../support/leaks.js";
 import { simulateReboot } from "../support/reboot.js";
 import { TestSquashd } from "../support/squashd.js";
 import { lacks } from "../support/needs.js";

@@ -153,7 +153,10 @@ export class SandboxFiles implements SandboxStore {
   #hasSubvolume(id: string, generation: number): Promise<boolean> {
     return stat(join(this.#dataDir, this.subvolumePath(id, generation))).then(
       (found) => found.isDirectory(),
-      (error: NodeJS.ErrnoException) => ignoreMissing(error) ?? false,
+      (error: NodeJS.ErrnoException) => {
+        ignoreMissing(error);
+        return false;
+      },
     );
   }
 
