@@ -142,6 +142,14 @@ describe.skipIf(lacks("root", "btrfs"))("uppers on a btrfs pool", () => {
     await destroyAll();
     const { bsize } = statfsSync(pool);
     await expect.poll(() => statfsSync(pool).bavail * bsize, wait).toBeGreaterThan(300 * mebibyte);
+    // room for metadata comes back later than that for content
+    const probe = await squashd.client.create({ id: "probe" });
+    const canSnapshot = (): Promise<boolean> =>
+      probe.snapshot().then(
+        () => true,
+        () => false,
+      );
+    await expect.poll(canSnapshot, wait).toBe(true);
   });
 
   it("survive a kill of squashd and a restart of the machine, with snapshots and forks", async () => {

@@ -5,6 +5,7 @@ import {
   mkdirSync,
   readFileSync,
   readdirSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
@@ -88,6 +89,8 @@ describe.skipIf(lacks("root", "btrfs"))("a pool of subvolumes", () => {
     expect(() => writeFileSync(join(path, "data/big"), Buffer.alloc(40 * mebibyte, 1))).toThrow(
       expect.objectContaining({ errno: -edquot }) as Error,
     );
+    rmSync(join(path, "data/big"));
+    await machine.kernel.flushPool();
     writeFileSync(join(path, "data/big"), Buffer.alloc(8 * mebibyte, 1));
     await machine.kernel.flushPool();
     const bytes = await machine.kernel.pool.bytes("u/one.0");

@@ -1,6 +1,7 @@
 import { Cells } from "../cells.js";
 import type { DomainEvent } from "../events.js";
 import { Layers } from "../layers.js";
+import type { UpperBackend } from "../ports.js";
 import { Recovery } from "../recovery.js";
 import { Sandboxes } from "../sandboxes.js";
 import { SnapshotImages } from "../snapshot-images.js";
@@ -19,7 +20,7 @@ export interface FakeSquashd extends TimeTravel {
 /** The domain on a fake machine, as `main` puts it together on a real one. */
 export function fakeSquashd(
   machine: FakeMachine,
-  options: { poolSize?: number; maxSandboxes?: number; upperBackend?: "tmpfs" | "loop" } = {},
+  options: { poolSize?: number; maxSandboxes?: number; upperBackend?: UpperBackend } = {},
 ): FakeSquashd {
   const events: DomainEvent[] = [];
   const emit = (event: DomainEvent): void => void events.push(event);
