@@ -42,6 +42,7 @@ export default tseslint.config(
       "daemon/src/kernel/host-link.ts",
       "daemon/src/kernel/network/nft.ts",
       "daemon/src/store/ext4-template.ts",
+      "daemon/src/store/pool-image.ts",
       "**/*.test.ts",
     ],
     rules: {

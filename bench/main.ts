@@ -8,6 +8,7 @@ import { measurePeers } from "./peers.js";
 import { NetworkBench } from "./network.js";
 import { startOnline, startSquashd } from "./squash.js";
 import type { Summary } from "./stats.js";
+import { BtrfsBench } from "./btrfs.js";
 import { TimeBench } from "./time.js";
 import { ms, renderTable, type Row } from "./table.js";
 
@@ -142,6 +143,31 @@ function measureImages(): void {
   });
 }
 
+/** The same where uppers share their content. */
+async function measureBtrfs(): Promise<void> {
+  await using squashd = await startSquashd((modules) => makeBenchBase(join(scratch, "root-btrfs"), modules), {
+    SQUASH_MAX_SANDBOXES: "200",
+    SQUASH_UPPER_BACKEND: "btrfs",
+    SQUASH_UPPER_LIMIT_MB: "4096",
+    SQUASH_POOL_MB: "8192",
+  });
+  say("snapshots and forks on btrfs");
+  const time = new BtrfsBench(squashd);
+  const rounds = Math.min(count, 30);
+  const small = await time.written(1, rounds);
+  const large = await time.written(1024, rounds);
+  rows.push({ what: "fork, btrfs, 1 MB written", p50: ms(small.fork.p50), p99: ms(small.fork.p99) });
+  timed("fork, btrfs, 1 GB written", large.fork, { p50: 20, p99: 200 });
+  atMost("that with 1 GB / with 1 MB", large.fork.p50 / small.fork.p50, 1.5, (value) => value.toFixed(2));
+  rows.push({ what: "snapshot, btrfs, 1 GB written", p50: ms(large.snapshot.p50), p99: ms(large.snapshot.p99) });
+  timed("its pause", large.pause, { p50: 10, p99: 100 });
+  timed("its pause, 200 MB of it a moment ago", await time.dirtyPause(5), { p50: 10, p99: 100 });
+  timed("restore, btrfs, 1 GB", large.restore, { p50: 8, p99: 80 });
+  rows.push({ what: "restore, btrfs, 1 MB", p50: ms(small.restore.p50), p99: ms(small.restore.p99) });
+  const many = await time.forkMany(100, 3);
+  atMost("100 forks at once, btrfs, all interactive", many.p50, 700, ms);
+}
+
 async function measureCold(): Promise<void> {
   await using squashd = await startSquashd((modules) => makeBenchBase(join(scratch, "root-cold"), modules), {
     SQUASH_POOL_SIZE: "0",
@@ -164,6 +190,7 @@ try {
   await measureNetwork();
   await measureTime();
   measureImages();
+  await measureBtrfs();
   say("peers");
   mkdirSync(root, { recursive: true });
   for (const { name, summary, reason } of await measurePeers(root, scratch, count)) {

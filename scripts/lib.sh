@@ -14,7 +14,7 @@ is_root() { [ "$(id -u)" = 0 ]; }
 
 # Debian packages, by what they are for.
 build_packages=(gcc libc6-dev make musl-tools libseccomp-dev linux-libc-dev)
-run_packages=(squashfs-tools erofs-utils e2fsprogs busybox-static mmdebstrap nftables zstd)
+run_packages=(squashfs-tools erofs-utils e2fsprogs btrfs-progs busybox-static mmdebstrap nftables zstd)
 test_packages=(attr clang llvm iproute2 openssl curl docker-registry)
 # what the measurements compare with
 peer_packages=(bubblewrap runc podman)

@@ -24,7 +24,7 @@ vm=build/vm
 kernel=$vm/kernel
 console=$vm/console.log
 image=linux-image-cloud-amd64
-packages=(attr qemu-system-x86 busybox-static nftables iproute2 e2fsprogs erofs-utils squashfs-tools kmod procps util-linux)
+packages=(attr qemu-system-x86 busybox-static nftables iproute2 e2fsprogs btrfs-progs erofs-utils squashfs-tools kmod procps util-linux)
 qemu_pid=
 
 main() {
@@ -136,7 +136,7 @@ make_disk() {
   local disk=$vm/disk name entry
   rm -rf $disk
   mkdir -p $disk/{bin,sbin,usr/bin,usr/sbin,lib/modules,lib64,dev,proc,sys,run,tmp,root,etc,results,squash/build,squash/native/build}
-  for name in node mksquashfs sqfstar unsquashfs mkfs.erofs mkfs.ext4 unshare nsenter setpriv prlimit nft ip tc pgrep find getfattr \
+  for name in node mksquashfs sqfstar unsquashfs mkfs.erofs mkfs.ext4 mkfs.btrfs losetup unshare nsenter setpriv prlimit nft ip tc pgrep find getfattr \
     setfattr sha1sum chown touch; do put_programs "$(command -v $name)"; done
   # native parts of npm packages: only their libraries, they themselves come with the checkout
   find node_modules -name '*.node' -exec ldd {} + 2>/dev/null | grep -o '=> /[^ ]*' | cut -c4- | sort -u | while read -r name; do put_programs "$name"; done

@@ -45,7 +45,7 @@ describe("loadConfig()", () => {
     ["SQUASH_BACKEND", "firecracker"],
     ["SQUASH_MAX_SANDBOXES", "-1"],
     ["SQUASH_UPPER_LIMIT_MB", "15"],
-    ["SQUASH_UPPER_BACKEND", "btrfs"],
+    ["SQUASH_POOL_MB", "-1"],
     ["SQUASH_UPPER_BACKEND", "nfs"],
     ["SQUASH_POOL_SIZE", "1e3"],
     ["SQUASH_UID_BASE", "65537"],

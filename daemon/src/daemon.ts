@@ -17,6 +17,7 @@ import type { Gauges } from "./core/service.js";
 import type { LinuxKernel } from "./kernel/kernel.js";
 import { lockNetwork } from "./kernel/network/lock.js";
 import { DaemonNetwork } from "./network.js";
+import { openPool } from "./open-pool.js";
 import { startKernel } from "./start-kernel.js";
 import type { DecisionLog } from "./store/decision-log.js";
 import { Ext4Template } from "./store/ext4-template.js";
@@ -94,8 +95,9 @@ export class Daemon {
       network?.restore();
     });
     const template = new Ext4Template(join(config.dataDir, "cache", "upper-template"));
+    const pool = await openPool(kernel.pool, config);
     const makeImage = (path: string, size: number): Promise<void> => template.make(path, size);
-    const store = new SandboxFiles(config.dataDir, { makeImage, boot: kernel.bootId });
+    const store = new SandboxFiles(config.dataDir, { makeImage, boot: kernel.bootId, pool });
     const cells = new Cells(kernel, { poolSize: config.poolSize, emit });
     const layers = new Layers(kernel, { lingerMs: layerLingerMs });
     network = await DaemonNetwork.start(kernel.firewall, { ...options, lock });
@@ -115,6 +117,7 @@ export class Daemon {
       recovery.cellDied(index, pid).catch((error: unknown) => emit({ type: "cell.failed", error: String(error) }));
     });
     await recovery.run();
+    for (const name of await store.sweepSubvolumes()) emit({ type: "swept", what: "upper", name });
     cells.fill();
     const time = timeTravel(parts, sandboxes, { images, emit, retention, collectFiles: options.collectFiles });
     time.upkeep.poke();

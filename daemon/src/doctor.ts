@@ -1,5 +1,6 @@
 import type { DoctorCheck } from "@squash/sdk/protocol";
 import type { Subnet } from "./core/egress/firewall.js";
+import type { UpperBackend } from "./core/ports.js";
 import { hostChecks } from "./doctor/host-checks.js";
 import { kernelChecks } from "./doctor/kernel-checks.js";
 import { networkChecks } from "./doctor/network-checks.js";
@@ -14,6 +15,7 @@ interface DoctorSettings {
   /** path of the sq-host program */
   readonly hostBinary: string;
   readonly subnet: Subnet | null;
+  readonly upperBackend: UpperBackend;
 }
 
 /** Looks whether squashd can work on this machine. Changes nothing, and reports what it cannot look at as lacking. */

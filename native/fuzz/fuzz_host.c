@@ -18,6 +18,7 @@
 #include "../src/host_ops.h"
 #include "../src/layers.h"
 #include "../src/root.h"
+#include "../src/subvolumes.h"
 #include "../src/upper.h"
 
 static struct host host;
@@ -41,6 +42,57 @@ static ssize_t check_messages(int fd, const void *bytes, size_t size, int flags,
   return -1;
 }
 
+/* The names of subvolumes are checked where they are used: here only that they end. */
+int pool_mount(int own, int theirs, const char *data_dir, const char *image, struct failure *failure) {
+  (void)own;
+  (void)theirs;
+  (void)data_dir;
+  (void)failure;
+  require(strchr(image, '/') == NULL && image[0] != '.' && strlen(image) <= 255);
+  return 0;
+}
+
+int pool_unmount(int own, int theirs, const char *data_dir, struct failure *failure) {
+  (void)own;
+  (void)theirs;
+  (void)data_dir;
+  (void)failure;
+  return 0;
+}
+
+int pool_open(int own, int theirs, const char *data_dir, struct failure *failure) {
+  (void)own;
+  (void)theirs;
+  (void)data_dir;
+  (void)failure;
+  return STDERR_FILENO + 1000; /* no descriptor: nothing may come of it */
+}
+
+int pool_flush(int pool, struct failure *failure) {
+  (void)pool;
+  (void)failure;
+  abort(); /* only a worker does it, and none is started */
+}
+
+int subvolume_remove(int pool, const char *name, struct failure *failure) {
+  (void)name;
+  return pool_flush(pool, failure);
+}
+
+int subvolume_snapshot(int pool, const char *source, const char *name, struct failure *failure) {
+  (void)source;
+  (void)name;
+  return pool_flush(pool, failure);
+}
+
+int subvolume_use(int pool, const char *name, uint64_t *bytes, struct failure *failure) {
+  (void)pool;
+  (void)failure;
+  require(strlen(name) <= SUBVOLUME_NAME_LIMIT);
+  *bytes = 0;
+  return 0;
+}
+
 int64_t capture(const struct captured_root *roots, uint32_t count, int file, struct failure *failure) {
   (void)roots;
   (void)count;
@@ -52,6 +104,11 @@ int64_t capture(const struct captured_root *roots, uint32_t count, int file, str
 /* No process is started, so that a request that makes sense ends there. */
 #define fork() ((pid_t)-1)
 #include "../src/host_capture.c"
+#define report pool_report
+#define bad_request pool_bad_request
+#include "../src/host_pool.c"
+#undef bad_request
+#undef report
 #undef fork
 
 int network_open(struct network *network, uint32_t subnet, const struct address *subnet6, struct failure *failure) {
@@ -159,6 +216,13 @@ int layer_mount(const char *name, const char *image, const char *type, struct fa
   return 0;
 }
 
+int layer_mount_subvolume(int own, int theirs, int pool, const char *name, const char *image, struct failure *failure) {
+  (void)own;
+  (void)theirs;
+  require(pool > 0);
+  return layer_mount(name, image, "subvolume", failure);
+}
+
 int layer_unmount(const char *name, struct failure *failure) {
   (void)failure;
   require(strlen(name) <= 255);
@@ -170,6 +234,7 @@ int upper_mount(int own, int theirs, const struct upper_plan *plan, struct failu
   (void)theirs;
   (void)failure;
   require(plan->path[0] == '/' && strlen(plan->image) < 4096);
+  require(plan->subvolume == NULL || (plan->pool > 0 && strlen(plan->subvolume) < 4096));
   return 0;
 }
 
@@ -199,7 +264,7 @@ int root_give(int own, int theirs, const struct root_plan *plan, struct failure 
   (void)theirs;
   (void)failure;
   require(plan->layer_count > 0 && plan->layer_count <= MAX_LAYERS && strlen(plan->hostname) <= 64);
-  for (uint32_t i = 0; i < plan->layer_count; i++) require(strlen(plan->layers[i]) <= 255);
+  for (uint32_t i = 0; i < plan->layer_count; i++) require(strlen(plan->layers[i]) <= 255 && plan->owners[i] % IDS_PER_CELL == host.uid_base % IDS_PER_CELL);
   return 0;
 }
 

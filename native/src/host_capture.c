@@ -24,11 +24,11 @@ enum { OPEN_FILES = 65536, TIME_LIMIT_S = 1800 };
 
 static const uint64_t memory_limit = UINT64_C(3) << 30;
 
-/* The numbers of a cell's upper, or of a layer. */
-enum { LAYER = 0xffffffff };
+/* In place of a cell's number, for layers of modules. */
+enum { NOBODYS = 0xffffffff };
 
 struct source {
-  uint32_t index; /* of the cell that owns the upper, or LAYER */
+  uint32_t index; /* of the cell whose ids are stored in it, or NOBODYS */
   const char *name; /* the upper's mount point on the host, or the layer's name */
 };
 
@@ -119,8 +119,8 @@ static int64_t do_capture(const struct host *host, const struct capture_plan *pl
   if (output < 0) return -1;
   for (uint32_t i = 0; i < plan->count; i++) {
     const struct source *source = &plan->sources[i];
-    bool is_layer = source->index == LAYER;
-    roots[i].uid_base = is_layer ? 0 : host->uid_base + source->index * IDS_PER_CELL;
+    bool is_layer = source->name[0] != '/';
+    roots[i].uid_base = source->index == NOBODYS ? 0 : host->uid_base + source->index * IDS_PER_CELL;
     roots[i].directory = is_layer ? open_layer(source->name, failure) : open_upper(&host->house, source->name, failure);
     if (roots[i].directory < 0) return -1;
     kept[i] = roots[i].directory;
@@ -138,7 +138,7 @@ static int64_t do_capture(const struct host *host, const struct capture_plan *pl
 static void yield_to_others(const struct capture_plan *plan) {
   enum { IOPRIO_WHO_PROCESS = 1, IOPRIO_CLASS_BE = 2, IOPRIO_CLASS_SHIFT = 13, LOWEST = 7 }; /* linux/ioprio.h, which musl lacks */
   for (uint32_t i = 0; i < plan->count; i++)
-    if (plan->sources[i].index != LAYER) return;
+    if (plan->sources[i].name[0] == '/') return;
   (void)setpriority(PRIO_PROCESS, 0, 19);
   (void)syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_CLASS_BE << IOPRIO_CLASS_SHIFT | LOWEST);
 }
@@ -160,7 +160,7 @@ static bool read_plan(struct reader *reader, struct capture_plan *plan) {
     struct source *source = &plan->sources[i];
     source->index = read_u32(reader);
     source->name = read_string(reader, PATH_MAX - 1);
-    if (source->name == NULL || (source->index != LAYER && (source->index >= MAX_CELLS || source->name[0] != '/'))) return false;
+    if (source->name == NULL || (source->index >= MAX_CELLS && (source->index != NOBODYS || source->name[0] == '/'))) return false;
   }
   return reader_finished(reader) && plan->output != NULL && plan->output[0] != '/' && plan->output[0] != '\0' && strstr(plan->output, "..") == NULL;
 }

@@ -11,11 +11,12 @@
 #include "host_capture.h"
 #include "host_cells.h"
 #include "host_network.h"
+#include "host_pool.h"
 #include "layers.h"
 #include "root.h"
 #include "upper.h"
 
-enum { NAME_LIMIT = 255 };
+enum { NAME_LIMIT = 255, NO_OWNER = 0xffffffff };
 
 static int bad_request(struct failure *failure) {
   errno = EBADMSG;
@@ -32,6 +33,7 @@ static int op_hello(struct host *host, struct reader *reader, struct failure *fa
   if (!reader_finished(reader) || (version != 1 && version != 2) || host->ready) return bad_request(failure);
   if (run_dir[0] != '/' || data_dir[0] != '/') return bad_request(failure);
   (void)format(host->run_dir, sizeof(host->run_dir), "%s", run_dir);
+  (void)format(host->data_dir, sizeof(host->data_dir), "%s", data_dir);
   host->uid_base = uid_base;
   if (network_open(&host->network, subnet, &subnet6, failure) < 0 || host_watch_firewall(host, failure) < 0) return -1;
   if (cgroups_open(&host->cgroups, (int)version, paths, failure) < 0) return -1;
@@ -42,10 +44,14 @@ static int op_hello(struct host *host, struct reader *reader, struct failure *fa
 }
 
 static int op_layer_mount(struct host *host, struct reader *reader, struct failure *failure) {
-  (void)host;
   const char *name = read_string(reader, NAME_LIMIT), *image = read_string(reader, PATH_MAX - 16), *type = read_string(reader, 16);
   char path[PATH_MAX];
   if (!reader_finished(reader)) return bad_request(failure);
+  if (strcmp(type, "subvolume") == 0) {
+    int pool = host_pool(host, failure);
+    if (pool < 0) return -1;
+    return layer_mount_subvolume(host->house.own_mounts, host->house.host_mounts, pool, name, image, failure);
+  }
   (void)format(path, sizeof(path), "/data/%s", image);
   return layer_mount(name, path, type, failure);
 }
@@ -106,7 +112,12 @@ static int op_root_give(struct host *host, struct reader *reader, struct failure
   plan.upper = read_string(reader, PATH_MAX - 1);
   plan.layer_count = read_u32(reader);
   if (plan.layer_count > MAX_LAYERS || plan.layer_count == 0) return bad_request(failure);
-  for (uint32_t i = 0; i < plan.layer_count; i++) plan.layers[i] = read_string(reader, NAME_LIMIT);
+  for (uint32_t i = 0; i < plan.layer_count; i++) {
+    plan.layers[i] = read_string(reader, NAME_LIMIT);
+    uint32_t owner = read_u32(reader);
+    if (owner >= MAX_CELLS && owner != NO_OWNER) return bad_request(failure);
+    plan.owners[i] = owner == NO_OWNER ? 0 : host->uid_base + owner * IDS_PER_CELL;
+  }
   if (!reader_finished(reader) || index >= MAX_CELLS) return bad_request(failure);
   plan.uid_base = host->uid_base + index * IDS_PER_CELL;
   plan.nameserver = host->network.wanted ? host->network.subnet + 1 : 0;
@@ -121,6 +132,12 @@ static int op_upper_mount(struct host *host, struct reader *reader, struct failu
   uint32_t index = read_u32(reader);
   if (!reader_finished(reader) || index >= MAX_CELLS || plan.path[0] != '/') return bad_request(failure);
   plan.uid_base = host->uid_base + index * IDS_PER_CELL;
+  if (plan.image[0] != '\0' && plan.image[0] != '/') {
+    if (strncmp(plan.image, "pool/", 5) != 0) return bad_request(failure);
+    plan.subvolume = plan.image + 5;
+    plan.pool = host_pool(host, failure);
+    if (plan.pool < 0) return -1;
+  }
   return upper_mount(host->house.own_mounts, host->house.host_mounts, &plan, failure);
 }
 
@@ -163,12 +180,15 @@ enum outcome host_operate(struct host *host, const struct frame_header *header, 
       [OP_CLOSE] = op_close,           [OP_NET_UPDATE] = op_net_update,       [OP_NET_STATS] = op_net_stats,
       [OP_NET_FLOWS] = op_net_flows,   [OP_NET_CUT] = op_net_cut,             [OP_NET_SHAPE] = op_net_shape,
       [OP_NET_GATE] = op_net_gate,     [OP_NET_CLOSE] = op_net_close,
+      [OP_POOL_MOUNT] = op_pool_mount, [OP_POOL_UNMOUNT] = op_pool_unmount,   [OP_SUBVOLUME_USE] = op_subvolume_use,
   };
   writer_reset(&host->reply);
   if (header->type == OP_HELLO || host->ready) {
     if (header->type == OP_CELL_MAKE) return op_cell_make(host, header->id, reader, failure);
     if (header->type == OP_CELL_KILL) return op_cell_kill(host, header->id, reader, failure);
     if (header->type == OP_CAPTURE) return op_capture(host, header->id, reader, failure);
+    if (header->type == OP_POOL_FLUSH || header->type == OP_SUBVOLUME_SNAPSHOT || header->type == OP_SUBVOLUME_REMOVE)
+      return op_pool_task(host, header->type, header->id, reader, failure);
     if (header->type < OP_COUNT && operations[header->type] != NULL) {
       (void)operations[header->type](host, reader, failure);
       return DONE;

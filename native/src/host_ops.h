@@ -22,8 +22,8 @@ enum operation {
   OP_CELL_KILL,      /* u32 index; answers when nothing of it is left */
   OP_CELL_LIMIT,     /* u32 index, u64 memory bytes, u32 cpu µs per 100 ms, u32 pids */
   OP_CELL_FREEZE,    /* u32 index, u32 frozen */
-  OP_ROOT_GIVE,      /* u32 index, u32 flags, hostname, upper's mount point, u32 count, layer names, topmost first */
-  OP_UPPER_MOUNT,    /* mount point, image or "", u64 size, u32 index */
+  OP_ROOT_GIVE,      /* u32 index, u32 flags, hostname, upper's mount point, u32 count, layers, topmost first: name, u32 index of its owner or ~0 */
+  OP_UPPER_MOUNT,    /* mount point, image or "" or "pool/" and a subvolume, u64 size (of a subvolume: 0 if it exists), u32 index */
   OP_UPPER_UNMOUNT,  /* mount point */
   OP_NETNS_PUBLISH,  /* u32 index, name */
   OP_NETNS_WITHDRAW, /* name */
@@ -36,6 +36,12 @@ enum operation {
   OP_NET_GATE,       /* u32 open: let packets pass the links of all known cells again, or none */
   OP_NET_CLOSE,      /* remove the gateway's addresses from the host */
   OP_CAPTURE,        /* image relative to the data dir, u32 count, then u32 index or ~0, upper's mount point or layer's name → u64 bytes */
+  OP_POOL_MOUNT,     /* image's name in the data dir, or "" if that is on a btrfs itself */
+  OP_POOL_UNMOUNT,
+  OP_POOL_FLUSH,     /* answers when all that was written so far is on the disk */
+  OP_SUBVOLUME_SNAPSHOT, /* source, name → u64 bytes of its files */
+  OP_SUBVOLUME_REMOVE,   /* name */
+  OP_SUBVOLUME_USE,  /* name → u64 bytes of its files */
   OP_COUNT,
   EVENT_CELL_DIED = 0x4001, /* u32 index, u32 pid */
   EVENT_FIREWALL_GONE = 0x4003, /* somebody removed it, and no packet passes any link until OP_NET_GATE */
@@ -64,6 +70,16 @@ struct capture_job {
   uint32_t request;
 };
 
+/* Processes that work on the pool. */
+enum { MAX_POOL_WORKERS = 4 };
+
+struct pool_worker {
+  bool started, busy;
+  int link;
+  uint32_t request;
+  uint16_t type;
+};
+
 struct host {
   int link, epoll;
   bool ready;
@@ -71,15 +87,17 @@ struct host {
   struct cgroups cgroups;
   uint32_t uid_base;
   struct network network;
-  char run_dir[4096];
+  char run_dir[4096], data_dir[4096];
+  int pool; /* its root directory, once it was needed; else not above 0 */
+  struct pool_worker pool_workers[MAX_POOL_WORKERS];
   uint32_t killing_count;
   struct cell cells[MAX_CELLS];
   struct capture_job captures[MAX_CAPTURES];
   struct writer reply;
 };
 
-/* What the event loop watches, besides inits: their tags are numbers of cells. Makers and captures have theirs below one of the last two. */
-enum event_tag { TAG_LINK = -1, TAG_LOG = -2, TAG_FIREWALL = -3, TAG_MAKER = 1, TAG_CAPTURE = 2 };
+/* What the event loop watches, besides inits: their tags are numbers of cells. Makers, captures and workers have theirs below one of the last three. */
+enum event_tag { TAG_LINK = -1, TAG_LOG = -2, TAG_FIREWALL = -3, TAG_MAKER = 1, TAG_CAPTURE = 2, TAG_POOL = 3 };
 
 enum outcome { DONE, LATER };
 

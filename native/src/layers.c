@@ -9,6 +9,7 @@
 
 #include "io.h"
 #include "mounts.h"
+#include "subvolumes.h"
 
 int layer_path(const char *name, char *path, unsigned long size, struct failure *failure) {
   errno = EINVAL;
@@ -45,19 +46,34 @@ static int mount_image(const char *image, const char *type, struct failure *fail
   return mount_new(type, options, ARRAY_LEN(options), ATTRIBUTES, failure);
 }
 
-int layer_mount(const char *name, const char *image, const char *type, struct failure *failure) {
+static int attach(int mount, const char *name, struct failure *failure) {
   char path[320];
-  errno = EINVAL;
-  if (strcmp(type, "squashfs") != 0 && strcmp(type, "erofs") != 0) return fail(failure, "mount an image of type %s", type);
   if (layer_path(name, path, sizeof(path), failure) < 0) return -1;
-  AUTO_CLOSE int mount = mount_image(image, type, failure);
-  if (mount < 0) return -1;
   if (mkdir(path, 0755) < 0) return fail(failure, "make mount point of layer %s", name);
   if (mount_attach(mount, path, failure) < 0) {
     (void)rmdir(path);
     return -1;
   }
   return 0;
+}
+
+int layer_mount(const char *name, const char *image, const char *type, struct failure *failure) {
+  char path[320];
+  errno = EINVAL;
+  if (strcmp(type, "squashfs") != 0 && strcmp(type, "erofs") != 0) return fail(failure, "mount an image of type %s", type);
+  if (layer_path(name, path, sizeof(path), failure) < 0) return -1;
+  AUTO_CLOSE int mount = mount_image(image, type, failure);
+  return mount < 0 ? -1 : attach(mount, name, failure);
+}
+
+int layer_mount_subvolume(int own_mounts, int host_mounts, int pool, const char *name, const char *image, struct failure *failure) {
+  struct mount_attr attr = {.attr_set = ATTRIBUTES};
+  errno = EINVAL;
+  if (strncmp(image, "pool/s/", 7) != 0) return fail(failure, "mount %s as a layer", image);
+  AUTO_CLOSE int mount = subvolume_copy(own_mounts, host_mounts, pool, image + 5, "data", failure);
+  if (mount < 0) return -1;
+  if (sys_mount_setattr(mount, "", AT_EMPTY_PATH, &attr) < 0) return fail(failure, "make layer %s read-only", name);
+  return attach(mount, name, failure);
 }
 
 int layer_unmount(const char *name, struct failure *failure) {

@@ -9,6 +9,9 @@ struct writer;
 /* Mounts an image (host path) as layer `name`; `type` is "squashfs" or "erofs". */
 int layer_mount(const char *name, const char *image, const char *type, struct failure *failure);
 
+/* The same for the files of a snapshot: `image` is "pool/" and its name. Their owners stay as they are stored. */
+int layer_mount_subvolume(int own_mounts, int host_mounts, int pool, const char *name, const char *image, struct failure *failure);
+
 /* Unmounts it; idempotent. Stacks that use it keep the filesystem alive. */
 int layer_unmount(const char *name, struct failure *failure);
 

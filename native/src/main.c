@@ -16,6 +16,7 @@
 #include "frame.h"
 #include "host_capture.h"
 #include "host_ops.h"
+#include "host_pool.h"
 #include "io.h"
 
 enum { LINK = 3, FILES = 1 << 20 };
@@ -59,6 +60,8 @@ static void serve(void) {
         host_firewall_changed(&host);
       } else if (tag >> 32 == TAG_CAPTURE) {
         host_captured(&host, (uint32_t)tag);
+      } else if (tag >> 32 == TAG_POOL) {
+        host_pool_done(&host, (uint32_t)tag);
       } else if (tag >> 32 == TAG_MAKER) {
         host_cell_made(&host, (uint32_t)tag);
       } else {

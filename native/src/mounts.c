@@ -2,6 +2,7 @@
 
 #include "mounts.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <linux/loop.h>
 #include <sched.h>
@@ -110,4 +111,25 @@ int loop_attach(const char *image, int writable, char *device, size_t device_siz
   }
   errno = EBUSY;
   return fail(failure, "find a free loop device for %s", image);
+}
+
+static bool is_attached(int loop, const struct stat *image) {
+  struct loop_info64 info;
+  if (ioctl(loop, LOOP_GET_STATUS64, &info) < 0) return false; /* it is free, or on its way to be */
+  return info.lo_device == image->st_dev && info.lo_inode == image->st_ino && (info.lo_flags & LO_FLAGS_READ_ONLY) == 0;
+}
+
+int loop_find(const char *image, char *device, size_t device_size) {
+  struct stat info;
+  if (stat(image, &info) < 0) return -1;
+  DIR *directory = opendir("/sys/block");
+  int found = -1;
+  for (const struct dirent *entry; directory != NULL && found < 0 && (entry = readdir(directory)) != NULL;) {
+    if (strncmp(entry->d_name, "loop", 4) != 0 || format(device, device_size, "/dev/%s", entry->d_name) < 0) continue;
+    int loop = open(device, O_RDWR | O_CLOEXEC);
+    if (loop >= 0 && is_attached(loop, &info)) found = loop;
+    if (found < 0) close_fd(&loop);
+  }
+  if (directory != NULL) (void)closedir(directory);
+  return found;
 }

@@ -33,4 +33,7 @@ int enter_mounts(int namespace, struct failure *failure);
 /* Attaches an image file to a free loop device that goes away with its last user. Returns the device's descriptor and its path. */
 int loop_attach(const char *image, int writable, char *device, size_t device_size, struct failure *failure);
 
+/* The writable loop device that an image is attached to already, whose filesystem may still live: its descriptor and path. -1 for none. */
+int loop_find(const char *image, char *device, size_t device_size);
+
 #endif

@@ -14,11 +14,13 @@
 #include <sys/vfs.h>
 
 #include "cell_files.h"
+#include "cell.h"
 #include "io.h"
 #include "layers.h"
 #include "mounts.h"
 #include "root_attributes.h"
 #include "upper.h"
+#include "userns.h"
 
 static int open_namespace(pid_t pid, const char *kind, struct failure *failure) {
   char path[64];
@@ -28,16 +30,28 @@ static int open_namespace(pid_t pid, const char *kind, struct failure *failure) 
   return fd;
 }
 
+/*
+ * A copy of a layer that shows its owners as the cell's. Those of a module are numbers from 0 on, which the cell's user namespace maps; a snapshot
+ * of a subvolume has those of the cell that wrote it.
+ */
+static int copy_layer(const struct root_plan *plan, uint32_t i, int userns, struct failure *failure) {
+  char path[320];
+  if (layer_path(plan->layers[i], path, sizeof(path), failure) < 0) return -1;
+  if (plan->owners[i] == 0) return mount_clone_idmapped(path, userns, failure);
+  if (plan->owners[i] == plan->uid_base) return mount_clone(path, 0, failure);
+  AUTO_CLOSE int shift = userns_shift(plan->owners[i], plan->uid_base, IDS_PER_CELL, failure);
+  return shift < 0 ? -1 : mount_clone_idmapped(path, shift, failure);
+}
+
 /* Attaches a copy of every layer, shifted into the cell's user namespace, at /t/0, /t/1, …, and appends those paths to `lower`. */
 static int attach_layers(const struct root_plan *plan, int userns, char *lower, size_t size, struct failure *failure) {
   size_t used = 0;
   for (uint32_t i = 0; i < plan->layer_count; i++) {
-    char path[320], target[32];
-    if (layer_path(plan->layers[i], path, sizeof(path), failure) < 0) return -1;
+    char target[32];
     (void)format(target, sizeof(target), "/t/%u", i);
     if (format(lower + used, size - used, "%s%s", i == 0 ? "" : ":", target) < 0) return fail(failure, "name all layers");
     used += strlen(lower + used);
-    AUTO_CLOSE int copy = mount_clone_idmapped(path, userns, failure);
+    AUTO_CLOSE int copy = copy_layer(plan, i, userns, failure);
     if (copy < 0) return -1;
     if (mkdir(target, 0755) < 0) return fail(failure, "make %s", target);
     if (mount_attach(copy, target, failure) < 0) return -1;

@@ -21,6 +21,7 @@ struct root_plan {
   uint32_t nameserver;  /* IPv4, in the host's byte order; 0 where there is no network */
   const char *upper;    /* the upper's mount point on the host */
   const char *layers[MAX_LAYERS]; /* topmost first */
+  uint32_t owners[MAX_LAYERS];    /* host id from which on owners are stored in each; 0 for those of modules */
   uint32_t layer_count;
 };
 

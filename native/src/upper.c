@@ -11,6 +11,7 @@
 
 #include "io.h"
 #include "mounts.h"
+#include "subvolumes.h"
 
 /* Runs `action` in the host's mount namespace and comes back, whatever happened. Not being able to come back is the end of sq-host. */
 static int in_host(int own_mounts, int host_mounts, int (*action)(void *), void *argument, struct failure *failure) {
@@ -61,14 +62,21 @@ static int attach_action(void *argument) {
   return mount_attach(attach->mount, attach->path, attach->failure);
 }
 
-int upper_mount(int own_mounts, int host_mounts, const struct upper_plan *plan, struct failure *failure) {
-  AUTO_CLOSE int mount = plan->image[0] == '\0' ? make_tmpfs(plan, failure) : -1;
-  if (plan->image[0] != '\0') {
-    if (enter_mounts(host_mounts, failure) < 0) return -1; /* the image lies on the host */
-    mount = make_ext4(plan, failure);
-    struct failure back = {0};
-    if (enter_mounts(own_mounts, &back) < 0) _exit(70);
+static int make_mount(int own_mounts, int host_mounts, const struct upper_plan *plan, struct failure *failure) {
+  if (plan->subvolume != NULL) {
+    if (plan->size > 0 && subvolume_create(plan->pool, plan->subvolume, plan->size, failure) < 0) return -1;
+    return subvolume_copy(own_mounts, host_mounts, plan->pool, plan->subvolume, ".", failure);
   }
+  if (plan->image[0] == '\0') return make_tmpfs(plan, failure);
+  if (enter_mounts(host_mounts, failure) < 0) return -1; /* the image lies on the host */
+  int mount = make_ext4(plan, failure);
+  struct failure back = {0};
+  if (enter_mounts(own_mounts, &back) < 0) _exit(70);
+  return mount;
+}
+
+int upper_mount(int own_mounts, int host_mounts, const struct upper_plan *plan, struct failure *failure) {
+  AUTO_CLOSE int mount = make_mount(own_mounts, host_mounts, plan, failure);
   if (mount < 0 || prepare(mount, plan->uid_base, failure) < 0) return -1;
   struct attach_arguments arguments = {mount, plan->path, failure};
   return in_host(own_mounts, host_mounts, attach_action, &arguments, failure);

@@ -9,7 +9,9 @@
 struct upper_plan {
   const char *path;  /* mount point on the host, absolute */
   const char *image; /* "" for tmpfs, else an ext4 image file on the host, absolute */
-  uint64_t size;     /* bytes; only for tmpfs */
+  const char *subvolume; /* name in the pool instead of an image; NULL for none */
+  int pool;          /* the pool's root directory, for a subvolume */
+  uint64_t size;     /* bytes; for tmpfs, and for a subvolume that is to be made */
   uint32_t uid_base; /* owner of data/ */
 };
 

@@ -1,7 +1,11 @@
 import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 
 const probes = {
   root: () => process.getuid?.() === 0,
+  btrfs: () =>
+    spawnSync("mkfs.btrfs", ["--version"]).status === 0 &&
+    (/\tbtrfs$/m.test(readFileSync("/proc/filesystems", "utf8")) || spawnSync("modprobe", ["btrfs"]).status === 0),
   nft: () => spawnSync("nft", ["--version"]).status === 0,
 } satisfies Record<string, () => boolean>;
 

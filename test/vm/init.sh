@@ -11,7 +11,7 @@ mount -t tmpfs -o mode=1777 shm /dev/shm
 mount -t tmpfs -o mode=755 run /run
 mount -t tmpfs -o mode=1777,size=700m tmp /tmp
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-for module in loop overlay erofs squashfs veth sch_tbf nf_tables nft_ct nft_chain_nat nft_nat nft_masq nft_fib_inet nft_reject_inet nft_limit nft_connlimit nft_log nf_conntrack_netlink nfnetlink_log; do modprobe "$module" || echo "vm: cannot load $module"; done
+for module in loop overlay erofs squashfs btrfs veth sch_tbf nf_tables nft_ct nft_chain_nat nft_nat nft_masq nft_fib_inet nft_reject_inet nft_limit nft_connlimit nft_log nf_conntrack_netlink nfnetlink_log; do modprobe "$module" || echo "vm: cannot load $module"; done
 ip link set lo up
 hostname vm
 ulimit -n 65536

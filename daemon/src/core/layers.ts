@@ -1,6 +1,6 @@
 import { SquashError, isSquashError } from "@squash/sdk/errors";
 import { KeyedMutex } from "./keyed-mutex.js";
-import type { Kernel, ModuleImage } from "./ports.js";
+import type { Kernel, LayerImage } from "./ports.js";
 
 type LayerKernel = Pick<Kernel, "mountLayer" | "unmountLayer" | "mountedLayers">;
 
@@ -33,7 +33,7 @@ export class Layers {
   }
 
   /** Mounts what is not mounted yet. Returns the keys in the order of `images`; all or nothing. */
-  async acquire(images: readonly ModuleImage[]): Promise<string[]> {
+  async acquire(images: readonly LayerImage[]): Promise<string[]> {
     const taken: string[] = [];
     try {
       for (const image of images) taken.push(await this.#acquireOne(image));
@@ -50,7 +50,7 @@ export class Layers {
   }
 
   /** The key under which an image is, or would be, mounted. */
-  keyOf(image: ModuleImage): string {
+  keyOf(image: LayerImage): string {
     return layerKey(image);
   }
 
@@ -66,7 +66,7 @@ export class Layers {
     return unused;
   }
 
-  #acquireOne(image: ModuleImage): Promise<string> {
+  #acquireOne(image: LayerImage): Promise<string> {
     const key = layerKey(image);
     const users = this.#users.get(key);
     if (users !== undefined && users > 0) {
@@ -81,7 +81,7 @@ export class Layers {
     });
   }
 
-  async #mount(key: string, image: ModuleImage): Promise<void> {
+  async #mount(key: string, image: LayerImage): Promise<void> {
     try {
       await this.#kernel.mountLayer(key, image.image, image.format);
     } catch (cause) {
@@ -153,6 +153,6 @@ const damageErrors = new Set([
   "ENOTSUP",
 ]);
 
-function layerKey(image: ModuleImage): string {
+function layerKey(image: LayerImage): string {
   return `${image.name}@${image.identity}.${image.format}`;
 }

@@ -33,8 +33,9 @@ export interface RootPlan {
 export interface UpperPlan {
   /** mount point on the host; must exist */
   readonly path: string;
-  /** an ext4 image on the host; null for a tmpfs */
+  /** an ext4 image on the host, or a subvolume of the pool, as `subvolumePath` says; null for a tmpfs */
   readonly image: string | null;
+  /** 0 for a subvolume that exists; another is made, in place of what is there of that name */
   readonly sizeBytes: number;
   /** cell whose root will own it */
   readonly index: number;
@@ -98,7 +99,7 @@ export interface Kernel {
   publishNetns(index: number, name: string): Promise<void>;
   withdrawNetns(name: string): Promise<void>;
   /** `image` is relative to the data directory. */
-  mountLayer(key: string, image: string, type: "squashfs" | "erofs"): Promise<void>;
+  mountLayer(key: string, image: string, type: LayerFormat): Promise<void>;
   unmountLayer(key: string): Promise<void>;
   mountedLayers(): Promise<string[]>;
   /**
@@ -107,6 +108,13 @@ export interface Kernel {
    * removes it earlier ends the work, which then fails. With layers alone it yields to all else that the machine has to do.
    */
   capture(image: string, roots: readonly CapturedRoot[]): Promise<number>;
+  /** Writes all that there is now in the pool to the disk. */
+  flushPool(): Promise<void>;
+  /**
+   * Makes a read-only snapshot of an upper that is a subvolume, to which nothing may write meanwhile. Both are relative to the data directory.
+   * Returns the bytes that its files take.
+   */
+  snapshotUpper(upper: string, image: string): Promise<number>;
   /** Processes in a cell that are not squash's own; `init` is that of its init. */
   tasks(index: number, init: number): Promise<CellTask[]>;
   /** Runs a command to its end; `signal` kills its whole tree. */
@@ -165,8 +173,11 @@ export interface RetentionLimits {
   readonly keepForS: number;
 }
 
+/** Where what sandboxes write is kept: in memory, in an ext4 image each, or in a subvolume each of one btrfs. */
+export type UpperBackend = "tmpfs" | "loop" | "btrfs";
+
 interface UpperRecord {
-  readonly backend: "tmpfs" | "loop";
+  readonly backend: UpperBackend;
   readonly limitBytes: number;
   /** which of the uppers that it has had; a restore makes a new one before the old one goes */
   readonly generation: number;
@@ -209,11 +220,13 @@ export interface SandboxStore {
   upperPath(id: string, generation: number): string;
   /** Image file of a sandbox's upper; only for the `loop` backend. */
   imagePath(id: string, generation: number): string;
+  /** Subvolume of a sandbox's upper, relative to the data directory; only for the `btrfs` backend. */
+  subvolumePath(id: string, generation: number): string;
   /** Generations of uppers that have a mount point. */
   upperGenerations(id: string): Promise<number[]>;
   /** Makes the mount point. Idempotent. */
   makeUpper(id: string, generation: number): Promise<void>;
-  /** Removes mount point and image file, of which nothing may be mounted. Idempotent. */
+  /** Removes mount point and image file or subvolume, of which nothing may be mounted. Idempotent. */
   removeUpper(id: string, generation: number): Promise<void>;
   /** Makes the directories; fails when the sandbox has any already. */
   makeDirectories(id: string): Promise<void>;
@@ -230,7 +243,7 @@ export interface SandboxStore {
   list(): Promise<StoredSandbox[]>;
   /** Whether something is mounted at the upper's place. */
   isUpperMounted(id: string, generation: number): Promise<boolean>;
-  /** Whether there is an image file, which a restart of the machine leaves. */
+  /** Whether there is an image file or a subvolume, which a restart of the machine leaves. */
   hasImage(id: string, generation: number): Promise<boolean>;
   /** Bytes used in the upper; 0 when that cannot be told. */
   upperBytes(id: string, generation: number): Promise<number>;
@@ -259,14 +272,22 @@ export interface SnapshotImageFacts {
   readonly sha256: string | null;
 }
 
-/** A module's image as found on disk. */
-export interface ModuleImage {
+/** Forms in which layers are mounted. */
+export type LayerFormat = "squashfs" | "erofs" | "subvolume";
+
+/** What is mounted as a layer: a module's image, or a snapshot's. */
+export interface LayerImage {
   readonly name: string;
   /** relative to the data directory */
   readonly image: string;
-  readonly format: "squashfs" | "erofs";
+  readonly format: LayerFormat;
   /** changes whenever the file is another one */
   readonly identity: string;
+}
+
+/** A module's image as found on disk. */
+export interface ModuleImage extends LayerImage {
+  readonly format: "squashfs" | "erofs";
   /** how its programs are meant to be started */
   readonly defaults?: ImageDefaults;
   /** modules that a stack with this one must have */

@@ -171,7 +171,7 @@ export class Recovery {
   async #hasUpper(record: SandboxRecord): Promise<boolean> {
     const { backend, generation } = record.upper;
     if (await this.#parts.store.isUpperMounted(record.id, generation)) return true;
-    return backend === "loop" && (await this.#parts.store.hasImage(record.id, generation));
+    return backend !== "tmpfs" && (await this.#parts.store.hasImage(record.id, generation));
   }
 
   #give(sandbox: Sandbox, state: "lost" | "failed", reason: string): void {

@@ -1,11 +1,12 @@
 import { SquashError, isSquashError } from "@squash/sdk/errors";
+import { layerOfImage, ownerOfImage } from "./image-ids.js";
 import type { Cell, Cells } from "./cells.js";
 import type { Layers } from "./layers.js";
 import type { Emit } from "./events.js";
 import type { Networks } from "./egress/networks.js";
 import { mergeDefaults, type ImageDefaults } from "./image-defaults.js";
 import { checkStack } from "./module-stack.js";
-import type { Kernel, ModuleCatalog, ModuleImage, RootPlan, SandboxRecord, SandboxStore } from "./ports.js";
+import type { Kernel, ModuleCatalog, LayerImage, RootPlan, SandboxRecord, SandboxStore } from "./ports.js";
 import type { Stage } from "./stages.js";
 import { stackOrder } from "./stack.js";
 
@@ -226,18 +227,26 @@ function nextUpper(parts: StageParts): Stage<SandboxDraft> {
 async function mountNewUpper({ kernel, store }: StageParts, draft: SandboxDraft, index: number): Promise<void> {
   const { backend, limitBytes, generation } = planOf(draft).upper;
   draft.generation = generation;
-  const image = backend === "loop" ? store.imagePath(draft.id, generation) : null;
-  if (image !== null) await store.makeImage(draft.id, generation, limitBytes);
+  const image = upperImage(store, planOf(draft));
+  if (backend === "loop") await store.makeImage(draft.id, generation, limitBytes);
   await kernel.mountUpper({ path: store.upperPath(draft.id, generation), image, sizeBytes: limitBytes, index });
+}
+
+/** What outlives a restart of the machine; null for nothing. */
+function upperImage(store: SandboxStore, { id, upper }: Pick<SandboxPlan, "id" | "upper">): string | null {
+  const { backend, generation } = upper;
+  if (backend === "tmpfs") return null;
+  return backend === "loop" ? store.imagePath(id, generation) : store.subvolumePath(id, generation);
 }
 
 function survivingUpper({ kernel, store }: StageParts): Stage<SandboxDraft> {
   return {
     name: "upper",
     async up(draft) {
-      const { backend, generation } = planOf(draft).upper;
-      if (backend !== "loop" || (await store.isUpperMounted(draft.id, generation))) return;
-      const [path, image] = [store.upperPath(draft.id, generation), store.imagePath(draft.id, generation)];
+      const { generation } = planOf(draft).upper;
+      const image = upperImage(store, planOf(draft));
+      if (image === null || (await store.isUpperMounted(draft.id, generation))) return;
+      const path = store.upperPath(draft.id, generation);
       await kernel.mountUpper({ path, image, sizeBytes: 0, index: cellOf(draft).index });
     },
     async down() {
@@ -247,8 +256,9 @@ function survivingUpper({ kernel, store }: StageParts): Stage<SandboxDraft> {
 }
 
 /** A snapshot's image as a layer. Its name is unique and its content never changes. */
-export function snapshotLayer(store: Pick<SandboxStore, "snapshotImage">, image: string): ModuleImage {
-  return { name: `snapshot-${image}`, image: store.snapshotImage(image), format: "erofs", identity: "0" };
+export function snapshotLayer(store: Pick<SandboxStore, "snapshotImage">, image: string): LayerImage {
+  const format = ownerOfImage(image) === null ? "erofs" : "subvolume";
+  return { name: layerOfImage(image), image: store.snapshotImage(image), format, identity: "0" };
 }
 
 /** Mounts images of snapshots, which must be as they were made. Returns the keys in their order; all or nothing. Throws `snapshot_damaged`. */

@@ -13,7 +13,7 @@ import type { Emit, OperationEvent } from "./events.js";
 import { execResult, toCommand } from "./exec.js";
 import { execDefaults } from "./image-defaults.js";
 import { KeyedMutex } from "./keyed-mutex.js";
-import type { CellUsage, RetentionLimits, SandboxRecord, SnapshotRecord } from "./ports.js";
+import type { CellUsage, RetentionLimits, SandboxRecord, SnapshotRecord, UpperBackend } from "./ports.js";
 import { retentionLimits, retentionOf } from "./retention.js";
 import { newSandbox, sandboxInfo, type Sandbox } from "./sandbox.js";
 import { sandboxStages, type SandboxDraft, type SandboxPlan, type StageParts } from "./sandbox-stages.js";
@@ -23,7 +23,7 @@ import { bringUp, takeDown, type Stage, type Timings } from "./stages.js";
 export interface SandboxesOptions {
   readonly maxSandboxes: number;
   readonly upperLimitBytes: number;
-  readonly upperBackend: "tmpfs" | "loop";
+  readonly upperBackend: UpperBackend;
   /** of sandboxes that say nothing */
   readonly retention: RetentionLimits;
   readonly emit: Emit;

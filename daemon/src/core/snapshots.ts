@@ -3,7 +3,8 @@ import type { CollectAnswer, HistoryEntry, SnapshotAnswer, SnapshotRequest } fro
 import type { CapturedRoot, Kernel, SandboxRecord, SandboxStore, SnapshotImageFacts, SnapshotRecord } from "./ports.js";
 import type { Layers } from "./layers.js";
 import { pause } from "./pause.js";
-import { randomHex } from "./random.js";
+import { InstantSnapshots, type Taken } from "./instant-snapshots.js";
+import { newImage, ownerOfImage } from "./image-ids.js";
 import type { Sandbox } from "./sandbox.js";
 import { snapshotLayer } from "./sandbox-stages.js";
 import type { Sandboxes } from "./sandboxes.js";
@@ -47,9 +48,11 @@ export interface Moment {
 /** Snapshots: images of what sandboxes have written, each on top of those that it was restored from. */
 export class Snapshots {
   readonly #parts: SnapshotParts;
+  readonly #instant: InstantSnapshots;
 
   constructor(parts: SnapshotParts) {
     this.#parts = parts;
+    this.#instant = new InstantSnapshots(parts, (index, work) => this.#whileFrozen(index, work));
   }
 
   /** Keeps the present files under a label; nothing runs in the sandbox meanwhile. Throws `snapshot_exists`, `snapshot_limit`, `snapshot_failed`. */
@@ -57,7 +60,7 @@ export class Snapshots {
     const { sandboxes, images, retention, upkeep } = this.#parts;
     const sandbox = sandboxes.find(id);
     const label = request.label ?? timeLabel(new Date());
-    const image = imageId();
+    const image = imageFor(sandbox);
     const work = async (): Promise<SnapshotAnswer> => {
       const record = sandboxes.mustBeReady(sandbox);
       refuseLabel(sandbox, label);
@@ -87,7 +90,7 @@ export class Snapshots {
   async moment<T>(id: string, work: (moment: Moment) => Promise<T>): Promise<T> {
     const { sandboxes, images } = this.#parts;
     const sandbox = sandboxes.find(id);
-    const image = imageId();
+    const image = imageFor(sandbox);
     const capture = (): Promise<Moment> => this.#capture(sandbox, sandboxes.mustBeReady(sandbox), image);
     try {
       return await images.hold([image], async () => {
@@ -169,11 +172,16 @@ export class Snapshots {
   }
 
   async #capture(sandbox: Sandbox, record: SandboxRecord, image: string): Promise<Moment> {
-    const isDeep = record.snapshots.length >= deepestStack;
-    const below = isDeep ? [] : shortestStack(record.snapshots, sandbox.snapshots);
-    const stack = [image, ...below];
+    const onPool = record.upper.backend === "btrfs";
+    const isInstant = ownerOfImage(image) !== null;
+    const isDeep = onPool ? !isInstant : record.snapshots.length >= deepestStack;
+    const stack = [image, ...(isDeep ? [] : shortestStack(record.snapshots, sandbox.snapshots))];
     try {
-      const { size, pausedMs } = await this.#frozen(sandbox, record, { image, isDeep });
+      const below = isDeep ? this.#roots(record) : [];
+      let taking: Promise<Taken>;
+      if (isInstant) taking = this.#instant.take(record, image);
+      else taking = onPool ? this.#instant.merge(record, image, below) : this.#pack(record, image, below);
+      const { size, pausedMs } = await taking;
       return { size, pausedMs, layers: record.layers, images: stack };
     } catch (cause) {
       await this.#parts.store.removeSnapshotImage(image);
@@ -181,21 +189,24 @@ export class Snapshots {
     }
   }
 
-  /** The sandbox runs again whatever happens. */
-  async #frozen(
-    sandbox: Sandbox,
-    record: SandboxRecord,
-    { image, isDeep }: { readonly image: string; readonly isDeep: boolean },
-  ): Promise<{ size: number; pausedMs: number }> {
+  /** An erofs image of the upper and of `below`, made while the sandbox stands still. */
+  async #pack(record: SandboxRecord, image: string, below: readonly CapturedRoot[]): Promise<Taken> {
     const { kernel, store } = this.#parts;
     const { index } = record.cell;
-    const path = store.upperPath(sandbox.id, record.upper.generation);
-    const below = isDeep ? this.#roots(record) : [];
+    const path = store.upperPath(record.id, record.upper.generation);
+    const { value, pausedMs } = await this.#whileFrozen(index, () =>
+      kernel.capture(store.snapshotImage(image), [{ kind: "upper", path, index }, ...below]),
+    );
+    return { size: value, pausedMs };
+  }
+
+  /** The sandbox runs again whatever happens. */
+  async #whileFrozen<T>(index: number, work: () => Promise<T>): Promise<{ value: T; pausedMs: number }> {
     const start = performance.now();
     try {
-      await kernel.freezeCell(index, true);
-      const size = await kernel.capture(store.snapshotImage(image), [{ kind: "upper", path, index }, ...below]);
-      return { size, pausedMs: performance.now() - start };
+      await this.#parts.kernel.freezeCell(index, true);
+      const value = await work();
+      return { value, pausedMs: performance.now() - start };
     } finally {
       await this.#thaw(index);
     }
@@ -280,8 +291,10 @@ function cannotCapture(id: string, cause: unknown): SquashError {
   return new SquashError("snapshot_failed", `Cannot take a snapshot of "${id}": ${reason}`, { cause, details });
 }
 
-function imageId(): string {
-  return randomHex(16);
+/** Named before it is known how deep the stack will be; one that is a little deeper than it should be does no harm. */
+function imageFor({ record }: Sandbox): string {
+  const isInstant = record?.upper.backend === "btrfs" && record.snapshots.length < deepestStack;
+  return newImage(isInstant ? record.cell.index : null);
 }
 
 /** `20260131-235959` */

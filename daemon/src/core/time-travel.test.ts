@@ -1,5 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { SandboxInfo } from "@squash/sdk/protocol";
+import { newImage, ownerOfImage, ownerOfLayer } from "./image-ids.js";
+import type { UpperBackend } from "./ports.js";
 import { FakeMachine } from "./testing/fake-machine.js";
 import { fakeSquashd, type FakeSquashd } from "./testing/fake-squashd.js";
 
@@ -7,7 +9,7 @@ const never = new AbortController().signal;
 
 async function squashdWith(
   ids: readonly string[],
-  options: { upperBackend?: "tmpfs" | "loop" } = {},
+  options: { upperBackend?: UpperBackend } = {},
 ): Promise<FakeSquashd & { machine: FakeMachine }> {
   const machine = new FakeMachine();
   machine.modules.add("100-more");
@@ -225,6 +227,56 @@ describe("a snapshot", () => {
     expect((await snapshots.take("a", {})).snapshot).toMatch(/^\d{8}-\d{6}$/);
     await snapshots.take("a", { label: "x" });
     await expect(snapshots.take("a", { label: "x" })).rejects.toMatchObject({ code: "snapshot_exists" });
+  });
+});
+
+describe("a snapshot on the pool", () => {
+  async function onPool(): Promise<FakeSquashd & { machine: FakeMachine }> {
+    return squashdWith(["a"], { upperBackend: "btrfs" });
+  }
+
+  it("is a subvolume that says whose owners are stored in it, taken after a flush and while nothing runs", async () => {
+    const { machine, snapshots, stacks } = await onPool();
+    const start = machine.calls.length;
+    await snapshots.take("a", { label: "one" });
+    expect(machine.calls.slice(start, start + 4)).toEqual(["flushPool", "freezeCell", "snapshotUpper", "thawCell"]);
+    const [image] = [...machine.captured.keys()];
+    expect(image).toMatch(/^pool\/s\/[0-9a-f]{32}\.0$/);
+    await stacks.restore("a", { label: "one" }, never);
+    const [key = ""] = machine.cells.get(0)?.root?.layers ?? [];
+    expect(key).toMatch(/^snapshot-[0-9a-f]{32}\.0@0\.subvolume$/);
+    expect(ownerOfLayer(key)).toBe(0);
+    await snapshots.take("a", { label: "two" });
+    expect(machine.captured.size).toBe(2);
+  });
+
+  it("is made into one image where the stack is deep, of which nothing is left where that fails", async () => {
+    const { machine, sandboxes, snapshots, stacks } = await onPool();
+    const again = async (round: number): Promise<void> => {
+      await snapshots.take("a", { label: `s${round}` });
+      await stacks.restore("a", { label: `s${round}` }, never);
+    };
+    for (let round = 0; round < 16; round++) await again(round);
+    const before = machine.state();
+    for (const operation of ["flushPool", "snapshotUpper", "mountLayer", "capture", "writeSnapshots"]) {
+      machine.failing.set(operation, 1);
+      await expect(snapshots.take("a", { label: "deep" })).rejects.toMatchObject({ code: "snapshot_failed" });
+      expect({ operation, state: machine.state() }).toEqual({ operation, state: before });
+    }
+    await snapshots.take("a", { label: "deep" });
+    expect(snapshots.history("a").at(-1)).toMatchObject({ label: "deep", depth: 1 });
+    expect([...machine.captured.keys()].filter((path) => path.endsWith(".erofs"))).toHaveLength(1);
+    await sandboxes.destroy("a");
+    expect(machine.state()).toEqual([]);
+  });
+});
+
+describe("names of images", () => {
+  it("tell whose owners are stored in them", () => {
+    expect(ownerOfImage(newImage(null))).toBeNull();
+    expect(ownerOfImage(newImage(16_383))).toBe(16_383);
+    for (const key of ["000-base@1.erofs", "snapshot-x.1@0.subvolume", `snapshot-${newImage(null)}@0.erofs`])
+      expect(ownerOfLayer(key)).toBeNull();
   });
 });
 

@@ -3,11 +3,13 @@ import { access, statfs } from "node:fs/promises";
 import { release } from "node:os";
 import { dirname, join } from "node:path";
 import type { DoctorCheck } from "@squash/sdk/protocol";
+import type { UpperBackend } from "../core/ports.js";
 import { mappableFormats } from "../kernel/image-formats.js";
 import { findBusybox } from "../modules/bases/busybox.js";
 import { DirectoryCatalog } from "../modules/catalog.js";
 import { packageOf } from "../modules/run-tool.js";
-import { check, type Finding } from "./check.js";
+import { findPool, poolImage } from "../store/pool-image.js";
+import { check, readOptional, type Finding } from "./check.js";
 
 const leastFreeBytes = 1024 ** 3;
 const searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".split(":");
@@ -38,8 +40,9 @@ export function hostChecks(settings: {
   readonly dataDir: string;
   readonly runDir: string;
   readonly hostBinary: string;
+  readonly upperBackend: UpperBackend;
 }): Promise<DoctorCheck[]> {
-  const { dataDir, runDir, hostBinary } = settings;
+  const { dataDir, runDir, hostBinary, upperBackend } = settings;
   return Promise.all([
     check("sq-host", true, () => executable(hostBinary)),
     check("data directory", true, () => writable(dataDir, "SQUASH_DATA_DIR")),
@@ -47,8 +50,27 @@ export function hostChecks(settings: {
     check("run directory", true, () => writable(runDir, "SQUASH_RUN_DIR")),
     check("base module", false, () => baseModule(dataDir)),
     check("busybox", false, busybox),
+    ...(upperBackend === "btrfs" ? [check("btrfs", true, () => btrfs(dataDir))] : []),
     ...Object.entries(tools).map(([tool, cost]) => check(tool, false, () => installed(tool, cost))),
   ]);
+}
+
+/** What uppers on the pool need. */
+async function btrfs(dataDir: string): Promise<Finding> {
+  const place = await findPool(await nearestExisting(dataDir));
+  const known = /\tbtrfs$/m.test((await readOptional("/proc/filesystems")) ?? "");
+  const module = await readOptional(`/lib/modules/${release()}/modules.dep`);
+  if (!known && module?.includes("/btrfs.ko") !== true)
+    return {
+      ok: false,
+      found: "the kernel has none",
+      advice: "install the kernel's btrfs, or set SQUASH_UPPER_BACKEND to loop",
+    };
+  if (place.exists || place.kind === "directory") {
+    const found = place.kind === "image" ? join(dataDir, poolImage) : `${dataDir} itself`;
+    return { ok: true, found };
+  }
+  return installed("mkfs.btrfs", 'SQUASH_UPPER_BACKEND "btrfs" does not work');
 }
 
 async function executable(path: string): Promise<Finding> {

@@ -23,6 +23,12 @@ export const operation = {
   netGate: 21,
   netClose: 22,
   capture: 23,
+  poolMount: 24,
+  poolUnmount: 25,
+  poolFlush: 26,
+  subvolumeSnapshot: 27,
+  subvolumeRemove: 28,
+  subvolumeUse: 29,
 } as const;
 
 /** Flags of `rootGive`. */

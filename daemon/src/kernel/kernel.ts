@@ -10,6 +10,7 @@ import type {
   Command,
   CommandResult,
   Kernel,
+  LayerFormat,
   RootPlan,
   UpperPlan,
 } from "../core/ports.js";
@@ -26,11 +27,13 @@ import type { Subnet } from "../core/egress/firewall.js";
 import { FieldWriter } from "./frame.js";
 import { rootFlag } from "./host-protocol.js";
 import { Host } from "./host.js";
+import { ownerOfLayer } from "../core/image-ids.js";
 import { LinuxFirewall } from "./network/firewall.js";
+import { Pool } from "./pool.js";
 import { runSession } from "./session.js";
 import { listTasks } from "./tasks.js";
 
-/** native/src/host_capture.c has the same number, in place of a cell's */
+/** native/src/host_capture.c and host_ops.c have the same number, in place of a cell's */
 const noCell = 0xffffffff;
 /** as long as native/src/host_capture.c gives it in processor time, and a disk that is slow besides */
 const captureTimeoutMs = 3_600_000;
@@ -52,6 +55,8 @@ export class LinuxKernel implements Kernel {
   readonly bootId: string;
   /** null where there is no network */
   readonly firewall: LinuxFirewall | null;
+  /** subvolumes of uppers and snapshots; of use once it is mounted */
+  readonly pool: Pool;
   readonly #host: Host;
   readonly #cgroup: CgroupLayout;
   readonly #runDir: string;
@@ -63,6 +68,7 @@ export class LinuxKernel implements Kernel {
   ) {
     const { runDir, bootId, subnet } = options;
     this.firewall = subnet === null ? null : new LinuxFirewall(host, subnet);
+    this.pool = new Pool(host);
     this.#host = host;
     this.#cgroup = cgroup;
     this.#runDir = runDir;
@@ -131,7 +137,8 @@ export class LinuxKernel implements Kernel {
       .u32(flagsOf(plan))
       .string(plan.hostname)
       .string(plan.upper)
-      .strings(plan.layers);
+      .u32(plan.layers.length);
+    for (const key of plan.layers) fields.string(key).u32(ownerOfLayer(key) ?? noCell);
     await this.#host.request("rootGive", fields);
   }
 
@@ -156,7 +163,7 @@ export class LinuxKernel implements Kernel {
     await this.#host.request("netnsWithdraw", new FieldWriter().string(name));
   }
 
-  async mountLayer(key: string, image: string, type: "squashfs" | "erofs"): Promise<void> {
+  async mountLayer(key: string, image: string, type: LayerFormat): Promise<void> {
     await this.#host.request("layerMount", new FieldWriter().string(key).string(image).string(type));
   }
 
@@ -173,9 +180,17 @@ export class LinuxKernel implements Kernel {
     const fields = new FieldWriter().string(image).u32(roots.length);
     for (const root of roots) {
       if (root.kind === "upper") fields.u32(root.index).string(root.path);
-      else fields.u32(noCell).string(root.key);
+      else fields.u32(ownerOfLayer(root.key) ?? noCell).string(root.key);
     }
     return Number((await this.#host.request("capture", fields, { timeoutMs: captureTimeoutMs })).u64());
+  }
+
+  flushPool(): Promise<void> {
+    return this.pool.flush();
+  }
+
+  snapshotUpper(upper: string, image: string): Promise<number> {
+    return this.pool.snapshot(inPool(upper), inPool(image));
   }
 
   tasks(index: number, init: number): Promise<CellTask[]> {
@@ -205,7 +220,10 @@ export class LinuxKernel implements Kernel {
 
   /** Ends sq-host. With `forget`, which is right only when no sandbox is left, nothing of it stays on the host. */
   async close(options: { readonly forget: boolean }): Promise<void> {
-    if (options.forget) await this.#host.request("close", new FieldWriter());
+    if (options.forget) {
+      await this.pool.unmount();
+      await this.#host.request("close", new FieldWriter());
+    }
     await this.#host.close();
     if (options.forget) await removeCgroups(this.#cgroup);
   }
@@ -213,4 +231,9 @@ export class LinuxKernel implements Kernel {
 
 function flagsOf({ fresh, named, again = false }: RootPlan): number {
   return (fresh ? rootFlag.fresh : 0) | (named ? rootFlag.named : 0) | (again ? rootFlag.again : 0);
+}
+
+/** A name in the pool, from a path that is relative to the data directory. */
+function inPool(path: string): string {
+  return path.slice("pool/".length);
 }

@@ -15,6 +15,7 @@ export const packageOf: Readonly<Record<string, string>> = {
   "mkfs.erofs": "erofs-utils",
   "fsck.erofs": "erofs-utils",
   "mkfs.ext4": "e2fsprogs",
+  "mkfs.btrfs": "btrfs-progs",
   mmdebstrap: "mmdebstrap",
   busybox: "busybox-static",
   unshare: "util-linux",

@@ -1,5 +1,7 @@
 import { SquashError } from "@squash/sdk/errors";
-import type { SandboxRecord } from "../core/ports.js";
+import type { SandboxRecord, UpperBackend } from "../core/ports.js";
+
+const backends: readonly UpperBackend[] = ["tmpfs", "loop", "btrfs"];
 
 /** Reads a record back. Throws when it is not one; somebody must look at that, since sweeping it would lose a sandbox. */
 export function parseRecord(id: string, text: string): SandboxRecord {
@@ -17,7 +19,7 @@ export function parseRecord(id: string, text: string): SandboxRecord {
   if (!Array.isArray(record.layers) || !Array.isArray(record.layerKeys)) throw damaged(id, "has no layers");
   if (!Number.isInteger(cell?.index) || !Number.isInteger(cell?.pid) || !/^\d+$/.test(cell?.startTime ?? ""))
     throw damaged(id, "has no cell");
-  if (upper?.backend !== "tmpfs" && upper?.backend !== "loop") throw damaged(id, "has no upper");
+  if (upper === undefined || !backends.includes(upper.backend)) throw damaged(id, "has no upper");
   if (!Array.isArray(record.network?.policy.deny)) throw damaged(id, "has no network policy");
   if (!Array.isArray(record.snapshots) || !Number.isInteger(upper.generation)) throw damaged(id, "has no stack");
   return record as SandboxRecord;

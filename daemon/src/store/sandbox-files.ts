@@ -6,8 +6,10 @@ import type { SandboxRecord, SandboxStore, SnapshotImageFacts, SnapshotRecord, S
 import { Disk } from "./disk.js";
 import type { DiskJob } from "./disk-job.js";
 import { parseRecord } from "./record.js";
-import { SnapshotFiles } from "./snapshot-files.js";
+import { SnapshotFiles, type SubvolumePool } from "./snapshot-files.js";
 
+/** Source: statfs(2) */
+const btrfsMagic = 0x9123683e;
 /** newest results kept of each sandbox */
 const maxLogs = 1000;
 const folders = [
@@ -19,6 +21,8 @@ const folders = [
 /** Sandboxes' directories below `<data dir>/sandboxes`. The daemon alone writes here; what sandboxes write lies in their uppers. */
 export class SandboxFiles implements SandboxStore {
   readonly #root: string;
+  readonly #dataDir: string;
+  readonly #pool: SubvolumePool | null;
   readonly #disk = new Disk();
   readonly #makeImage: (path: string, sizeBytes: number) => Promise<void>;
   readonly #snapshots: SnapshotFiles;
@@ -29,11 +33,16 @@ export class SandboxFiles implements SandboxStore {
       readonly makeImage: (path: string, sizeBytes: number) => Promise<void>;
       /** names this boot of the machine */
       readonly boot: string;
+      /** where uppers are that are subvolumes; null for nowhere */
+      readonly pool?: SubvolumePool | null;
     },
   ) {
+    const { makeImage, boot, pool = null } = options;
     this.#root = join(dataDir, "sandboxes");
-    this.#makeImage = options.makeImage;
-    this.#snapshots = new SnapshotFiles(dataDir, options.boot);
+    this.#dataDir = dataDir;
+    this.#pool = pool;
+    this.#makeImage = makeImage;
+    this.#snapshots = new SnapshotFiles(dataDir, { boot, pool });
   }
 
   upperPath(id: string, generation: number): string {
@@ -42,6 +51,10 @@ export class SandboxFiles implements SandboxStore {
 
   imagePath(id: string, generation: number): string {
     return `${this.upperPath(id, generation)}.img`;
+  }
+
+  subvolumePath(id: string, generation: number): string {
+    return `pool/u/${id}.${generation}`;
   }
 
   async upperGenerations(id: string): Promise<number[]> {
@@ -58,6 +71,7 @@ export class SandboxFiles implements SandboxStore {
   }
 
   async removeUpper(id: string, generation: number): Promise<void> {
+    await this.#removeSubvolume(id, generation);
     await rmdir(this.upperPath(id, generation)).catch(ignoreMissing);
     await rm(this.imagePath(id, generation), { force: true });
   }
@@ -74,7 +88,9 @@ export class SandboxFiles implements SandboxStore {
   async removeDirectories(id: string): Promise<void> {
     const path = join(this.#root, id);
     try {
-      const emptyFirst = (await this.upperGenerations(id)).map(upperName);
+      const generations = await this.upperGenerations(id);
+      for (const generation of generations) await this.#removeSubvolume(id, generation);
+      const emptyFirst = generations.map(upperName);
       await this.#disk.run({ kind: "removeTree", path, emptyFirst });
     } catch (cause) {
       throw new SquashError("kernel", `Cannot remove "${path}": ${(cause as Error).message}`, { cause });
@@ -126,12 +142,46 @@ export class SandboxFiles implements SandboxStore {
   }
 
   async hasImage(id: string, generation: number): Promise<boolean> {
-    return (await stat(this.imagePath(id, generation)).catch(ignoreMissing))?.isFile() ?? false;
+    if ((await stat(this.imagePath(id, generation)).catch(ignoreMissing))?.isFile() === true) return true;
+    return this.#pool !== null && (await this.#hasSubvolume(id, generation));
+  }
+
+  /** Removes subvolumes of uppers that have no mount point: a crash of the machine may lose one sooner than the other. Returns their names. */
+  async sweepSubvolumes(): Promise<string[]> {
+    if (this.#pool === null) return [];
+    const swept: string[] = [];
+    for (const name of await readdir(join(this.#dataDir, "pool/u"))) {
+      const [, id = "", generation = ""] = /^(.+)\.(\d{1,9})$/.exec(name) ?? [];
+      if (id !== "" && (await stat(this.upperPath(id, Number(generation))).catch(ignoreMissing)) !== undefined)
+        continue;
+      await this.#pool.remove(`u/${name}`);
+      swept.push(name);
+    }
+    return swept;
+  }
+
+  #hasSubvolume(id: string, generation: number): Promise<boolean> {
+    return stat(join(this.#dataDir, this.subvolumePath(id, generation))).then(
+      (found) => found.isDirectory(),
+      (error: NodeJS.ErrnoException) => {
+        ignoreMissing(error);
+        return false;
+      },
+    );
+  }
+
+  /** Never one that is mounted, as it may be in use. */
+  async #removeSubvolume(id: string, generation: number): Promise<void> {
+    if (this.#pool === null || !(await this.#hasSubvolume(id, generation))) return;
+    if (await this.isUpperMounted(id, generation))
+      throw new SquashError("kernel", `Cannot remove the files of "${id}": they are mounted`);
+    await this.#pool.remove(`u/${id}.${generation}`);
   }
 
   async upperBytes(id: string, generation: number): Promise<number> {
     if (!(await this.isUpperMounted(id, generation))) return 0;
-    const { blocks, bfree, bsize } = await statfs(this.upperPath(id, generation));
+    const { blocks, bfree, bsize, type } = await statfs(this.upperPath(id, generation));
+    if (type === btrfsMagic) return (await this.#pool?.bytes(`u/${id}.${generation}`)) ?? 0;
     return (blocks - bfree) * bsize;
   }
 

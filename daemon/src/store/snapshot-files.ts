@@ -2,6 +2,7 @@ import { lstatSync } from "node:fs";
 import { mkdir, readFile, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
+import { ownerOfImage } from "../core/image-ids.js";
 import type { SnapshotImageFacts, SnapshotRecord } from "../core/ports.js";
 import { writeAtomically } from "./atomic-file.js";
 import { SnapshotDigests } from "./snapshot-digests.js";
@@ -9,30 +10,44 @@ import { SnapshotDigests } from "./snapshot-digests.js";
 const folder = "snapshots";
 const imageName = /^([0-9a-f]{32})\.erofs$/;
 
-/** Images of snapshots below `<data dir>/snapshots`, which stacks of several sandboxes may share, and each sandbox's list of its snapshots. */
+/** What is done with subvolumes of the pool; names are relative to that. */
+export interface SubvolumePool {
+  /** Idempotent. */
+  remove(name: string): Promise<void>;
+  /** Bytes that its files take. */
+  bytes(name: string): Promise<number>;
+}
+
+/** Images of snapshots below `<data dir>/snapshots` and `<data dir>/pool/s`, which stacks of several sandboxes may share, and each sandbox's list of its snapshots. */
 export class SnapshotFiles {
   readonly #dataDir: string;
   readonly #digests: SnapshotDigests;
+  readonly #pool: SubvolumePool | null;
 
   /** `boot` names this boot of the machine. */
-  constructor(dataDir: string, boot: string) {
+  constructor(dataDir: string, { boot, pool }: { readonly boot: string; readonly pool: SubvolumePool | null }) {
     this.#dataDir = dataDir;
     this.#digests = new SnapshotDigests(boot);
+    this.#pool = pool;
   }
 
   /** Relative to the data directory. */
   image(image: string): string {
-    return `${folder}/${image}.erofs`;
+    return ownerOfImage(image) === null ? `${folder}/${image}.erofs` : `pool/s/${image}`;
   }
 
   async listImages(): Promise<string[]> {
     const directory = join(this.#dataDir, folder);
     await mkdir(directory, { recursive: true, mode: 0o700 });
-    return (await readdir(directory)).flatMap((name) => imageName.exec(name)?.[1] ?? []);
+    const files = (await readdir(directory)).flatMap((name) => imageName.exec(name)?.[1] ?? []);
+    if (this.#pool === null) return files;
+    const subvolumes = await readdir(join(this.#dataDir, "pool/s"));
+    return [...files, ...subvolumes.filter((name) => ownerOfImage(name) !== null)];
   }
 
   /** Returns the bytes that it took on the disk. */
   async removeImage(image: string): Promise<number> {
+    if (ownerOfImage(image) !== null) return this.#removeSubvolume(`s/${image}`);
     const path = this.#path(image);
     const blocks = await stat(path).then(
       (found) => found.blocks,
@@ -43,20 +58,30 @@ export class SnapshotFiles {
     return blocks * 512;
   }
 
-  /** Waits for the disk only when the kernel does not know the files. */
+  /** Waits for the disk only when the kernel does not know the files. What a subvolume takes is not known without asking. */
   facts(image: string): SnapshotImageFacts | null {
     const path = this.#path(image);
     const found = lstatSync(path, { throwIfNoEntry: false });
     if (found === undefined) return null;
+    if (ownerOfImage(image) !== null) return { bytes: 0, allocatedBytes: 0, sha256: null };
     return { bytes: found.size, allocatedBytes: found.blocks * 512, sha256: this.#digests.known(path) };
   }
 
-  check(image: string): Promise<void> {
-    return this.#digests.check(this.#path(image));
+  /** The file system of the pool has checksums of its own. */
+  async check(image: string): Promise<void> {
+    if (ownerOfImage(image) === null) await this.#digests.check(this.#path(image));
   }
 
-  seal(image: string, signal: AbortSignal): Promise<void> {
-    return this.#digests.seal(this.#path(image), signal);
+  async seal(image: string, signal: AbortSignal): Promise<void> {
+    if (ownerOfImage(image) === null) await this.#digests.seal(this.#path(image), signal);
+  }
+
+  /** Its bytes, though others may share them. */
+  async #removeSubvolume(name: string): Promise<number> {
+    if (this.#pool === null) return 0;
+    const bytes = await this.#pool.bytes(name).catch(() => 0); // it may be gone
+    await this.#pool.remove(name);
+    return bytes;
   }
 
   async write(path: string, snapshots: readonly SnapshotRecord[]): Promise<void> {

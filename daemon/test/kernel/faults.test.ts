@@ -16,11 +16,13 @@ import { bringUp, takeDown, type Stage } from "../../src/core/stages.js";
 import { trustByHand } from "../../../test/support/modules.js";
 import { DirectoryCatalog } from "../../src/modules/catalog.js";
 import { Ext4Template } from "../../src/store/ext4-template.js";
+import type { Pool } from "../../src/kernel/pool.js";
+import { makePoolImage, poolImage } from "../../src/store/pool-image.js";
 import { SandboxFiles } from "../../src/store/sandbox-files.js";
 import { lacks } from "../../../test/support/needs.js";
 import { usableFormat, useKernel } from "./test-kernel.js";
 
-const backends = ["tmpfs", "loop"] as const;
+const backends = lacks("btrfs") ? (["tmpfs", "loop"] as const) : (["tmpfs", "loop", "btrfs"] as const);
 const moments = ["before", "after"] as const;
 const createNames = ["directories", "layers", "cell", "upper", "limits", "root", "network", "record"] as const;
 const rebuildNames = createNames.slice(1);
@@ -53,11 +55,17 @@ describe.skipIf(lacks("root"))("a sandbox's stages", () => {
     const [base, extra] = (["000-base-test", "100-extra"] as const).map((name) => machine.image(name, usableFormat));
     const names = [base, extra].map((image = "") => image.replace(/^modules\//, "").replace(/\.[a-z]+$/, ""));
     for (const name of names) trustByHand(join(dataDir, "modules"), name);
+    let pool: Pool | null = null;
+    if (backends.length > 2) {
+      await makePoolImage(dataDir, 256);
+      pool = kernel.pool;
+      await pool.mount(poolImage);
+    }
     const template = new Ext4Template(join(dataDir, "cache/template"));
     layers = new Layers(kernel, { lingerMs: 0 });
     parts = {
       kernel,
-      store: new SandboxFiles(dataDir, { makeImage: (path, size) => template.make(path, size), boot: kernel.bootId }),
+      store: new SandboxFiles(dataDir, { makeImage: (path, size) => template.make(path, size), boot: kernel.bootId, pool }),
       catalog: new DirectoryCatalog(dataDir, { defaultLayers: names }),
       layers,
       cells: new Cells(kernel, { poolSize: 0, emit: () => undefined }),
@@ -67,7 +75,10 @@ describe.skipIf(lacks("root"))("a sandbox's stages", () => {
     create = sandboxStages(parts);
     rebuild = rebuildStages(parts);
   });
-  afterAll(() => expect(layers.mounted).toBe(0));
+  afterAll(async () => {
+    expect(layers.mounted).toBe(0);
+    await machine.kernel.pool.unmount();
+  });
 
   function planFor(backend: (typeof backends)[number]): SandboxPlan {
     const now = new Date(0).toISOString();
@@ -134,7 +145,7 @@ describe.skipIf(lacks("root"))("a sandbox's stages", () => {
       // as after a restart of the machine, which a tmpfs would not have survived
       const dead: SandboxDraft = { id, index, layerKeys: first.layerKeys ?? [] };
       expect(await takeDown(rebuild, dead)).toEqual([]);
-      if (backend === "loop") await parts.kernel.unmountUpper(parts.store.upperPath(id, 0));
+      if (backend !== "tmpfs") await parts.kernel.unmountUpper(parts.store.upperPath(id, 0));
       const before = await machine.state();
       expect(await parts.kernel.cellsInCgroups()).toEqual([]);
 
@@ -147,7 +158,7 @@ describe.skipIf(lacks("root"))("a sandbox's stages", () => {
       const upper = parts.store.upperPath(id, 0);
       if (await parts.store.isUpperMounted(id, 0))
         expect(readFileSync(join(upper, "data/root/file"), "utf8")).toBe("kept\n");
-      if (backend === "loop") await parts.kernel.unmountUpper(upper);
+      if (backend !== "tmpfs") await parts.kernel.unmountUpper(upper);
       expect(await machine.settled(before)).toEqual(before);
 
       const draft: SandboxDraft = { id, index, plan: planFor(backend) };

@@ -1,5 +1,7 @@
+import { basename } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
 import type { ExecResult } from "@squash/sdk/protocol";
+import { ownerOfImage } from "../image-ids.js";
 import type {
   CapturedRoot,
   CellProcess,
@@ -134,6 +136,17 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
     return 4096;
   }
 
+  async flushPool(): Promise<void> {
+    await this.step("flushPool");
+  }
+
+  async snapshotUpper(upper: string, image: string): Promise<number> {
+    await this.step("snapshotUpper");
+    if (this.captured.has(image)) throw kernelError(`make ${image}`, "EEXIST");
+    this.captured.set(image, [{ kind: "upper", path: upper, index: -1 }]);
+    return 4096;
+  }
+
   tasks(): Promise<CellTask[]> {
     return Promise.resolve(this.tasksInside);
   }
@@ -211,6 +224,10 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
 
   imagePath(id: string, generation: number): string {
     return `${this.upperPath(id, generation)}.img`;
+  }
+
+  subvolumePath(id: string, generation: number): string {
+    return `pool/u/${id}.${generation}`;
   }
 
   upperGenerations(id: string): Promise<number[]> {
@@ -294,11 +311,11 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
   }
 
   snapshotImage(image: string): string {
-    return `snapshots/${image}.erofs`;
+    return ownerOfImage(image) === null ? `snapshots/${image}.erofs` : `pool/s/${image}`;
   }
 
   listSnapshotImages(): Promise<string[]> {
-    return Promise.resolve([...this.captured.keys()].map((path) => path.slice("snapshots/".length, -".erofs".length)));
+    return Promise.resolve([...this.captured.keys()].map((path) => basename(path, ".erofs")));
   }
 
   snapshotFacts(image: string): SnapshotImageFacts | null {

@@ -1,7 +1,7 @@
 import { Cells } from "../cells.js";
 import type { DomainEvent } from "../events.js";
 import { Layers } from "../layers.js";
-import type { RetentionLimits } from "../ports.js";
+import type { RetentionLimits, UpperBackend } from "../ports.js";
 import { Recovery } from "../recovery.js";
 import { Sandboxes } from "../sandboxes.js";
 import { SnapshotImages } from "../snapshot-images.js";
@@ -26,7 +26,7 @@ export function fakeSquashd(
   options: {
     poolSize?: number;
     maxSandboxes?: number;
-    upperBackend?: "tmpfs" | "loop";
+    upperBackend?: UpperBackend;
     retention?: RetentionLimits;
     upkeep?: UpkeepOptions;
   } = {},
