@@ -36,6 +36,7 @@ enum operation {
   OP_NET_GATE,       /* u32 open: let packets pass the links of all known cells again, or none */
   OP_NET_CLOSE,      /* remove the gateway's addresses from the host */
   OP_CAPTURE,        /* image relative to the data dir, u32 count, then u32 index or ~0, upper's mount point or layer's name → u64 bytes */
+  OP_COMPARE,        /* output as of a capture, u32 flags, u64 most bytes of a content and of the output, path or "", old and new stack as of a capture → u64 bytes */
   OP_COUNT,
   EVENT_CELL_DIED = 0x4001, /* u32 index, u32 pid */
   EVENT_FIREWALL_GONE = 0x4003, /* somebody removed it, and no packet passes any link until OP_NET_GATE */
@@ -62,6 +63,7 @@ struct capture_job {
   bool busy;
   int report; /* pipe of the process */
   uint32_t request;
+  uint16_t type;
 };
 
 struct host {
