@@ -20,6 +20,7 @@ import { addModule } from "./verbs/module.js";
 import { addModules } from "./verbs/modules.js";
 import { addNet } from "./verbs/net.js";
 import { addRun } from "./verbs/run.js";
+import { addDiff } from "./verbs/diff.js";
 import { addSnapshots } from "./verbs/snapshots.js";
 import { addStack } from "./verbs/stack.js";
 
@@ -32,6 +33,7 @@ const verbs = [
   addLogs,
   addNet,
   addSnapshots,
+  addDiff,
   addStack,
   addDestroy,
   addModules,

@@ -1,4 +1,5 @@
 import type { Emit } from "./events.js";
+import { Diffs } from "./diffs.js";
 import { Forks } from "./forks.js";
 import { Quiet } from "./quiet.js";
 import { Restack } from "./restack.js";
@@ -13,6 +14,7 @@ export interface TimeTravel {
   readonly stacks: Stacks;
   readonly snapshots: Snapshots;
   readonly forks: Forks;
+  readonly diffs: Diffs;
 }
 
 /** Connects its parts. */
@@ -25,5 +27,6 @@ export function timeTravel(
   const snapshots = new Snapshots({ ...parts, sandboxes, images });
   const quiet = new Quiet(parts.kernel, sandboxes);
   const stacks = new Stacks({ sandboxes, quiet, images, restack: new Restack(parts, emit) });
-  return { stacks, snapshots, forks: new Forks({ sandboxes, snapshots, images }) };
+  const diffs = new Diffs({ ...parts, sandboxes, images, snapshots });
+  return { stacks, snapshots, diffs, forks: new Forks({ sandboxes, snapshots, images }) };
 }

@@ -23,6 +23,7 @@ export const operation = {
   netGate: 21,
   netClose: 22,
   capture: 23,
+  compare: 24,
 } as const;
 
 /** Flags of `rootGive`. */

@@ -2,7 +2,7 @@ import { mkdir, readFile, readdir, rm, rmdir, stat, statfs } from "node:fs/promi
 import { join } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
 import type { ExecResult } from "@squash/sdk/protocol";
-import type { SandboxRecord, SandboxStore, SnapshotRecord, StoredSandbox } from "../core/ports.js";
+import type { SandboxRecord, SandboxStore, SnapshotRecord, StoredSandbox, TakenOutput } from "../core/ports.js";
 import { Disk } from "./disk.js";
 import { parseRecord } from "./record.js";
 import { SnapshotFiles } from "./snapshot-files.js";
@@ -133,6 +133,10 @@ export class SandboxFiles implements SandboxStore {
 
   listSnapshotImages(): Promise<string[]> {
     return this.#snapshots.listImages();
+  }
+
+  takeOutput(image: string): Promise<TakenOutput> {
+    return this.#snapshots.take(image);
   }
 
   removeSnapshotImage(image: string): Promise<number> {

@@ -1,10 +1,11 @@
-import { mkdir, readFile, readdir, rm, stat } from "node:fs/promises";
+import { mkdir, open, readFile, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
-import type { SnapshotRecord } from "../core/ports.js";
+import type { SnapshotRecord, TakenOutput } from "../core/ports.js";
 import { writeAtomically } from "./atomic-file.js";
 
 const folder = "snapshots";
+const outputChunkBytes = 262_144;
 const imageName = /^([0-9a-f]{32})\.erofs$/;
 
 /** Images of snapshots below `<data dir>/snapshots`, which stacks of several sandboxes may share, and each sandbox's list of its snapshots. */
@@ -24,6 +25,18 @@ export class SnapshotFiles {
     const directory = join(this.#dataDir, folder);
     await mkdir(directory, { recursive: true, mode: 0o700 });
     return (await readdir(directory)).flatMap((name) => imageName.exec(name)?.[1] ?? []);
+  }
+
+  /** Opens a file under an image's name, and removes the name. */
+  async take(image: string): Promise<TakenOutput> {
+    const path = join(this.#dataDir, this.image(image));
+    const file = await open(path, "r");
+    await rm(path, { force: true });
+    return {
+      chunks: () =>
+        file.createReadStream({ start: 0, autoClose: false, highWaterMark: outputChunkBytes }) as AsyncIterable<Buffer>,
+      close: () => file.close(),
+    };
   }
 
   /** Returns the bytes that it took on the disk. */

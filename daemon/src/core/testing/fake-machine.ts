@@ -1,3 +1,4 @@
+import { Readable } from "node:stream";
 import { SquashError } from "@squash/sdk/errors";
 import type { ExecResult } from "@squash/sdk/protocol";
 import type {
@@ -6,6 +7,7 @@ import type {
   CellTask,
   Command,
   CommandResult,
+  Comparison,
   Kernel,
   ModuleCatalog,
   ModuleImage,
@@ -14,6 +16,7 @@ import type {
   SandboxStore,
   SnapshotRecord,
   StoredSandbox,
+  TakenOutput,
   UpperPlan,
 } from "../ports.js";
 
@@ -127,6 +130,20 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
       if (root.kind === "upper" && !this.frozen.has(root.index)) throw new Error("captured what may be written to");
     }
     return 4096;
+  }
+
+  async compare(output: string, { from, to }: Comparison): Promise<number> {
+    this.captured.set(output, [...from, ...to]);
+    await this.step("compare");
+    for (const root of [...from, ...to])
+      if (root.kind === "layer" && !this.layers.has(root.key)) throw kernelError(`open ${root.key}`, "ENOENT");
+    return 0;
+  }
+
+  async takeOutput(image: string): Promise<TakenOutput> {
+    await this.step("takeOutput");
+    this.captured.delete(this.snapshotImage(image));
+    return { chunks: () => Readable.from([]), close: () => Promise.resolve() };
   }
 
   tasks(): Promise<CellTask[]> {
