@@ -9,5 +9,5 @@ const job = workerData as UnifiedDiffJob;
 const patch = createTwoFilesPatch(job.oldName, job.newName, job.old, job.new, undefined, undefined, {
   context: 3,
   timeout: timeoutMs,
-}) as string | undefined;
+});
 parentPort?.postMessage(patch ?? null);

@@ -8,7 +8,7 @@ const kinds: DiffFileAnswer["kind"][] = ["same", "added", "modified", "deleted",
 const fileType = Type.Unsafe<DiffFileType>({ type: "string", enum: fileTypes });
 const size = nullable(Type.Integer({ description: "bytes, of a link those of its target; null where there is none" }));
 
-export const diffEntry = Type.Object(
+const diffEntry = Type.Object(
   {
     path: Type.String({ description: 'from "/" on; bytes that are no UTF-8 are U+FFFD' }),
     path_base64: Type.Optional(Type.String({ description: "its bytes, only where `path` cannot say them" })),
