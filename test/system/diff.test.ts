@@ -198,9 +198,9 @@ async function state(sandbox: Sandbox): Promise<State> {
       echo "$p|$(stat -c %F "$p" | sed 's/regular empty file/regular file/') $c|$(stat -c '%a %u %g' "$p") $t"; done`,
   );
   const rows = text
-    .trim()
+    .trimEnd()
     .split("\n")
-    .map((row) => row.split("|"));
+    .map((row) => row.trimEnd().split("|"));
   return new Map(rows.map(([path = "", content = "", facts = ""]) => [path, { content, facts }]));
 }
 
