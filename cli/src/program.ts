@@ -21,6 +21,7 @@ import { addModules } from "./verbs/modules.js";
 import { addNet } from "./verbs/net.js";
 import { addRetention } from "./verbs/retention.js";
 import { addRun } from "./verbs/run.js";
+import { addDiff } from "./verbs/diff.js";
 import { addSnapshots } from "./verbs/snapshots.js";
 import { addStack } from "./verbs/stack.js";
 
@@ -34,6 +35,7 @@ const verbs = [
   addNet,
   addSnapshots,
   addRetention,
+  addDiff,
   addStack,
   addDestroy,
   addModules,

@@ -2,6 +2,7 @@ import { release } from "node:os";
 import { fileURLToPath } from "node:url";
 import type { FastifyInstance } from "fastify";
 import { pino, type Logger } from "pino";
+import { DiffAnswers } from "./diff/diff-answers.js";
 import { isLoopback, type Config } from "./config.js";
 import { Daemon } from "./daemon.js";
 import { logEvents } from "./event-log.js";
@@ -75,6 +76,7 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
       version,
       sandboxes: daemon.sandboxes,
       time: daemon.time,
+      diffs: new DiffAnswers(daemon.time.diffs),
       modules,
       jobs: modules.jobs,
       health: daemon,

@@ -2,7 +2,6 @@
 
 #include "capture.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -14,21 +13,15 @@
 
 #include "erofs.h"
 #include "io.h"
+#include "merge.h"
 
-enum { IDS = 65536, NOBODY = 65534, DEPTH_LIMIT = 2048, LINK_SLOTS = 1 << 16, NAME_LIST = 64 * 1024, VALUE_LIMIT = 64 * 1024 };
+enum { DEPTH_LIMIT = 2048, LINK_SLOTS = 1 << 16, NAME_LIST = 64 * 1024, VALUE_LIMIT = 64 * 1024 };
 
 /* A file that has several names, and the inode that it was given. */
 struct linked {
   uint64_t device, number;
   uint32_t inode;
   struct linked *next;
-};
-
-/* Where one directory of the merged tree is open: in the topmost of the stack's roots that have it, and in those below that show through. */
-struct level {
-  int directories[MAX_CAPTURED];
-  uint32_t roots[MAX_CAPTURED];
-  uint32_t count;
 };
 
 struct walk {
@@ -39,56 +32,15 @@ struct walk {
   uint8_t value[VALUE_LIMIT];
 };
 
-static uint32_t own_id(const struct walk *walk, uint32_t root, uint32_t id) {
-  uint32_t base = walk->roots[root].uid_base;
-  if (id >= base && id - base < IDS) return id - base;
-  return id == 0 ? 0 : NOBODY; /* overlayfs makes whiteouts as its mounter, the host's root */
-}
-
-static bool is_opaque(int directory) {
-  char value[2] = {0};
-  return fgetxattr(directory, "trusted.overlay.opaque", value, sizeof(value)) == 1 && value[0] == 'y';
-}
-
-/* Owners in access lists and file capabilities are the host's numbers. Returns false where the value makes no sense. */
-static bool shift_owners(const struct walk *walk, uint32_t root, const char *name, uint8_t *value, size_t size) {
-  if (strcmp(name, "security.capability") == 0) {
-    uint32_t owner;
-    if (size != 24) return size == 20; /* version 2 has no owner */
-    memcpy(&owner, value + 20, sizeof(owner));
-    owner = own_id(walk, root, owner);
-    memcpy(value + 20, &owner, sizeof(owner));
-    return true;
-  }
-  if (strncmp(name, "system.posix_acl_", 17) != 0) return true;
-  if (size < 4 || (size - 4) % 8 != 0) return false;
-  for (uint8_t *entry = value + 4; entry < value + size; entry += 8) {
-    uint16_t tag;
-    uint32_t id;
-    memcpy(&tag, entry, sizeof(tag));
-    memcpy(&id, entry + 4, sizeof(id));
-    if (tag != 2 && tag != 8) continue; /* only named users and groups have a number */
-    id = own_id(walk, root, id);
-    memcpy(entry + 4, &id, sizeof(id));
-  }
-  return true;
-}
-
-/* Of overlayfs's own only what hides: the rest names files of the stack as it was. */
-static bool is_kept(const char *name) {
-  if (strncmp(name, "trusted.", 8) == 0) return false;
-  return strncmp(name, "user.", 5) == 0 || strncmp(name, "system.posix_acl_", 17) == 0 || strncmp(name, "security.capability", 20) == 0;
-}
-
 /* Attributes of `name` in the working directory, which is the one that it lies in. */
 static int add_attributes(struct walk *walk, uint32_t root, const char *name, uint32_t inode, struct failure *failure) {
   ssize_t length = llistxattr(name, walk->names, sizeof(walk->names));
   if (length < 0) return errno == ENOTSUP ? 0 : fail(failure, "list the attributes of %s", name);
   for (const char *key = walk->names; key < walk->names + length; key += strlen(key) + 1) {
-    if (!is_kept(key)) continue;
+    if (!is_captured_attribute(key)) continue;
     ssize_t size = lgetxattr(name, key, walk->value, sizeof(walk->value));
     if (size < 0) return fail(failure, "read attribute %s of %s", key, name);
-    if (!shift_owners(walk, root, key, walk->value, (size_t)size)) continue;
+    if (!shift_owners(&walk->roots[root], key, walk->value, (size_t)size)) continue;
     if (erofs_add_attribute(walk->image, inode, key, walk->value, (size_t)size, failure) < 0) return -1;
   }
   return 0;
@@ -98,8 +50,8 @@ static struct erofs_inode inode_of(const struct walk *walk, uint32_t root, const
   struct erofs_inode inode = {.size = S_ISREG(info->st_mode) ? (uint64_t)info->st_size : 0, .mode = (uint16_t)info->st_mode, .nlink = 1};
   inode.mtime = info->st_mtim.tv_sec;
   inode.mtime_nsec = (uint32_t)info->st_mtim.tv_nsec;
-  inode.uid = own_id(walk, root, info->st_uid);
-  inode.gid = own_id(walk, root, info->st_gid);
+  inode.uid = captured_id(&walk->roots[root], info->st_uid);
+  inode.gid = captured_id(&walk->roots[root], info->st_gid);
   return inode;
 }
 
@@ -140,106 +92,6 @@ static int64_t add_leaf(struct walk *walk, const struct level *level, uint32_t a
   if (*slot == NULL) return fail(failure, "remember the names of %s", name);
   **slot = (struct linked){.device = info->st_dev, .number = info->st_ino, .inode = (uint32_t)number};
   return number;
-}
-
-static void close_level(const struct level *level) {
-  for (uint32_t i = 0; i < level->count; i++) close_fd(&level->directories[i]);
-}
-
-static int open_beneath(int directory, const char *name) {
-  return openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-}
-
-/*
- * Opens `name` in every directory of `above` from `first` on that shows through the ones before it. Sets `*closed` when something between
- * hides what is below all roots: an opaque directory, a whiteout or a file.
- */
-static int open_level(const struct level *above, uint32_t first, const char *name, struct level *below, bool *closed, struct failure *failure) {
-  *closed = false;
-  below->count = 0;
-  for (uint32_t at = first; at < above->count && !*closed; at++) {
-    struct stat info;
-    if (fstatat(above->directories[at], name, &info, AT_SYMLINK_NOFOLLOW) < 0) {
-      if (errno == ENOENT) continue;
-      return fail(failure, "look at %s", name);
-    }
-    if (!S_ISDIR(info.st_mode)) {
-      *closed = true;
-      break;
-    }
-    int directory = open_beneath(above->directories[at], name);
-    if (directory < 0) return fail(failure, "open directory %s", name);
-    below->directories[below->count] = directory;
-    below->roots[below->count++] = above->roots[at];
-    *closed = is_opaque(directory);
-  }
-  return 0;
-}
-
-struct found {
-  char *name;
-  uint32_t at;      /* in the level */
-  bool is_whiteout; /* or may be one: no other device is in an upper */
-};
-
-struct listing {
-  struct found *found;
-  uint32_t count, capacity;
-};
-
-static int by_name_and_height(const void *left, const void *right) {
-  const struct found *a = left, *b = right;
-  int order = strcmp(a->name, b->name);
-  return order != 0 ? order : (a->at > b->at) - (a->at < b->at);
-}
-
-static int take_name(struct listing *listing, const struct dirent *entry, uint32_t at) {
-  const char *name = entry->d_name;
-  if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) return 0;
-  errno = EMFILE;
-  if (listing->count >= CAPTURE_INODES) return -1;
-  if (listing->count == listing->capacity) {
-    uint32_t wanted = listing->capacity == 0 ? 64 : listing->capacity * 2;
-    struct found *larger = reallocarray(listing->found, wanted, sizeof(*larger));
-    if (larger == NULL) return -1;
-    listing->found = larger;
-    listing->capacity = wanted;
-  }
-  char *copy = strdup(name);
-  if (copy == NULL) return -1;
-  listing->found[listing->count++] = (struct found){.name = copy, .at = at, .is_whiteout = entry->d_type == DT_CHR || entry->d_type == DT_UNKNOWN};
-  return 0;
-}
-
-static void forget(struct listing *listing) {
-  for (uint32_t i = 0; i < listing->count; i++) free(listing->found[i].name);
-  free(listing->found);
-}
-
-/* All names of a level, sorted, each once: where it is found first. */
-static int list(const struct level *level, struct listing *listing, struct failure *failure) {
-  for (uint32_t at = 0; at < level->count; at++) {
-    int copy = openat(level->directories[at], ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *directory = copy < 0 ? NULL : fdopendir(copy);
-    if (directory == NULL) {
-      close_fd(&copy);
-      return fail(failure, errno == EMFILE ? "follow directories that nest so deep, as more files may not be opened" : "list a directory");
-    }
-    const struct dirent *entry;
-    int result = 0;
-    while (result == 0 && (errno = 0, entry = readdir(directory)) != NULL) result = take_name(listing, entry, at);
-    if (result < 0 || errno != 0) result = fail(failure, "list a directory");
-    (void)closedir(directory);
-    if (result < 0) return -1;
-  }
-  if (listing->count > 0) qsort(listing->found, listing->count, sizeof(*listing->found), by_name_and_height);
-  uint32_t kept = 0;
-  for (uint32_t i = 0; i < listing->count; i++) {
-    if (kept > 0 && strcmp(listing->found[kept - 1].name, listing->found[i].name) == 0) free(listing->found[i].name);
-    else listing->found[kept++] = listing->found[i];
-  }
-  listing->count = kept;
-  return 0;
 }
 
 static int capture_directory(struct walk *walk, const struct level *level, uint32_t number, uint32_t depth, struct failure *failure);
@@ -299,7 +151,7 @@ static int capture_directory(struct walk *walk, const struct level *level, uint3
   errno = ELOOP;
   if (depth > DEPTH_LIMIT) return fail(failure, "capture directories that nest deeper than %d", DEPTH_LIMIT);
   uint32_t first = erofs_entry_count(walk->image);
-  int result = list(level, &listing, failure);
+  int result = list_level(level, &listing, failure);
   if (result == 0) result = mark_whiteouts(walk, &listing, number, failure);
   if (result == 0) result = add_names(walk, level, &listing, number, failure);
   if (result == 0) {
@@ -310,7 +162,7 @@ static int capture_directory(struct walk *walk, const struct level *level, uint3
     uint32_t inode = erofs_entry_inode(walk->image, first + i);
     if (S_ISDIR(erofs_inode_at(walk->image, inode)->mode)) result = descend(walk, level, &listing.found[i], inode, depth, failure);
   }
-  forget(&listing);
+  forget_listing(&listing);
   return result;
 }
 

@@ -42,6 +42,7 @@ enum operation {
   OP_SUBVOLUME_SNAPSHOT, /* source, name → u64 bytes of its files */
   OP_SUBVOLUME_REMOVE,   /* name */
   OP_SUBVOLUME_USE,  /* name → u64 bytes of its files */
+  OP_COMPARE,        /* output as of a capture, u32 flags, u64 most bytes of a content and of the output, path or "", old and new stack as of a capture → u64 bytes */
   OP_COUNT,
   EVENT_CELL_DIED = 0x4001, /* u32 index, u32 pid */
   EVENT_FIREWALL_GONE = 0x4003, /* somebody removed it, and no packet passes any link until OP_NET_GATE */
@@ -68,6 +69,7 @@ struct capture_job {
   bool busy;
   int report; /* pipe of the process */
   uint32_t request;
+  uint16_t type;
 };
 
 /* Processes that work on the pool. */

@@ -26,6 +26,8 @@ interface Bytes {
   size?: number;
 }
 
+const refusalLimit = 65_536;
+
 /** Turns calls into requests, and answers into data or errors. Shared by the client and its handles. */
 export class Api {
   readonly #transport: Transport;
@@ -60,6 +62,18 @@ export class Api {
     const headers = this.#headers("text/event-stream");
     const reply = await this.#transport.open?.({ method, path, headers, signal });
     return reply?.status === 200 && reply.contentType === "text/event-stream" ? reply.content : null;
+  }
+
+  /** The answer as bytes while they come. Throws as `object` does. */
+  async bytes(call: Call): Promise<AsyncIterable<Uint8Array>> {
+    const { method, path, signal } = call;
+    if (this.#transport.open === undefined)
+      throw new SquashError("invalid_request", "Cannot read a stream: the transport knows none");
+    const headers = this.#headers("*/*");
+    const { status, contentType, content } = await this.#transport.open({ method, path, headers, signal });
+    if (status === 200) return content;
+    const reply = { status, contentType, text: await textOf(content) };
+    throw refusalIn(reply) ?? this.#stranger(call, reply, "an error of squashd");
   }
 
   /** The answer as it is, "" where there is none. Throws as `object` does. */
@@ -121,4 +135,15 @@ function parseJson(reply: TransportReply): unknown {
   } catch {
     return undefined; // the caller reports the answer as not being JSON
   }
+}
+
+/** Of a refusal, which is short. */
+async function textOf(content: AsyncIterable<Uint8Array>): Promise<string> {
+  const decoder = new TextDecoder();
+  let text = "";
+  for await (const piece of content) {
+    text += decoder.decode(piece, { stream: true });
+    if (text.length > refusalLimit) break;
+  }
+  return text;
 }

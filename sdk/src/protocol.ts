@@ -38,6 +38,12 @@ export const errorStatus = {
   snapshot_exists: 409,
   /** the sandbox has as many snapshots as it may */
   snapshot_limit: 409,
+  /** neither side of a comparison has that path */
+  path_not_found: 404,
+  /** the files could not be compared, or what differs is too much, or cannot be said in that format */
+  diff_failed: 500,
+  /** as many comparisons run as may; ask again */
+  diff_limit: 503,
   /** the files could not be captured; nothing of the snapshot is left */
   snapshot_failed: 500,
   /** the module is in the stack already */
@@ -595,3 +601,5 @@ export interface DoctorCheck {
   /** what was found, and what to do where it is missing */
   detail: string;
 }
+
+export type * from "./protocol-diff.js";

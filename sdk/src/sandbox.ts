@@ -1,6 +1,9 @@
 import type { Api, CallOptions } from "./api.js";
 import { isSquashError, SquashError } from "./errors.js";
 import type {
+  DiffAnswer,
+  DiffFileAnswer,
+  DiffRequest,
   ExecRequest,
   ExecResult,
   ForkRequest,
@@ -20,6 +23,8 @@ import type {
 
 /** How a command runs; `timeout` bounds the command, `deadlineMs` (none by default) the wait for its result. */
 export type ExecOptions = Omit<ExecRequest, "cmd"> & CallOptions;
+
+type DiffSides = Omit<DiffRequest, "limit">;
 
 /** A handle on one sandbox. Holds no connection; `await using` destroys the sandbox when the block ends. */
 export class Sandbox {
@@ -108,6 +113,25 @@ export class Sandbox {
     return this.#api.list({ method: "GET", path: `${this.#path}/history`, ...this.#bounded(options) });
   }
 
+  /**
+   * What differs between two states of its files: by default between the snapshot taken or restored last (or its modules alone) and now. Nothing
+   * runs in it for the moment in which its present files are kept. Throws `SquashError` "snapshot_not_found".
+   */
+  diff(request: DiffRequest = {}, options: CallOptions = {}): Promise<DiffAnswer> {
+    return this.#api.object({ method: "GET", path: this.#diffPath({ ...request }), ...options });
+  }
+
+  /** What differs in one file, as a unified diff if it is a text; a path that is no UTF-8 is given as bytes. Throws `SquashError` "path_not_found". */
+  diffFile(path: string | Uint8Array, request: DiffSides = {}, options: CallOptions = {}): Promise<DiffFileAnswer> {
+    const which = typeof path === "string" ? { path } : { path_base64: btoa(String.fromCharCode(...path)) };
+    return this.#api.object({ method: "GET", path: this.#diffPath({ ...request, ...which }), ...options });
+  }
+
+  /** A tar file of what is new or changed, in the format of an OCI layer: what is gone is an empty file with `.wh.` before its name. */
+  diffTar(request: DiffSides = {}, options: CallOptions = {}): Promise<AsyncIterable<Uint8Array>> {
+    return this.#api.bytes({ method: "GET", path: this.#diffPath({ ...request, format: "tar" }), ...options });
+  }
+
   /** Forgets a snapshot; those that were taken after it stay whole. Throws `SquashError` "snapshot_not_found". */
   async deleteSnapshot(label: string, options: CallOptions = {}): Promise<void> {
     const path = `${this.#path}/snapshots/${encodeURIComponent(label)}`;
@@ -152,6 +176,13 @@ export class Sandbox {
     } catch (error) {
       if (!isSquashError(error) || error.code !== "sandbox_not_found") throw error;
     }
+  }
+
+  #diffPath(query: Readonly<Record<string, string | number | undefined>>): string {
+    const said = new URLSearchParams();
+    for (const [key, value] of Object.entries(query)) if (value !== undefined) said.set(key, String(value));
+    const text = said.toString();
+    return `${this.#path}/diff${text === "" ? "" : `?${text}`}`;
   }
 
   get #path(): string {

@@ -36,7 +36,16 @@ describe("sq retention", () => {
 });
 
 describe("sq promote", () => {
-  const job = { id: "j1", kind: "promote", module: "200-x", modules: ["200-x"], state: "queued", step: "", fraction: null, error: null };
+  const job = {
+    id: "j1",
+    kind: "promote",
+    module: "200-x",
+    modules: ["200-x"],
+    state: "queued",
+    step: "",
+    fraction: null,
+    error: null,
+  };
 
   it("follows the job, and prints the module", async () => {
     const done = { ...job, state: "done" };

@@ -76,6 +76,20 @@ export type CapturedRoot =
   | { readonly kind: "upper"; readonly path: string; readonly index: number }
   | { readonly kind: "layer"; readonly key: string };
 
+/** What is to be compared, each stack topmost first, and what is to be told of it. */
+export interface Comparison {
+  readonly from: readonly CapturedRoot[];
+  readonly to: readonly CapturedRoot[];
+  /** bytes of the path of the only entry to compare, told of also when it is the same; empty for all */
+  readonly only: Buffer;
+  /** whose contents are written: of no file, of those that are there afterwards, or of both sides */
+  readonly contents: "none" | "new" | "both";
+  /** larger files are told of without content */
+  readonly contentLimit: number;
+  /** a larger output fails with EFBIG */
+  readonly outputLimit: number;
+}
+
 /** A process in a cell, besides those of squash itself. */
 export interface CellTask {
   /** on the host */
@@ -115,6 +129,11 @@ export interface Kernel {
    * Returns the bytes that its files take.
    */
   snapshotUpper(upper: string, image: string): Promise<number>;
+  /**
+   * Compares two stacks of directories, which nothing may write to meanwhile, and writes records of what differs, as core/diff-records.ts reads
+   * them, to the new file `output`, relative to the data directory. Ends early once that is removed. Returns its size in bytes.
+   */
+  compare(output: string, comparison: Comparison): Promise<number>;
   /** Processes in a cell that are not squash's own; `init` is that of its init. */
   tasks(index: number, init: number): Promise<CellTask[]>;
   /** Runs a command to its end; `signal` kills its whole tree. */
@@ -214,6 +233,13 @@ export interface StoredSandbox {
   readonly snapshots: readonly SnapshotRecord[];
 }
 
+/** A file that goes when it is closed. */
+export interface TakenOutput {
+  /** The content from its beginning on; can be asked for again. */
+  chunks(): AsyncIterable<Buffer>;
+  close(): Promise<void>;
+}
+
 /** Where sandboxes' files lie and how their metadata is kept. */
 export interface SandboxStore {
   /** Mount point of a sandbox's upper. */
@@ -253,6 +279,8 @@ export interface SandboxStore {
   snapshotImage(image: string): string;
   /** Images of all sandboxes' snapshots that are on the disk. */
   listSnapshotImages(): Promise<string[]>;
+  /** Opens a file that was written under an image's name, and removes that name: the file goes when it is closed. */
+  takeOutput(image: string): Promise<TakenOutput>;
   /** Idempotent. Returns the bytes that it took. */
   removeSnapshotImage(image: string): Promise<number>;
   /** What is known of an image without reading it; null where it is not there. */

@@ -390,10 +390,7 @@ function notFound(id: string): SquashError {
 }
 
 function networkOff(id: string): SquashError {
-  return new SquashError(
-    "network_off",
-    `Cannot show the network of "${id}": SQUASH_SUBNET is "none", so there is none`,
-  );
+  return new SquashError("network_off", `Cannot show the network of "${id}": SQUASH_SUBNET is "none"`);
 }
 
 function cannotDestroy(id: string, failures: readonly Error[]): SquashError {

@@ -2,6 +2,8 @@ import type { NetworkUsage } from "./egress/networks.js";
 import type {
   CollectAnswer,
   CreateSandbox,
+  DiffAnswer,
+  DiffFileAnswer,
   ExecRequest,
   ExecResult,
   ForkRequest,
@@ -57,6 +59,30 @@ export interface TimeService {
   };
   readonly retention: { set(id: string, request: RetentionRequest): Promise<RetentionAnswer> };
   readonly forks: { fork(id: string, request: ForkRequest, signal: AbortSignal): Promise<SandboxInfo[]> };
+}
+
+/** What the route about differences needs. All throw what `Diffs.compare` does. */
+export interface DiffService {
+  list(id: string, query: DiffQuery, signal: AbortSignal): Promise<DiffAnswer>;
+  /** Of one file. Throws `path_not_found` where neither side has it. */
+  file(id: string, query: DiffFileQuery, signal: AbortSignal): Promise<DiffFileAnswer>;
+  /** A tar file of what is new or changed, with whiteouts for what is gone. */
+  tar(id: string, query: DiffSides, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>>;
+}
+
+/** Both as core/diff-sides.ts says. */
+export interface DiffSides {
+  readonly from?: string | undefined;
+  readonly to?: string | undefined;
+}
+
+export interface DiffQuery extends DiffSides {
+  /** entries that are listed at most */
+  readonly limit: number;
+}
+
+export interface DiffFileQuery extends DiffSides {
+  readonly path: Buffer;
 }
 
 /** What the network routes need besides. */

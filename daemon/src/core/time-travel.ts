@@ -1,5 +1,6 @@
 import { Captures } from "./captures.js";
 import type { Emit } from "./events.js";
+import { Diffs } from "./diffs.js";
 import { Forks } from "./forks.js";
 import { ImageMerge } from "./image-merge.js";
 import { LabelsInUse } from "./labels-in-use.js";
@@ -23,6 +24,7 @@ export interface TimeTravel {
   readonly retention: SnapshotRetention;
   readonly promotions: Promotions;
   readonly captures: Captures;
+  readonly diffs: Diffs;
   readonly upkeep: SnapshotUpkeep;
 }
 
@@ -48,5 +50,6 @@ export function timeTravel(parts: StageParts, sandboxes: Sandboxes, options: Tim
   const forks = new Forks({ sandboxes, snapshots, images, labels });
   const promotions = new Promotions({ sandboxes, images, labels, merge });
   const captures = new Captures({ ...parts, sandboxes, snapshots, images });
-  return { stacks, snapshots, forks, captures, retention, promotions, upkeep };
+  const diffs = new Diffs({ ...parts, sandboxes, images, snapshots });
+  return { stacks, snapshots, forks, diffs, captures, retention, promotions, upkeep };
 }

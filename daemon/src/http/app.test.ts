@@ -9,6 +9,7 @@ import { errorStatus } from "@squash/sdk/protocol";
 import type { FastifyInstance } from "fastify";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { FakeMachine } from "../core/testing/fake-machine.js";
+import { DiffAnswers } from "../diff/diff-answers.js";
 import { fakeSquashd, type FakeSquashd } from "../core/testing/fake-squashd.js";
 import { Metrics } from "../metrics.js";
 import { readVersion } from "../version.js";
@@ -29,6 +30,7 @@ async function app(options: Partial<AppOptions> = {}): Promise<FastifyInstance> 
     version: "1.2.3",
     sandboxes: squashd.sandboxes,
     time: squashd,
+    diffs: new DiffAnswers(squashd.diffs),
     modules: new FakeModules(),
     jobs: new FakeJobs(),
     health: {

@@ -3,6 +3,7 @@ import type { ErrorCode } from "@squash/sdk/protocol";
 import Fastify, { type FastifyInstance } from "fastify";
 import type {
   DecisionLog,
+  DiffService,
   HealthSource,
   JobService,
   ModuleService,
@@ -15,6 +16,7 @@ import { errorHandler, type ReportBug } from "./errors.js";
 import { watchMethods } from "./methods.js";
 import { collectOpenapi, openapiRoute } from "./openapi.js";
 import { pageRoutes } from "./page.js";
+import { diffRoutes } from "./routes/diff.js";
 import { healthRoutes } from "./routes/health.js";
 import { jobRoutes } from "./routes/jobs.js";
 import { metricsRoutes, type MetricsSource } from "./routes/metrics.js";
@@ -29,6 +31,7 @@ export interface AppOptions {
   readonly version: string;
   readonly sandboxes: SandboxService;
   readonly time: TimeService;
+  readonly diffs: DiffService;
   readonly modules: ModuleService;
   readonly jobs: JobService;
   readonly health: HealthSource;
@@ -99,6 +102,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
         networkRoutes(scope, options.sandboxes, options.decisions);
         timeRoutes(scope, options.time);
         retentionRoutes(scope, options.time, options.jobs);
+        diffRoutes(scope, options.diffs);
         done();
       },
       { prefix },

@@ -19,6 +19,7 @@ export async function makeDocument(version: string): Promise<string> {
       network: never,
       setNetwork: never,
     },
+    diffs: { list: never, file: never, tar: never },
     time: {
       stacks: { activate: never, deactivate: never, restore: never },
       snapshots: { take: never, history: never, pin: never, remove: never, collect: never },

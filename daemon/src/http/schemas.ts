@@ -17,6 +17,7 @@ import { jobBody, jobInfo } from "./job-schemas.js";
 import { moduleInfo } from "./module-schemas.js";
 import { allowNet, denyNet, netLimits, networkBody, networkDecision, networkInfo } from "./network-schemas.js";
 import { closed, nullable, time, type Same } from "./schema-parts.js";
+import { diffSchemas } from "./diff-schemas.js";
 import { retention, retentionBody, timeSchemas } from "./time-schemas.js";
 
 const codes = Object.keys(errorStatus) as ErrorCode[];
@@ -211,4 +212,5 @@ export const namedSchemas = [
   jobInfo,
   health,
   ...timeSchemas,
+  ...diffSchemas,
 ];

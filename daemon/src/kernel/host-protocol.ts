@@ -29,6 +29,7 @@ export const operation = {
   subvolumeSnapshot: 27,
   subvolumeRemove: 28,
   subvolumeUse: 29,
+  compare: 30,
 } as const;
 
 /** Flags of `rootGive`. */

@@ -9,6 +9,7 @@ import type {
   CellUsage,
   Command,
   CommandResult,
+  Comparison,
   Kernel,
   LayerFormat,
   RootPlan,
@@ -37,6 +38,9 @@ import { listTasks } from "./tasks.js";
 const noCell = 0xffffffff;
 /** as long as native/src/host_capture.c gives it in processor time, and a disk that is slow besides */
 const captureTimeoutMs = 3_600_000;
+
+/** native/src/compare.h has the same numbers */
+const contentFlags = { none: 0, new: 2, both: 3 } as const;
 
 export interface LinuxKernelOptions {
   readonly binary: string;
@@ -177,12 +181,18 @@ export class LinuxKernel implements Kernel {
   }
 
   async capture(image: string, roots: readonly CapturedRoot[]): Promise<number> {
-    const fields = new FieldWriter().string(image).u32(roots.length);
-    for (const root of roots) {
-      if (root.kind === "upper") fields.u32(root.index).string(root.path);
-      else fields.u32(ownerOfLayer(root.key) ?? noCell).string(root.key);
-    }
+    const fields = new FieldWriter().string(image);
+    writeRoots(fields, roots);
     return Number((await this.#host.request("capture", fields, { timeoutMs: captureTimeoutMs })).u64());
+  }
+
+  async compare(output: string, comparison: Comparison): Promise<number> {
+    const { from, to, only, contents, contentLimit, outputLimit } = comparison;
+    const fields = new FieldWriter().string(output).u32(contentFlags[contents]);
+    fields.u64(contentLimit).u64(outputLimit).bytes(only);
+    writeRoots(fields, from);
+    writeRoots(fields, to);
+    return Number((await this.#host.request("compare", fields, { timeoutMs: captureTimeoutMs })).u64());
   }
 
   flushPool(): Promise<void> {
@@ -236,4 +246,12 @@ function flagsOf({ fresh, named, again = false }: RootPlan): number {
 /** A name in the pool, from a path that is relative to the data directory. */
 function inPool(path: string): string {
   return path.slice("pool/".length);
+}
+
+function writeRoots(fields: FieldWriter, roots: readonly CapturedRoot[]): void {
+  fields.u32(roots.length);
+  for (const root of roots) {
+    if (root.kind === "upper") fields.u32(root.index).string(root.path);
+    else fields.u32(ownerOfLayer(root.key) ?? noCell).string(root.key);
+  }
 }

@@ -2,7 +2,14 @@ import { mkdir, readFile, readdir, rm, rmdir, stat, statfs } from "node:fs/promi
 import { join } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
 import type { ExecResult } from "@squash/sdk/protocol";
-import type { SandboxRecord, SandboxStore, SnapshotImageFacts, SnapshotRecord, StoredSandbox } from "../core/ports.js";
+import type {
+  SandboxRecord,
+  SandboxStore,
+  SnapshotImageFacts,
+  SnapshotRecord,
+  StoredSandbox,
+  TakenOutput,
+} from "../core/ports.js";
 import { Disk } from "./disk.js";
 import type { DiskJob } from "./disk-job.js";
 import { parseRecord } from "./record.js";
@@ -198,6 +205,10 @@ export class SandboxFiles implements SandboxStore {
 
   listSnapshotImages(): Promise<string[]> {
     return this.#snapshots.listImages();
+  }
+
+  takeOutput(image: string): Promise<TakenOutput> {
+    return this.#snapshots.take(image);
   }
 
   removeSnapshotImage(image: string): Promise<number> {

@@ -1,13 +1,14 @@
 import { lstatSync } from "node:fs";
-import { mkdir, readFile, readdir, rm, stat } from "node:fs/promises";
+import { mkdir, open, readFile, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
 import { ownerOfImage } from "../core/image-ids.js";
-import type { SnapshotImageFacts, SnapshotRecord } from "../core/ports.js";
+import type { SnapshotImageFacts, SnapshotRecord, TakenOutput } from "../core/ports.js";
 import { writeAtomically } from "./atomic-file.js";
 import { SnapshotDigests } from "./snapshot-digests.js";
 
 const folder = "snapshots";
+const outputChunkBytes = 262_144;
 const imageName = /^([0-9a-f]{32})\.erofs$/;
 
 /** What is done with subvolumes of the pool; names are relative to that. */
@@ -43,6 +44,18 @@ export class SnapshotFiles {
     if (this.#pool === null) return files;
     const subvolumes = await readdir(join(this.#dataDir, "pool/s"));
     return [...files, ...subvolumes.filter((name) => ownerOfImage(name) !== null)];
+  }
+
+  /** Opens a file under an image's name, and removes the name. */
+  async take(image: string): Promise<TakenOutput> {
+    const path = join(this.#dataDir, this.image(image));
+    const file = await open(path, "r");
+    await rm(path, { force: true });
+    return {
+      chunks: () =>
+        file.createReadStream({ start: 0, autoClose: false, highWaterMark: outputChunkBytes }) as AsyncIterable<Buffer>,
+      close: () => file.close(),
+    };
   }
 
   /** Returns the bytes that it took on the disk. */

@@ -1,4 +1,5 @@
 import { basename } from "node:path";
+import { Readable } from "node:stream";
 import { SquashError } from "@squash/sdk/errors";
 import type { ExecResult } from "@squash/sdk/protocol";
 import { ownerOfImage } from "../image-ids.js";
@@ -8,6 +9,7 @@ import type {
   CellTask,
   Command,
   CommandResult,
+  Comparison,
   Kernel,
   ModuleCatalog,
   ModuleImage,
@@ -17,6 +19,7 @@ import type {
   SnapshotImageFacts,
   SnapshotRecord,
   StoredSandbox,
+  TakenOutput,
   UpperPlan,
 } from "../ports.js";
 
@@ -145,6 +148,20 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
     if (this.captured.has(image)) throw kernelError(`make ${image}`, "EEXIST");
     this.captured.set(image, [{ kind: "upper", path: upper, index: -1 }]);
     return 4096;
+  }
+
+  async compare(output: string, { from, to }: Comparison): Promise<number> {
+    this.captured.set(output, [...from, ...to]);
+    await this.step("compare");
+    for (const root of [...from, ...to])
+      if (root.kind === "layer" && !this.layers.has(root.key)) throw kernelError(`open ${root.key}`, "ENOENT");
+    return 0;
+  }
+
+  async takeOutput(image: string): Promise<TakenOutput> {
+    await this.step("takeOutput");
+    this.captured.delete(this.snapshotImage(image));
+    return { chunks: () => Readable.from([]), close: () => Promise.resolve() };
   }
 
   tasks(): Promise<CellTask[]> {

@@ -5,6 +5,7 @@ import { Client, type JobInfo } from "@squash/sdk";
 import type { FastifyInstance } from "fastify";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { FakeMachine } from "../../core/testing/fake-machine.js";
+import { DiffAnswers } from "../../diff/diff-answers.js";
 import { fakeSquashd } from "../../core/testing/fake-squashd.js";
 import type { JobContext } from "../../core/jobs.js";
 import { makeApp } from "../app.js";
@@ -31,6 +32,7 @@ beforeEach(async () => {
     version: "1",
     sandboxes: squashd.sandboxes,
     time: squashd,
+    diffs: new DiffAnswers(squashd.diffs),
     modules: new FakeModules(),
     jobs,
     health: { health: () => Promise.reject(new Error("not asked for")) },

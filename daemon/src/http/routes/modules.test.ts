@@ -3,6 +3,7 @@ import { connect, type AddressInfo } from "node:net";
 import type { FastifyInstance } from "fastify";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { FakeMachine } from "../../core/testing/fake-machine.js";
+import { DiffAnswers } from "../../diff/diff-answers.js";
 import { fakeSquashd } from "../../core/testing/fake-squashd.js";
 import { makeApp } from "../app.js";
 import { FakeJobs } from "../testing/fake-jobs.js";
@@ -19,6 +20,7 @@ beforeEach(async () => {
     version: "1",
     sandboxes: squashd.sandboxes,
     time: squashd,
+    diffs: new DiffAnswers(squashd.diffs),
     modules,
     jobs: new FakeJobs(),
     health: { health: () => Promise.reject(new Error("not asked for")) },

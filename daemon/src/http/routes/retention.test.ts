@@ -1,5 +1,6 @@
 import type { FastifyInstance } from "fastify";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { DiffAnswers } from "../../diff/diff-answers.js";
 import { FakeMachine } from "../../core/testing/fake-machine.js";
 import { fakeSquashd } from "../../core/testing/fake-squashd.js";
 import { Metrics } from "../../metrics.js";
@@ -20,6 +21,7 @@ beforeEach(async () => {
     version: "1.2.3",
     sandboxes: squashd.sandboxes,
     time: squashd,
+    diffs: new DiffAnswers(squashd.diffs),
     modules: new FakeModules(),
     jobs,
     health: { health: unused },
