@@ -65,7 +65,11 @@ describe.skipIf(lacks("root"))("a sandbox's stages", () => {
     layers = new Layers(kernel, { lingerMs: 0 });
     parts = {
       kernel,
-      store: new SandboxFiles(dataDir, { makeImage: (path, size) => template.make(path, size), boot: kernel.bootId, pool }),
+      store: new SandboxFiles(dataDir, {
+        makeImage: (path, size) => template.make(path, size),
+        boot: kernel.bootId,
+        pool,
+      }),
       catalog: new DirectoryCatalog(dataDir, { defaultLayers: names }),
       layers,
       cells: new Cells(kernel, { poolSize: 0, emit: () => undefined }),
