@@ -166,7 +166,7 @@ describe.skipIf(lacks("root"))("a root", () => {
     ["missing", (): string[] => [base, "absent"], "ENOENT"],
     ["none at all", (): string[] => [], "EBADMSG"],
     ["badly named", (): string[] => ["../l", base], "EINVAL"],
-    ["too many", (): string[] => Array.from({ length: 129 }, () => base), "EBADMSG"],
+    ["too many", (): string[] => Array.from({ length: 145 }, () => base), "EBADMSG"],
   ])("whose layers are %s is refused, and the cell can have another", async (_, wrong, errno) => {
     await using sandbox = new TestSandbox(machine, 7);
     await sandbox.makeCell();
