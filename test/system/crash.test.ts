@@ -114,7 +114,7 @@ async function check(bed: Bed, round: number): Promise<void> {
   } else await bed.thinned.restore("one");
   expect(await print(bed.thinned, shows)).toBe(one);
   await bed.thinned.restore("two");
-  expect(await client.collect({ dry_run: true })).toEqual({ images: [], bytes: 0 });
+  expect(await client.collect({ dry_run: true })).toEqual({ images: [], files: [], bytes: 0 });
   const home = join(squashd.dataDir, "sandboxes");
   expect(readdirSync(home).toSorted()).toEqual([...names].toSorted());
   for (const id of names)

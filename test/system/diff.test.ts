@@ -19,7 +19,7 @@ beforeAll(async () => {
 });
 afterEach(async () => {
   for (const { id } of await squashd.client.list()) await squashd.client.sandbox(id).destroy();
-  expect(await squashd.client.collect({ dry_run: true })).toEqual({ images: [], bytes: 0 });
+  expect(await squashd.client.collect({ dry_run: true })).toEqual({ images: [], files: [], bytes: 0 });
 });
 afterAll(async () => {
   await squashd[Symbol.asyncDispose]();

@@ -158,7 +158,7 @@ describe.skipIf(lacks("root"))("a disk that is full", () => {
         ]);
         expect((await box.history()).map(({ label }) => label)).toEqual(["kept"]);
         expect(withoutGeneration(files())).toEqual(withoutGeneration(usual));
-        expect(await client.collect({ dry_run: true })).toEqual({ images: [], bytes: 0 });
+        expect(await client.collect({ dry_run: true })).toEqual({ images: [], files: [], bytes: 0 });
       }
       if (codes.length > 0) expect(failures).toBeGreaterThan(0);
       await work();

@@ -17,7 +17,7 @@ beforeAll(async () => {
 });
 afterEach(async () => {
   for (const { id } of await squashd.client.list()) await squashd.client.sandbox(id).destroy();
-  expect(await squashd.client.collect({ dry_run: true })).toEqual({ images: [], bytes: 0 });
+  expect(await squashd.client.collect({ dry_run: true })).toEqual({ images: [], files: [], bytes: 0 });
   const left = readdirSync(join(squashd.dataDir, "cache")).filter((name) => !/^(verified|upper-template)/.test(name));
   expect([left, readdirSync(folder).filter((name) => name.startsWith("."))]).toEqual([[], []]);
 });
