@@ -163,12 +163,12 @@ static int swap_root(int overlay, struct failure *failure) {
 }
 
 /* Overlayfs shows the upper's own root directory, which for a new one is nobody's yet. */
-static int copy_attributes(int overlay, int top, struct failure *failure) {
+static int copy_attributes(int overlay, int top, uint32_t uid_base, struct failure *failure) {
   struct stat root;
   AUTO_CLOSE int directory = openat(overlay, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (directory < 0 || fstat(top, &root) < 0) return fail(failure, "look at the topmost layer");
   const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, root.st_mtim};
-  if (fchown(directory, root.st_uid, root.st_gid) < 0 || root_copy_attributes(top, directory, failure) < 0 ||
+  if (fchown(directory, root.st_uid, root.st_gid) < 0 || root_copy_attributes(top, directory, uid_base, failure) < 0 ||
       fchmod(directory, root.st_mode & 07777) < 0 || futimens(directory, times) < 0)
     return fail(failure, "give the root directory its attributes");
   return 0;
@@ -184,7 +184,7 @@ static int enter_and_swap(int cell_mounts, int overlay, const struct root_plan *
   if (result == 0 && plan->named && plan->nameserver != 0) write_resolver(overlay, plan->nameserver);
   (void)setfsuid(0);
   (void)setfsgid(0);
-  return result == 0 && plan->fresh ? copy_attributes(overlay, top, failure) : result;
+  return result == 0 && plan->fresh ? copy_attributes(overlay, top, plan->uid_base, failure) : result;
 }
 
 /*
