@@ -53,7 +53,7 @@ async function print(command: string, sandbox = box): Promise<string> {
 /** Files of squashd's own, without those that may come at any time. */
 function files(): string[] {
   return readdirSync(squashd.dataDir, { recursive: true, encoding: "utf8" })
-    .filter((path) => !/^(filler|lost\+found|cache|audit)|\/log\/|\/upper\.\d+\//.test(path))
+    .filter((path) => !/^(filler|lost\+found|cache|audit)|\/log\/|\/upper\.\d+\/|\.seal\b/.test(path))
     .toSorted();
 }
 
