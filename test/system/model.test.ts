@@ -166,7 +166,7 @@ describe.skipIf(lacks("root"))("squashd", () => {
           await fc.asyncModelRun(() => ({ model, real: squashd }), sequence);
           await compare(model, squashd);
         }),
-        { seed, numRuns: Number(process.env["TEST_RUNS"] ?? 80), endOnFailure: true },
+        { seed, numRuns: Number(process.env["TEST_RUNS"] ?? 30), endOnFailure: true },
       );
     },
   );
