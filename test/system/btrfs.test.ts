@@ -155,7 +155,10 @@ describe.skipIf(lacks("root", "btrfs"))("uppers on a btrfs pool", () => {
   it("survive a kill of squashd and a restart of the machine, with snapshots and forks", async () => {
     const origin = await squashd.client.create({ id: "origin" });
     await print(origin, "echo kept >/root/file; chown user:extra /root/file");
-    await origin.snapshot({ label: "then" });
+    // the pool was full a moment ago, and has room for what a snapshot needs when the kernel has cleaned up
+    await expect
+      .poll(() => origin.snapshot({ label: "then" }).then(() => "taken", String), { timeout: 60_000, interval: 500 })
+      .toBe("taken");
     const [fork] = await origin.fork({ target_id: "fork" });
     await print(origin, "echo later >/root/file; sync");
     await squashd.end("SIGKILL");

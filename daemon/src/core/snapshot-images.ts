@@ -18,7 +18,7 @@ export class SnapshotImages {
     this.#sandboxes = sandboxes;
   }
 
-  /** Keeps images that nothing names yet, such as those of a fork under way, while `work` runs. */
+  /** Keeps images that nothing names yet, such as those of a fork under way, while `work` runs. What then has no other user goes. */
   async hold<T>(images: readonly string[], work: () => Promise<T>): Promise<T> {
     for (const image of images) this.#held.set(image, (this.#held.get(image) ?? 0) + 1);
     try {
@@ -29,6 +29,8 @@ export class SnapshotImages {
         if (left === 0) this.#held.delete(image);
         else this.#held.set(image, left);
       }
+      // what named them may have gone meanwhile; where this fails they are found by the next collection
+      await this.release(images).catch(() => undefined);
     }
   }
 
