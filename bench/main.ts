@@ -72,6 +72,8 @@ async function measureNetwork(): Promise<void> {
   const change = await network.change(count);
   timed("change of a policy of 50 entries", change, { p50: 5, p99: 20 });
   timed("DNS answer from the cache, inside", await network.dns(50), { p50: 0.5, p99: 5 });
+  const echo = await network.echo(50);
+  rows.push({ what: "UDP echo of two programs, plain veth", p50: ms(echo.p50), p99: ms(echo.p99) });
   say("throughput");
   const { sandbox, plain } = await network.direct();
   rows.push({

@@ -29,6 +29,30 @@ export function policyOf(count: number, shift: number): { allow_net: string[]; d
   return { allow_net: entries.slice(0, (count * 4) / 5), deny_net: entries.slice((count * 4) / 5) };
 }
 
+/** Milliseconds of answers to a query, one after another within the limit of sandboxes, of a program in a network namespace. */
+async function askOften(
+  netns: string,
+  address: string,
+  { port: to, count }: { readonly port: number; readonly count: number },
+): Promise<Summary> {
+  const script = `
+      const { createSocket } = require("node:dgram");
+      const query = Buffer.from("12340100000100000000000003777777076578616d706c65036f72670000010001", "hex"); // A of www.example.org
+      const socket = createSocket("udp4");
+      const durations = [];
+      let start = 0;
+      const ask = () => { start = performance.now(); socket.send(query, ${to}, "${address}"); };
+      socket.on("message", () => {
+        durations.push(performance.now() - start);
+        if (durations.length < ${count}) setTimeout(ask, 110); // within the rate limit
+        else { console.log(JSON.stringify(durations)); process.exit(); }
+      });
+      ask();`;
+  const { stdout } = await run("nsenter", [`--net=${netns}`, process.execPath, "-e", script]);
+  const sorted = (JSON.parse(stdout) as number[]).slice(1).toSorted((a, b) => a - b);
+  return { p50: sorted[sorted.length >> 1] ?? 0, p99: sorted[Math.floor(sorted.length * 0.99)] ?? 0, count };
+}
+
 /** What the network of sandboxes costs. The internet of the tests must have been started before the bench's squashd. */
 export class NetworkBench {
   readonly #bench: Bench;
@@ -46,22 +70,32 @@ export class NetworkBench {
   /** Answers from the cache, as a program in the sandbox sees them: a UDP packet to the gateway and one back. */
   async dns(count: number): Promise<Summary> {
     await using sandbox = await this.#create({ allow_net: ["www.example.org"], deny_net: [] });
+    return await askOften(`/run/netns/squash-${sandbox.id}`, gateway, { port: 53, count });
+  }
+
+  /** The floor of that: the same program, and one that only sends back what comes, as the ends of a plain veth pair. */
+  async echo(count: number): Promise<Summary> {
+    const { netns } = this.#bench.squashd;
+    const plain = new TestNetns(join(this.#bench.squashd.home, "echo"));
+    plain.make();
+    netns.run("ip", "link", "add", "echo0", "type", "veth", "peer", "name", "echo1", "netns", plain.path);
+    netns.run("ip", "address", "add", "44.2.0.1/30", "dev", "echo0");
+    netns.run("ip", "link", "set", "echo0", "up");
+    plain.run("ip", "address", "add", "44.2.0.2/30", "dev", "echo1");
+    plain.run("ip", "link", "set", "echo1", "up");
     const script = `
-      const { createSocket } = require("node:dgram");
-      const query = Buffer.from("12340100000100000000000003777777076578616d706c65036f72670000010001", "hex"); // A of www.example.org
-      const socket = createSocket("udp4");
-      const durations = [];
-      let start = 0;
-      const ask = () => { start = performance.now(); socket.send(query, 53, "${gateway}"); };
-      socket.on("message", () => {
-        durations.push(performance.now() - start);
-        if (durations.length < ${count}) setTimeout(ask, 110); // within the rate limit
-        else { console.log(JSON.stringify(durations)); process.exit(); }
-      });
-      ask();`;
-    const { stdout } = await run("nsenter", [`--net=/run/netns/squash-${sandbox.id}`, process.execPath, "-e", script]);
-    const sorted = (JSON.parse(stdout) as number[]).slice(1).toSorted((a, b) => a - b);
-    return { p50: sorted[sorted.length >> 1] ?? 0, p99: sorted[Math.floor(sorted.length * 0.99)] ?? 0, count };
+      const socket = require("node:dgram").createSocket("udp4");
+      socket.on("message", (bytes, from) => socket.send(bytes, from.port, from.address));
+      socket.bind(5300, "44.2.0.1", () => console.log("ready"));`;
+    const [program, args] = netns.enter(process.execPath, ["-e", script]);
+    const server = spawn(program, args, { stdio: ["ignore", "pipe", "inherit"] });
+    try {
+      await once(server.stdout, "data");
+      return await askOften(plain.path, "44.2.0.1", { port: 5300, count });
+    } finally {
+      server.kill("SIGKILL");
+      plain[Symbol.dispose]();
+    }
   }
 
   /** Gigabits a second from a server on the host to a sandbox by address, and the same over a plain veth pair. */
