@@ -2,7 +2,7 @@ import { SquashError, isSquashError } from "@squash/sdk/errors";
 import type { Layers } from "./layers.js";
 import { pause } from "./pause.js";
 import type { Kernel, SandboxStore } from "./ports.js";
-import { snapshotLayer } from "./sandbox-stages.js";
+import { layerRoots, mountSnapshots } from "./sandbox-stages.js";
 import type { Sandboxes } from "./sandboxes.js";
 import type { SnapshotImages } from "./snapshot-images.js";
 import { findSnapshot, type Snapshots } from "./snapshots.js";
@@ -57,10 +57,10 @@ export class Captures {
     modules: readonly string[],
     { image, signal }: { readonly image: string; readonly signal: AbortSignal },
   ): Promise<Captured> {
-    const { layers, store, kernel } = this.#parts;
-    const keys = await layers.acquire(stack.map((each) => snapshotLayer(store, each)));
+    const { layers, kernel } = this.#parts;
+    const keys = await mountSnapshots(this.#parts, stack);
     try {
-      const roots = keys.map((key) => ({ kind: "layer", key }) as const);
+      const roots = layerRoots(keys);
       for (let tries = 1; ; tries++) {
         if (signal.aborted) throw new SquashError("cancelled", "Cannot capture the files: cancelled");
         try {

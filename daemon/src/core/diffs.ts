@@ -1,22 +1,21 @@
 import { SquashError, isSquashError } from "@squash/sdk/errors";
+import { endedByRemoval } from "./ended-by-removal.js";
 import { nameOfSide, parseSide, type DiffSide } from "./diff-sides.js";
 import type { Layers } from "./layers.js";
-import { pause } from "./pause.js";
-import type { CapturedRoot, Comparison, Kernel, ModuleCatalog, SandboxStore, TakenOutput } from "./ports.js";
+import type { Comparison, Kernel, ModuleCatalog, SandboxStore, TakenOutput } from "./ports.js";
 import { randomHex } from "./random.js";
-import { snapshotLayer } from "./sandbox-stages.js";
+import { layerRoots, mountSnapshots, type SnapshotStore } from "./sandbox-stages.js";
 import type { Sandboxes } from "./sandboxes.js";
 import type { SnapshotImages } from "./snapshot-images.js";
 import { findSnapshot, type Moment, type Snapshots } from "./snapshots.js";
 
 /** so that captures, which share sq-host's processes, always find one */
 const comparisonLimit = 4;
-const cancelIntervalMs = 100;
 const deadlineMs = 600_000;
 
 export interface DiffParts {
   readonly kernel: Pick<Kernel, "compare">;
-  readonly store: Pick<SandboxStore, "snapshotImage" | "removeSnapshotImage" | "takeOutput">;
+  readonly store: SnapshotStore & Pick<SandboxStore, "removeSnapshotImage" | "takeOutput">;
   readonly catalog: ModuleCatalog;
   readonly layers: Layers;
   readonly sandboxes: Sandboxes;
@@ -88,54 +87,43 @@ export class Diffs {
   }
 
   async #run(old: Files, now: Files, request: DiffRequest, signal: AbortSignal): Promise<TakenOutput> {
-    const { layers } = this.#parts;
-    const from = await this.#acquire(old);
+    const mounted: string[] = [];
     try {
-      const to = await this.#acquire(now);
-      try {
-        return await this.#write({ ...request, from: roots(from), to: roots(to) }, signal);
-      } finally {
-        await layers.release(to);
-      }
+      const from = layerRoots(await this.#mount(old, mounted));
+      const to = layerRoots(await this.#mount(now, mounted));
+      return await this.#write({ ...request, from, to }, signal);
     } finally {
-      await layers.release(from);
+      await this.#parts.layers.release(mounted);
     }
   }
 
-  async #acquire({ layers: names, images }: Files): Promise<string[]> {
-    const { catalog, layers, store } = this.#parts;
+  /** Returns the keys of a stack, topmost first, and adds to `mounted` what is to be given back, whatever happens. */
+  async #mount({ layers: names, images }: Files, mounted: string[]): Promise<string[]> {
+    const { catalog, layers } = this.#parts;
     const modules = await Promise.all(names.map((name) => catalog.resolve(name)));
-    return layers.acquire([...images.map((image) => snapshotLayer(store as SandboxStore, image)), ...modules]);
+    const above = await mountSnapshots(this.#parts, images);
+    mounted.push(...above);
+    const below = await layers.acquire(modules);
+    mounted.push(...below);
+    return [...above, ...below];
   }
 
   async #write(comparison: Comparison, signal: AbortSignal): Promise<TakenOutput> {
     const { images, kernel, store } = this.#parts;
     const output = randomHex(16); // named like an image, so that what a crash leaves is collected like one
+    const remove = (): Promise<unknown> => store.removeSnapshotImage(output);
     return images.hold([output], async () => {
       const either = AbortSignal.any([signal, AbortSignal.timeout(deadlineMs)]);
-      let isOver = false;
-      const cancel = async (): Promise<void> => {
-        // again and again, as the file may not have been made yet
-        for (; !isOver; await pause(cancelIntervalMs)) await store.removeSnapshotImage(output);
-      };
-      const onAbort = (): void => void cancel().catch(() => undefined);
-      either.addEventListener("abort", onAbort, { once: true });
       try {
         either.throwIfAborted();
-        await kernel.compare(store.snapshotImage(output), comparison);
+        await endedByRemoval(() => kernel.compare(store.snapshotImage(output), comparison), remove, either);
         either.throwIfAborted();
         return await store.takeOutput(output);
       } finally {
-        isOver = true;
-        either.removeEventListener("abort", onAbort);
-        await store.removeSnapshotImage(output);
+        await remove();
       }
     });
   }
-}
-
-function roots(keys: readonly string[]): CapturedRoot[] {
-  return keys.map((key) => ({ kind: "layer", key }));
 }
 
 function cannotCompare(id: string, cause: unknown): SquashError {

@@ -1,11 +1,8 @@
 import { SquashError, isSquashError } from "@squash/sdk/errors";
+import { endedByRemoval } from "./ended-by-removal.js";
 import type { Layers } from "./layers.js";
-import { pause } from "./pause.js";
 import type { Kernel, SandboxStore } from "./ports.js";
-import { mountSnapshots } from "./sandbox-stages.js";
-
-/** again and again, as the file may not be there yet */
-const removeEveryMs = 50;
+import { layerRoots, mountSnapshots } from "./sandbox-stages.js";
 
 /** Where a merged image is written to. */
 export interface MergeOutput {
@@ -47,26 +44,10 @@ export class ImageMerge {
     }
   }
 
-  async #capture(keys: readonly string[], output: MergeOutput, signal: AbortSignal): Promise<number> {
-    const ended = new AbortController();
-    const roots = keys.map((key) => ({ kind: "layer" as const, key }));
-    const work = this.#parts.kernel.capture(output.path, roots).finally(() => ended.abort());
-    const undo = async (): Promise<void> => {
-      while (!ended.signal.aborted) {
-        await output.remove().catch(() => undefined); // tried again
-        await pause(removeEveryMs, ended.signal);
-      }
-    };
-    const onAbort = (): void => void undo();
-    signal.addEventListener("abort", onAbort, { once: true });
-    if (signal.aborted) onAbort();
-    try {
-      const size = await work;
-      refuseCancelled(signal);
-      return size;
-    } finally {
-      signal.removeEventListener("abort", onAbort);
-    }
+  async #capture(keys: readonly string[], { path, remove }: MergeOutput, signal: AbortSignal): Promise<number> {
+    const size = await endedByRemoval(() => this.#parts.kernel.capture(path, layerRoots(keys)), remove, signal);
+    refuseCancelled(signal);
+    return size;
   }
 }
 

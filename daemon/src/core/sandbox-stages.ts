@@ -6,11 +6,19 @@ import type { Emit } from "./events.js";
 import type { Networks } from "./egress/networks.js";
 import { mergeDefaults, type ImageDefaults } from "./image-defaults.js";
 import { checkStack } from "./module-stack.js";
-import type { Kernel, ModuleCatalog, LayerImage, RootPlan, SandboxRecord, SandboxStore } from "./ports.js";
+import type {
+  CapturedRoot,
+  Kernel,
+  LayerImage,
+  ModuleCatalog,
+  RootPlan,
+  SandboxRecord,
+  SandboxStore,
+} from "./ports.js";
 import type { Stage } from "./stages.js";
 import { stackOrder } from "./stack.js";
 
-type SnapshotStore = Pick<SandboxStore, "snapshotImage" | "checkSnapshotImage">;
+export type SnapshotStore = Pick<SandboxStore, "snapshotImage" | "checkSnapshotImage">;
 
 /** A sandbox on its way up or down. What a stage has made is filled in by it; what is missing was not made, or is found by the id. */
 export interface SandboxDraft {
@@ -274,6 +282,11 @@ export async function mountSnapshots(
     const { message, details } = cause;
     throw new SquashError("snapshot_damaged", message.replace("use module", "use snapshot image"), { cause, details });
   }
+}
+
+/** Mounted layers as what is captured or compared. */
+export function layerRoots(keys: readonly string[]): CapturedRoot[] {
+  return keys.map((key) => ({ kind: "layer", key }));
 }
 
 function limits({ kernel }: StageParts): Stage<SandboxDraft> {
