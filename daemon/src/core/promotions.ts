@@ -44,10 +44,6 @@ export class Promotions {
     const sandbox = sandboxes.find(id);
     const snapshot = findSnapshot(sandbox, label);
     const work = (): Promise<number> => merge.run(snapshot.images, output, signal);
-    try {
-      await labels.use(sandbox, label, () => images.hold(snapshot.images, work));
-    } finally {
-      await images.release(snapshot.images); // what named them may have gone meanwhile
-    }
+    await labels.use(sandbox, label, () => images.hold(snapshot.images, work));
   }
 }

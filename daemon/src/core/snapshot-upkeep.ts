@@ -136,7 +136,6 @@ export class SnapshotUpkeep {
       await store.sealSnapshotImage(image, this.#closing.signal);
       this.#sealed.add(image);
     });
-    await images.release([image]); // what named it may have gone
   }
 
   #mergeable(): readonly string[] | null {
@@ -149,18 +148,14 @@ export class SnapshotUpkeep {
     const known = shortestStack(images, this.#snapshots());
     const merged = known.length === 1 && known[0] !== undefined ? known[0] : randomHex(16);
     const output = { path: store.snapshotImage(merged), remove: () => store.removeSnapshotImage(merged) };
-    try {
-      await all.hold([merged, ...images], async () => {
-        if (merged !== known[0]) await merge.run(images, output, this.#closing.signal);
-        for (const sandbox of sandboxes.all())
-          if (sandbox.snapshots.some((one) => withMerged(one.images, images, merged) !== null))
-            await sandboxes.exclusively(sandbox.id, () => this.#replace(sandbox, images, merged));
-        const bytes = store.snapshotFacts(merged)?.bytes ?? 0;
-        this.#parts.emit({ type: "snapshot.merged", images: images.length, bytes });
-      });
-    } finally {
-      await all.release([merged, ...images]);
-    }
+    await all.hold([merged, ...images], async () => {
+      if (merged !== known[0]) await merge.run(images, output, this.#closing.signal);
+      for (const sandbox of sandboxes.all())
+        if (sandbox.snapshots.some((one) => withMerged(one.images, images, merged) !== null))
+          await sandboxes.exclusively(sandbox.id, () => this.#replace(sandbox, images, merged));
+      const bytes = store.snapshotFacts(merged)?.bytes ?? 0;
+      this.#parts.emit({ type: "snapshot.merged", images: images.length, bytes });
+    });
   }
 
   /** In one step for all snapshots of a sandbox. */

@@ -78,12 +78,7 @@ export class Snapshots {
       upkeep.poke();
       return { snapshot: label, size, paused_ms: pausedMs, removed };
     };
-    return images
-      .hold([image], () => sandboxes.exclusively(id, work))
-      .catch(async (error: unknown) => {
-        await images.release([image]); // what was held until now
-        throw error;
-      });
+    return images.hold([image], () => sandboxes.exclusively(id, work));
   }
 
   /** The present files without a label, for as long as `work` runs and something it makes names them. */
@@ -92,14 +87,10 @@ export class Snapshots {
     const sandbox = sandboxes.find(id);
     const image = imageFor(sandbox);
     const capture = (): Promise<Moment> => this.#capture(sandbox, sandboxes.mustBeReady(sandbox), image);
-    try {
-      return await images.hold([image], async () => {
-        const moment = await sandboxes.exclusively(id, capture);
-        return images.hold(moment.images, () => work(moment));
-      });
-    } finally {
-      await images.release([image]);
-    }
+    return images.hold([image], async () => {
+      const moment = await sandboxes.exclusively(id, capture);
+      return images.hold(moment.images, () => work(moment));
+    });
   }
 
   history(id: string): HistoryEntry[] {
