@@ -40,8 +40,8 @@ export class Recovery {
         if (found.damage !== null) this.#damaged(found.id, found.damage);
         continue;
       }
-      const sandbox = this.#restore(found, found.record);
-      const record = sandbox.record ?? found.record;
+      const record = withKnownLabels(found.record, found.snapshots);
+      const sandbox = this.#restore(found, record);
       const adopted = await this.#sandboxes.exclusively(sandbox.id, () => this.#adopt(sandbox, record));
       if (!adopted) dead.push(sandbox);
     }
@@ -74,7 +74,7 @@ export class Recovery {
 
   #restore(found: StoredSandbox, record: SandboxRecord): Sandbox {
     const sandbox = newSandbox(found.id, "recovering");
-    sandbox.record = withKnownLabels(record, found.snapshots);
+    sandbox.record = record;
     sandbox.lastSeq = found.lastSeq;
     sandbox.snapshots = found.snapshots;
     sandbox.lastActiveMs = Date.parse(record.lastActive) || Date.now();

@@ -54,11 +54,10 @@ export async function packSandbox(
 
 /** Files that are changes of what other modules have would be hidden by them. Throws `invalid_request`. */
 export function refuseBelow(name: string, requires: readonly string[]): void {
-  const above = stackOrder([name, ...requires]).filter((each) => each !== name);
-  const [top] = stackOrder([name, ...requires]);
+  const [top = ""] = stackOrder([name, ...requires]);
   if (top === name || requires.includes(name)) return;
   throw new SquashError(
     "invalid_request",
-    `Cannot make module "${name}": it would lie below "${above[0] ?? ""}", which its files change; give it a higher number`,
+    `Cannot make module "${name}": it would lie below "${top}", which its files change; give it a higher number`,
   );
 }
