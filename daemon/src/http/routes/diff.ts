@@ -35,6 +35,7 @@ export function diffRoutes(app: FastifyInstance, diffs: DiffService): void {
           "sandbox_not_ready",
           "snapshot_not_found",
           "snapshot_failed",
+          "snapshot_damaged",
           "path_not_found",
           "diff_failed",
           "diff_limit",
