@@ -105,9 +105,7 @@ int64_t capture(const struct captured_root *roots, uint32_t count, int file, str
 #define fork() ((pid_t)-1)
 #include "../src/host_capture.c"
 #define report pool_report
-#define bad_request pool_bad_request
 #include "../src/host_pool.c"
-#undef bad_request
 #undef report
 #undef fork
 

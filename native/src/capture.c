@@ -15,7 +15,7 @@
 #include "io.h"
 #include "merge.h"
 
-enum { DEPTH_LIMIT = 2048, LINK_SLOTS = 1 << 16, NAME_LIST = 64 * 1024, VALUE_LIMIT = 64 * 1024 };
+enum { LINK_SLOTS = 1 << 16, NAME_LIST = 64 * 1024, VALUE_LIMIT = 64 * 1024 };
 
 /* A file that has several names, and the inode that it was given. */
 struct linked {

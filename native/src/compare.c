@@ -13,7 +13,7 @@
 #include "io.h"
 #include "merge.h"
 
-enum { DEPTH_LIMIT = 2048, PATH_BYTES = (DEPTH_LIMIT + 1) * 256, CHUNK = 128 * 1024, NAME_LIST = 64 * 1024, ATTRIBUTE_BYTES = 1 << 20 };
+enum { PATH_BYTES = (DEPTH_LIMIT + 1) * 256, CHUNK = 128 * 1024, NAME_LIST = 64 * 1024, ATTRIBUTE_BYTES = 1 << 20 };
 
 /* One side of an entry; without a level it is absent. */
 struct entry {

@@ -8,7 +8,6 @@
 #include <linux/seccomp.h>
 #include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
@@ -73,18 +72,6 @@ static int open_output(const char *name, struct failure *failure) {
   if (format(path, sizeof(path), "/data/%s", name) < 0) return fail(failure, "name the image");
   int file = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
   return file < 0 ? fail(failure, "make %s", path) : file;
-}
-
-static int by_number(const void *left, const void *right) { return *(const int *)left - *(const int *)right; }
-
-static int close_all_but(int *kept, size_t count) {
-  qsort(kept, count, sizeof(*kept), by_number);
-  unsigned next = 0;
-  for (size_t i = 0; i < count; i++) {
-    if ((unsigned)kept[i] > next && sys_close_range(next, (unsigned)kept[i] - 1, 0) < 0) return -1;
-    next = (unsigned)kept[i] + 1;
-  }
-  return sys_close_range(next, ~0U, 0);
 }
 
 /* What it takes to read all files, and the attributes that only the host's root sees; nothing that the filter leaves a use for otherwise. */

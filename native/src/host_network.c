@@ -9,11 +9,6 @@
 
 static struct flow flows[MAX_FLOWS];
 
-static int bad_request(struct failure *failure) {
-  errno = EBADMSG;
-  return fail(failure, "understand the request");
-}
-
 static int require_network(const struct host *host, struct failure *failure) {
   errno = ENETDOWN;
   return host->network.wanted ? 0 : fail(failure, "use the network, which is switched off");

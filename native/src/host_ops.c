@@ -18,7 +18,7 @@
 
 enum { NAME_LIMIT = 255, NO_OWNER = 0xffffffff };
 
-static int bad_request(struct failure *failure) {
+int bad_request(struct failure *failure) {
   errno = EBADMSG;
   return fail(failure, "understand the request");
 }

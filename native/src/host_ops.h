@@ -109,6 +109,9 @@ enum outcome host_operate(struct host *host, const struct frame_header *header, 
 /* Sends the answer to a request: the collected reply, or the failure. Does not return when squashd is gone. */
 void host_answer(struct host *host, uint32_t request, uint16_t type, const struct failure *failure);
 
+/* Fails, as the request makes no sense. */
+int bad_request(struct failure *failure);
+
 /* The init of a cell, which must be alive: a pid is only used while its pidfd says that it is still the same process. */
 int living_cell(const struct host *host, uint32_t index, pid_t *pid, struct failure *failure);
 

@@ -23,11 +23,6 @@ struct report {
   struct failure failure;
 };
 
-static int bad_request(struct failure *failure) {
-  errno = EBADMSG;
-  return fail(failure, "understand the request");
-}
-
 int host_pool(struct host *host, struct failure *failure) {
   if (host->pool <= 0) host->pool = pool_open(host->house.own_mounts, host->house.host_mounts, host->data_dir, failure);
   return host->pool;
@@ -78,10 +73,8 @@ static int do_task(int pool, const struct task *task, uint64_t *bytes, struct fa
 static _Noreturn void work(int pool, int link) {
   static struct task task;
   (void)prctl(PR_SET_NAME, "sq-pool", 0, 0, 0);
-  const int low = pool < link ? pool : link, high = pool < link ? link : pool;
-  if ((low > 0 && sys_close_range(0, (unsigned)low - 1, 0) < 0) ||
-      (high > low + 1 && sys_close_range((unsigned)low + 1, (unsigned)high - 1, 0) < 0) || sys_close_range((unsigned)high + 1, ~0U, 0) < 0)
-    _exit(70);
+  int kept[] = {pool, link};
+  if (close_all_but(kept, ARRAY_LEN(kept)) < 0) _exit(70);
   while (recv(link, &task, sizeof(task), 0) == (ssize_t)sizeof(task)) {
     struct report report = {0};
     (void)do_task(pool, &task, &report.bytes, &report.failure);

@@ -1,9 +1,12 @@
+#include "kernel_api.h"
+
 #include "io.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -85,4 +88,16 @@ int format(char *buffer, size_t size, const char *pattern, ...) {
     return -1;
   }
   return 0;
+}
+
+static int by_number(const void *left, const void *right) { return *(const int *)left - *(const int *)right; }
+
+int close_all_but(int *kept, size_t count) {
+  qsort(kept, count, sizeof(*kept), by_number);
+  unsigned next = 0;
+  for (size_t i = 0; i < count; i++) {
+    if ((unsigned)kept[i] > next && sys_close_range(next, (unsigned)kept[i] - 1, 0) < 0) return -1;
+    next = (unsigned)kept[i] + 1;
+  }
+  return sys_close_range(next, ~0U, 0);
 }

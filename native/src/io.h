@@ -13,6 +13,9 @@
 /* Closes `*fd` when it is one. */
 void close_fd(const int *fd);
 
+/* Closes all descriptors but `kept`, which it sorts. Returns 0, or -1 with errno. */
+int close_all_but(int *kept, size_t count);
+
 /* Reads exactly `size` bytes; returns 0, or -1 with errno (EPIPE at the end of the stream). */
 int read_full(int fd, void *buffer, size_t size);
 

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <sys/xattr.h>
 
+#include "acl.h"
 #include "io.h"
 
 enum { IDS = 65536, NOBODY = 65534 };
@@ -24,6 +25,8 @@ static bool is_opaque(int directory) {
   return fgetxattr(directory, "trusted.overlay.opaque", value, sizeof(value)) == 1 && value[0] == 'y';
 }
 
+static uint32_t shift_captured(const void *root, uint32_t id) { return captured_id(root, id); }
+
 bool shift_owners(const struct captured_root *root, const char *name, uint8_t *value, size_t size) {
   if (strcmp(name, "security.capability") == 0) {
     uint32_t owner;
@@ -34,17 +37,7 @@ bool shift_owners(const struct captured_root *root, const char *name, uint8_t *v
     return true;
   }
   if (strncmp(name, "system.posix_acl_", 17) != 0) return true;
-  if (size < 4 || (size - 4) % 8 != 0) return false;
-  for (uint8_t *entry = value + 4; entry < value + size; entry += 8) {
-    uint16_t tag;
-    uint32_t id;
-    memcpy(&tag, entry, sizeof(tag));
-    memcpy(&id, entry + 4, sizeof(id));
-    if (tag != 2 && tag != 8) continue; /* only named users and groups have a number */
-    id = captured_id(root, id);
-    memcpy(entry + 4, &id, sizeof(id));
-  }
-  return true;
+  return acl_shift_ids(value, size, shift_captured, root);
 }
 
 bool is_captured_attribute(const char *name) {

@@ -9,6 +9,9 @@
 #include "capture.h"
 #include "failure.h"
 
+/* How deep directories may nest: each level has them open. */
+enum { DEPTH_LIMIT = 2048 };
+
 /* Where one directory of the merged tree is open: in the topmost of the stack's roots that have it, and in those below that show through. */
 struct level {
   int directories[MAX_CAPTURED];
