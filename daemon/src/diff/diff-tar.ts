@@ -1,10 +1,20 @@
 import { SquashError } from "@squash/sdk/errors";
-import { readRecords, type DiffRecord, type FileType } from "../core/diff-records.js";
-import { blockBytes, fitsOctal, formatHeader, formatPaxRecord } from "../modules/oci/tar-header.js";
+import { readRecords, type FileType } from "../core/diff-records.js";
+import { formatEntry, padding } from "../modules/oci/tar-entry.js";
+import { blockBytes } from "../modules/oci/tar-header.js";
 
 const whiteoutPrefix = ".wh.";
 const typeFlags: Readonly<Partial<Record<FileType, string>>> = { file: "0", symlink: "2", directory: "5", fifo: "6" };
-const xattrPrefix = "SCHILY.xattr.";
+const whiteout = {
+  type: "0",
+  mode: 0,
+  uid: 0,
+  gid: 0,
+  mtimeS: 0,
+  size: 0,
+  linkname: "",
+  xattrs: new Map<string, Buffer>(),
+};
 
 /**
  * Throws `diff_failed` for a name that means a deletion in a layer, and for devices, which are left out of none silently. Before the tar file
@@ -29,52 +39,19 @@ export async function* writeTar(chunks: AsyncIterable<Buffer>): AsyncGenerator<U
     if (record.newType === null) {
       const slash = path.lastIndexOf("/") + 1;
       const name = `${path.slice(0, slash)}${whiteoutPrefix}${path.slice(slash)}`;
-      yield headers(name, "0", { mode: 0, uid: 0, gid: 0, mtimeS: 0 });
+      yield formatEntry({ ...whiteout, name });
       continue;
     }
     const type = typeFlags[record.newType];
     if (type === undefined) continue;
     const name = record.newType === "directory" ? `${path === "" ? "." : path}/` : path;
-    yield headers(name, type, record);
-    if (record.newContentSize === 0) continue;
+    const { mode, uid, gid, mtimeS, xattrs, newContentSize: size } = record;
+    yield formatEntry({ name, type, mode, uid, gid, mtimeS, xattrs, size, linkname: record.target.toString("latin1") });
+    if (size === 0) continue;
     yield* record.contents.after();
-    yield Buffer.alloc(padding(record.newContentSize));
+    yield padding(size);
   }
   yield Buffer.alloc(2 * blockBytes);
-}
-
-type Facts = Pick<DiffRecord, "mode" | "uid" | "gid" | "mtimeS"> &
-  Partial<Pick<DiffRecord, "target" | "xattrs" | "newContentSize">>;
-
-function headers(name: string, type: string, facts: Facts): Buffer {
-  const { uid, gid, newContentSize = 0, xattrs = new Map<string, Buffer>() } = facts;
-  const target = facts.target?.toString("latin1") ?? "";
-  const records: Buffer[] = [];
-  const note = (key: string, value: string | Buffer): void =>
-    void records.push(formatPaxRecord(key, Buffer.isBuffer(value) ? value : Buffer.from(value, "latin1")));
-  if (name.length > 100) note("path", name);
-  if (target.length > 100) note("linkpath", target);
-  if (!fitsOctal(newContentSize, 12)) note("size", String(newContentSize));
-  if (facts.mtimeS < 0 || !fitsOctal(facts.mtimeS, 12)) note("mtime", String(facts.mtimeS));
-  for (const [key, value] of xattrs) if (!key.includes("=")) note(`${xattrPrefix}${key}`, value);
-  const header = formatHeader({
-    name: name.slice(0, 100),
-    mode: facts.mode,
-    uid,
-    gid,
-    size: fitsOctal(newContentSize, 12) ? newContentSize : 0,
-    mtimeS: facts.mtimeS >= 0 && fitsOctal(facts.mtimeS, 12) ? facts.mtimeS : 0,
-    type,
-    linkname: target.slice(0, 100),
-  });
-  if (records.length === 0) return header;
-  const pax = Buffer.concat(records);
-  const before = { name: "pax", mode: 0o644, uid: 0, gid: 0, size: pax.length, mtimeS: 0, type: "x", linkname: "" };
-  return Buffer.concat([formatHeader(before), pax, Buffer.alloc(padding(pax.length)), header]);
-}
-
-function padding(size: number): number {
-  return (blockBytes - (size % blockBytes)) % blockBytes;
 }
 
 function cannot(reason: string): SquashError {

@@ -1,7 +1,8 @@
 import { open, type FileHandle } from "node:fs/promises";
 import type { TarFacts } from "../bases/tar-check.js";
 import { imageError } from "./image-error.js";
-import { blockBytes, fitsOctal, formatHeader, formatPaxRecord, type TarHeader } from "./tar-header.js";
+import { formatEntry, padding } from "./tar-entry.js";
+import { blockBytes } from "./tar-header.js";
 import type { FileRange } from "./tar-reader.js";
 import type { Attributes, DirectoryNode, FileNode, TreeNode } from "./tree.js";
 
@@ -95,33 +96,7 @@ class TarWriter implements AsyncDisposable {
     attributes: Attributes,
     { linkname = "", size = 0 }: { linkname?: string; size?: number } = {},
   ): Promise<void> {
-    const { mode, uid, gid, mtimeS } = attributes;
-    const records: Buffer[] = [];
-    const texts = { path: fitting("path", name, 100), linkpath: fitting("linkpath", linkname, 100) };
-    const numbers = { uid: octal("uid", uid, 8), gid: octal("gid", gid, 8), size: octal("size", size, 12) };
-    for (const [key, value] of [...attributes.xattrs].toSorted(([a], [b]) => (a < b ? -1 : 1)))
-      records.push(formatPaxRecord(`SCHILY.xattr.${key}`, value));
-    if (records.length > 0) {
-      const pax = Buffer.concat(records);
-      await this.#write(formatHeader({ ...plain, name: "pax", type: "x", size: pax.length }));
-      await this.#write(pax);
-      await this.#pad(pax.length);
-    }
-    await this.#write(
-      formatHeader({ name: texts.path, linkname: texts.linkpath, ...numbers, mode, mtimeS, type } satisfies TarHeader),
-    );
-
-    function fitting(key: string, text: string, width: number): string {
-      if (text.length <= width) return text;
-      records.push(formatPaxRecord(key, Buffer.from(text, "latin1")));
-      return text.slice(0, width);
-    }
-
-    function octal(key: string, value: number, width: 8 | 12): number {
-      if (fitsOctal(value, width)) return value;
-      records.push(formatPaxRecord(key, Buffer.from(String(value))));
-      return 0;
-    }
+    await this.#write(formatEntry({ ...attributes, name, type, linkname, size }));
   }
 
   /** Copies the content that belongs to the header before; holes stay holes of the tar file. */
@@ -173,8 +148,7 @@ class TarWriter implements AsyncDisposable {
   }
 
   async #pad(size: number): Promise<void> {
-    const rest = size % blockBytes;
-    if (rest > 0) await this.#write(Buffer.alloc(blockBytes - rest));
+    await this.#write(padding(size));
   }
 
   async #write(bytes: Buffer): Promise<void> {
@@ -202,5 +176,3 @@ class TarWriter implements AsyncDisposable {
     this.#filled = 0;
   }
 }
-
-const plain = { mode: 0o644, uid: 0, gid: 0, mtimeS: 0, linkname: "" };
