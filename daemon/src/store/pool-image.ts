@@ -6,7 +6,8 @@ import { SquashError } from "@squash/sdk/errors";
 
 /** in the data directory */
 export const poolImage = "uppers.btrfs";
-const btrfsMagic = 0x9123683e;
+/** Source: statfs(2) */
+export const btrfsMagic = 0x9123683e;
 const mebibyte = 1_048_576;
 /** mkfs.btrfs makes none that is smaller */
 const leastMb = 256;

@@ -12,11 +12,10 @@ import type {
 } from "../core/ports.js";
 import { Disk } from "./disk.js";
 import type { DiskJob } from "./disk-job.js";
+import { btrfsMagic } from "./pool-image.js";
 import { parseRecord } from "./record.js";
 import { SnapshotFiles, type SubvolumePool } from "./snapshot-files.js";
 
-/** Source: statfs(2) */
-const btrfsMagic = 0x9123683e;
 /** newest results kept of each sandbox */
 const maxLogs = 1000;
 const folders = [
@@ -61,7 +60,7 @@ export class SandboxFiles implements SandboxStore {
   }
 
   subvolumePath(id: string, generation: number): string {
-    return `pool/u/${id}.${generation}`;
+    return `pool/${subvolumeName(id, generation)}`;
   }
 
   async upperGenerations(id: string): Promise<number[]> {
@@ -182,13 +181,13 @@ export class SandboxFiles implements SandboxStore {
     if (this.#pool === null || !(await this.#hasSubvolume(id, generation))) return;
     if (await this.isUpperMounted(id, generation))
       throw new SquashError("kernel", `Cannot remove the files of "${id}": they are mounted`);
-    await this.#pool.remove(`u/${id}.${generation}`);
+    await this.#pool.remove(subvolumeName(id, generation));
   }
 
   async upperBytes(id: string, generation: number): Promise<number> {
     if (!(await this.isUpperMounted(id, generation))) return 0;
     const { blocks, bfree, bsize, type } = await statfs(this.upperPath(id, generation));
-    if (type === btrfsMagic) return (await this.#pool?.bytes(`u/${id}.${generation}`)) ?? 0;
+    if (type === btrfsMagic) return (await this.#pool?.bytes(subvolumeName(id, generation))) ?? 0;
     return (blocks - bfree) * bsize;
   }
 
@@ -261,6 +260,11 @@ function cannotWrite(path: string, cause: NodeJS.ErrnoException): SquashError {
 }
 
 const upperExpression = /^upper\.\d{1,9}$/;
+
+/** In the pool. */
+function subvolumeName(id: string, generation: number): string {
+  return `u/${id}.${generation}`;
+}
 
 function upperName(generation: number): string {
   return `upper.${generation}`;
