@@ -48,6 +48,8 @@ static ssize_t take(int fd, const void *bytes, size_t size, int flags, const str
 #define recv give_any
 #include "../src/netlink.c"
 
+#include "../src/nftables.c"
+
 #include "../src/firewall.c"
 
 #include "../src/link.c"

@@ -15,14 +15,11 @@
 
 #include "io.h"
 #include "netlink.h"
+#include "nftables.h"
 
 enum { BATCH = 2 * 1024 * 1024, SMALL = 1024, COPIED = 64, SET_NAME = 31 };
 
 static const char table[] = "squash";
-
-static const struct nfgenmsg inet = {.nfgen_family = NFPROTO_INET};
-
-static uint16_t type_of(int subsystem, int message) { return (uint16_t)(subsystem << 8 | message); }
 
 /* Has the kernel send the first bytes of every packet that the firewall logs to our group. */
 static int bind_log(int fd, struct failure *failure) {
@@ -32,7 +29,7 @@ static int bind_log(int fd, struct failure *failure) {
   const struct nfulnl_msg_config_cmd bind = {.command = NFULNL_CFG_CMD_BIND};
   const struct nfulnl_msg_config_mode mode = {.copy_range = htobe32(COPIED), .copy_mode = NFULNL_COPY_PACKET};
   nl_start(&batch, bytes, sizeof(bytes));
-  (void)nl_message(&batch, type_of(NFNL_SUBSYS_ULOG, NFULNL_MSG_CONFIG), NLM_F_ACK, &header, sizeof(header));
+  (void)nl_message(&batch, nf_type(NFNL_SUBSYS_ULOG, NFULNL_MSG_CONFIG), NLM_F_ACK, &header, sizeof(header));
   nl_put(&batch, NFULA_CFG_CMD, &bind, sizeof(bind));
   nl_put(&batch, NFULA_CFG_MODE, &mode, sizeof(mode));
   /* hundredths of a second until what was logged is told, however little it is */
@@ -52,11 +49,6 @@ int firewall_open(struct firewall *firewall, struct failure *failure) {
   return bind_log(firewall->log, failure);
 }
 
-static void put_batch_mark(struct nl_batch *batch, uint16_t type) {
-  const struct nfgenmsg header = {.nfgen_family = NFPROTO_UNSPEC, .res_id = htobe16(NFNL_SUBSYS_NFTABLES)};
-  (void)nl_message(batch, type, 0, &header, sizeof(header));
-}
-
 static void put_rate(struct nl_batch *batch, uint32_t rate) {
   size_t expression = nl_nest(batch, NFTA_SET_ELEM_EXPR);
   nl_put_text(batch, NFTA_EXPR_NAME, "limit");
@@ -68,12 +60,6 @@ static void put_rate(struct nl_batch *batch, uint32_t rate) {
   nl_put_be32(batch, NFTA_LIMIT_FLAGS, NFT_LIMIT_F_INV); /* the element is met only beyond the rate */
   nl_end(batch, data);
   nl_end(batch, expression);
-}
-
-static void put_value(struct nl_batch *batch, uint16_t type, const void *value, size_t size) {
-  size_t nest = nl_nest(batch, type);
-  nl_put(batch, NFTA_DATA_VALUE, value, size);
-  nl_end(batch, nest);
 }
 
 struct element {
@@ -97,14 +83,13 @@ static bool read_element(struct reader *reader, struct element *element) {
 
 static void put_element(struct nl_batch *batch, const struct element *element, bool is_last) {
   uint16_t flags = (uint16_t)((is_last ? NLM_F_ACK : 0) | (element->removed ? 0 : NLM_F_CREATE));
-  (void)nl_message(batch, type_of(NFNL_SUBSYS_NFTABLES, element->removed ? NFT_MSG_DELSETELEM : NFT_MSG_NEWSETELEM), flags, &inet,
-                   sizeof(inet));
+  nft_message(batch, element->removed ? NFT_MSG_DELSETELEM : NFT_MSG_NEWSETELEM, flags);
   nl_put_text(batch, NFTA_SET_ELEM_LIST_TABLE, table);
   nl_put_text(batch, NFTA_SET_ELEM_LIST_SET, element->set);
   size_t list = nl_nest(batch, NFTA_SET_ELEM_LIST_ELEMENTS), one = nl_nest(batch, NFTA_LIST_ELEM);
-  put_value(batch, NFTA_SET_ELEM_KEY, element->key, element->key_size);
+  nft_value(batch, NFTA_SET_ELEM_KEY, element->key, element->key_size);
   if (!element->removed) {
-    if (element->kind == ELEMENT_MARK) put_value(batch, NFTA_SET_ELEM_DATA, &element->value, sizeof(element->value));
+    if (element->kind == ELEMENT_MARK) nft_value(batch, NFTA_SET_ELEM_DATA, &element->value, sizeof(element->value));
     if (element->kind == ELEMENT_RATE) put_rate(batch, element->value);
     if (element->timeout_s != 0) nl_put_be64(batch, NFTA_SET_ELEM_TIMEOUT, (uint64_t)element->timeout_s * 1000);
   }
@@ -120,7 +105,7 @@ int firewall_update(const struct firewall *firewall, struct reader *reader, stru
   errno = EBADMSG;
   if (reader->failed || count > MAX_ELEMENTS) return fail(failure, "understand the elements");
   nl_start(&batch, bytes, sizeof(bytes));
-  put_batch_mark(&batch, NFNL_MSG_BATCH_BEGIN);
+  nft_begin(&batch);
   for (uint32_t i = 0; i < count; i++) {
     errno = EBADMSG;
     if (!read_element(reader, &element)) return fail(failure, "understand element %u", i);
@@ -128,7 +113,7 @@ int firewall_update(const struct firewall *firewall, struct reader *reader, stru
   }
   errno = EBADMSG;
   if (!reader_finished(reader)) return fail(failure, "understand the elements");
-  put_batch_mark(&batch, NFNL_MSG_BATCH_END);
+  nft_end(&batch);
   if (count > 0 && nl_transact(firewall->netfilter, &batch, 0) < 0) return fail(failure, "change the firewall's sets");
   return 0;
 }
@@ -159,11 +144,11 @@ int firewall_counter(const struct firewall *firewall, const char *set, const cha
   memcpy(key, link, strnlen(link, sizeof(key)));
   counter[0] = counter[1] = 0;
   nl_start(&batch, bytes, sizeof(bytes));
-  (void)nl_message(&batch, type_of(NFNL_SUBSYS_NFTABLES, NFT_MSG_GETSETELEM), NLM_F_ACK, &inet, sizeof(inet));
+  nft_message(&batch, NFT_MSG_GETSETELEM, NLM_F_ACK);
   nl_put_text(&batch, NFTA_SET_ELEM_LIST_TABLE, table);
   nl_put_text(&batch, NFTA_SET_ELEM_LIST_SET, set);
   size_t list = nl_nest(&batch, NFTA_SET_ELEM_LIST_ELEMENTS), one = nl_nest(&batch, NFTA_LIST_ELEM);
-  put_value(&batch, NFTA_SET_ELEM_KEY, key, sizeof(key));
+  nft_value(&batch, NFTA_SET_ELEM_KEY, key, sizeof(key));
   nl_end(&batch, one);
   nl_end(&batch, list);
   if (nl_query(firewall->netfilter, &batch, take_counter, counter) < 0 && errno != ENOENT) return fail(failure, "read a counter of the firewall");
@@ -289,7 +274,7 @@ int firewall_flows(const struct firewall *firewall, const struct address *source
   struct flow_search search = {.source = *source, .flows = flows, .count = count};
   struct nfgenmsg family = family_of(source);
   nl_start(&batch, bytes, sizeof(bytes));
-  (void)nl_message(&batch, type_of(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET), NLM_F_DUMP, &family, sizeof(family));
+  (void)nl_message(&batch, nf_type(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET), NLM_F_DUMP, &family, sizeof(family));
   /* the kernel looks only for this source, where it can (since 5.8, and of IPv4: of IPv6 it leaves out the very address); take_flow does in any case */
   if (address_is_ipv4(source)) put_source_filter(&batch, source);
   if (nl_query(firewall->netfilter, &batch, take_flow, &search) < 0) return fail(failure, "list tracked connections");
@@ -322,7 +307,7 @@ int firewall_cut(const struct firewall *firewall, const struct address *source, 
   struct nl_batch batch;
   struct nfgenmsg family = family_of(source);
   nl_start(&batch, bytes, sizeof(bytes));
-  (void)nl_message(&batch, type_of(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_DELETE), NLM_F_ACK, &family, sizeof(family));
+  (void)nl_message(&batch, nf_type(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_DELETE), NLM_F_ACK, &family, sizeof(family));
   put_flow(&batch, source, flow);
   if (nl_transact(firewall->netfilter, &batch, ENOENT) < 0) return fail(failure, "forget a tracked connection");
   return 0;
@@ -346,8 +331,8 @@ bool firewall_is_gone(const struct firewall *firewall) {
     if (count < 0) return gone;
     size_t at = 0, size = (size_t)count > sizeof(buffer) ? 0 : (size_t)count;
     for (const struct nlmsghdr *message; (message = nl_step(buffer, size, &at)) != NULL;) {
-      bool made = message->nlmsg_type == type_of(NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWTABLE);
-      if (!made && message->nlmsg_type != type_of(NFNL_SUBSYS_NFTABLES, NFT_MSG_DELTABLE)) continue;
+      bool made = message->nlmsg_type == nf_type(NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWTABLE);
+      if (!made && message->nlmsg_type != nf_type(NFNL_SUBSYS_NFTABLES, NFT_MSG_DELTABLE)) continue;
       if (is_our_table(NLMSG_DATA(message), message->nlmsg_len - NLMSG_HDRLEN)) gone = !made;
     }
   }
@@ -385,7 +370,7 @@ void firewall_read_log(const struct firewall *firewall, void (*each)(const struc
   for (const struct nlmsghdr *message; count > 0 && (message = nl_step(buffer, (size_t)count, &at)) != NULL;) {
     size_t prefix_size = 0, size = 0, total = message->nlmsg_len - NLMSG_HDRLEN;
     struct logged_packet packet = {0};
-    if (message->nlmsg_type != type_of(NFNL_SUBSYS_ULOG, NFULNL_MSG_PACKET) || total < sizeof(struct nfgenmsg)) continue;
+    if (message->nlmsg_type != nf_type(NFNL_SUBSYS_ULOG, NFULNL_MSG_PACKET) || total < sizeof(struct nfgenmsg)) continue;
     const uint8_t *attributes = (const uint8_t *)NLMSG_DATA(message) + sizeof(struct nfgenmsg);
     const uint8_t *prefix = nl_find(attributes, total - sizeof(struct nfgenmsg), NFULA_PREFIX, &prefix_size);
     const uint8_t *bytes = nl_find(attributes, total - sizeof(struct nfgenmsg), NFULA_PAYLOAD, &size);

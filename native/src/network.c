@@ -5,6 +5,7 @@
 #include <linux/netlink.h>
 #include <sched.h>
 
+#include "guard.h"
 #include "io.h"
 #include "netlink.h"
 
@@ -21,6 +22,7 @@ int network_open(struct network *network, uint32_t subnet, const struct address 
   if (network->namespace < 0) return fail(failure, "open the host's network namespace");
   network->route = nl_open(NETLINK_ROUTE, failure);
   if (network->route < 0 || firewall_open(&network->firewall, failure) < 0) return -1;
+  if (guard_open(network->firewall.netfilter, failure) < 0) return -1;
   return network_gateway(network, true, failure);
 }
 

@@ -37,6 +37,8 @@ static ssize_t fake_recvfrom(int fd, void *buffer, size_t capacity, int flags, s
 #define recvfrom fake_recvfrom
 #include "../src/netlink.c"
 
+#include "../src/nftables.c"
+
 #include "../src/firewall.c"
 
 static void test_messages(void) {
@@ -83,6 +85,7 @@ static void test_overflow(void) {
     if (bytes == NULL) return;
     bytes[capacity] = 0x77;
     nl_start(&batch, bytes, capacity);
+    const struct nfgenmsg inet = {.nfgen_family = NFPROTO_INET};
     (void)nl_message(&batch, 1, NLM_F_ACK, &inet, sizeof(inet));
     size_t nest = nl_nest(&batch, 1);
     nl_put(&batch, 2, "0123456789abcdefghijklm", 23);

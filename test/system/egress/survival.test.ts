@@ -46,7 +46,7 @@ beforeEach(async () => {
 });
 afterEach(async () => {
   await reach[Symbol.asyncDispose]();
-  for (const { id } of await squashd.client.list()) await squashd.client.sandbox(id).destroy();
+  await squashd.destroyAll();
 });
 afterAll(async () => {
   await onHost[Symbol.asyncDispose]();
@@ -236,10 +236,39 @@ describe.skipIf(lacks("root"))("a table of the firewall that somebody else remov
     expect(await looksUp("www.other.net")).toBe(true);
   });
 
-  it("would open what is not public, if nobody noticed", async () => {
+  it.each([
+    ["one table", ["delete", "table", "inet", "squash"]],
+    ["all rules of the host", ["flush", "ruleset"]],
+    ["all rules of the table", ["flush", "table", "inet", "squash"]],
+  ])("opens nothing by way of %s either before sq-host has noticed", async (_, words) => {
+    const served: Place = [(await sandbox.info()).address ?? "", neighbourPort];
+    await reach.listen(served);
+    const stopped = hostPid();
+    process.kill(stopped, "SIGSTOP");
+    try {
+      squashd.netns.run("nft", ...words);
+      const opened = await Promise.all([
+        ...[...forbidden, direct].map((place) => reach.opens(place)),
+        onHost.opens(served),
+      ]);
+      expect(opened).not.toContain(true);
+      expect(() => squashd.netns.run("nft", "delete", "table", "inet", "squash_guard")).toThrow("not permitted");
+    } finally {
+      process.kill(stopped, "SIGCONT");
+    }
+    // nothing tells of rules that go while their table stays
+    squashd.netns.run("nft", "flush", "ruleset");
+    await expect.poll(() => reach.opens(direct)).toBe(true);
+    for (const place of forbidden) expect(await reach.opens(place), place.join(":")).toBe(false);
+  });
+
+  it("would open what is not public, and the sandbox to its neighbours, without a second table", async () => {
+    const served: Place = [(await sandbox.info()).address ?? "", neighbourPort];
+    await reach.listen(served);
     await squashd.end("SIGKILL");
     squashd.netns.run("nft", "flush", "ruleset");
     expect(await reach.opens([lan, 7_000])).toBe(true);
+    expect(await onHost.opens(served)).toBe(true);
     await squashd.start();
     for (const place of forbidden) expect(await reach.opens(place), place.join(":")).toBe(false);
     expect(await reach.opens(direct)).toBe(true);

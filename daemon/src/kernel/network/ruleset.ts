@@ -33,12 +33,14 @@ export interface Facts6 {
 
 /** native/src/link.h has the same number: the group of all links' ends on the host */
 const linkGroup = 21_329;
+/** what packets of sandboxes carry past the second table, which drops those without it: native/src/guard.h has the same number */
+const guardStamp = 0x73717368;
 /** native/src/firewall.h has the same number */
 const logGroup = 21_329;
 
 export const tableName = "squash";
 
-/** Packets carry these between the decision and the redirection, and nothing afterwards. */
+/** Packets carry these between the decision and the redirection, then the stamp for the guard, and nothing afterwards. */
 const { permitted } = marks;
 /** of DNS queries, somewhat above the limit that the resolver counts by: see clientLimits in egress/dns/client-states.ts */
 const queryLimit = "limit rate over 50/second burst 50 packets";
@@ -155,8 +157,12 @@ function hooks({ gateway, subnet, ports, ipv6 }: RulesetFacts): string {
     meta nfproto ipv4 iifname @proxied tcp dport 80 dnat ip to ${gateway}:${ports.http}
     meta nfproto ipv4 iifname @proxied tcp dport 443 dnat ip to ${gateway}:${ports.tls}${ipv6 === null ? "" : toSquashd6(ipv6)}
   }
-  chain unmark {
+  chain stamp {
     type filter hook prerouting priority -90; policy accept;
+    meta iifgroup ${linkGroup} meta mark set ${guardStamp}
+  }
+  chain unmark {
+    type filter hook prerouting priority -70; policy accept;
     meta iifgroup ${linkGroup} meta mark set 0
   }${ipv6 === null ? "" : closed6(ipv6)}
   chain forward {
