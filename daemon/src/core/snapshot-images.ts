@@ -11,6 +11,7 @@ export class SnapshotImages {
   readonly #store: ImageStore;
   readonly #sandboxes: () => readonly Sandbox[];
   readonly #held = new Map<string, number>();
+  readonly #going = new Set<string>();
   #inDoubt = false;
 
   constructor(store: ImageStore, sandboxes: () => readonly Sandbox[]) {
@@ -43,15 +44,23 @@ export class SnapshotImages {
   async release(images: readonly string[]): Promise<void> {
     if (this.#inDoubt) return;
     const used = this.#used();
-    for (const image of new Set(images)) if (!used.has(image)) await this.#store.removeSnapshotImage(image);
+    const unused = [...new Set(images)].filter((image) => !used.has(image) && !this.#going.has(image));
+    for (const image of unused) this.#going.add(image);
+    try {
+      for (const image of unused) await this.#store.removeSnapshotImage(image);
+    } finally {
+      for (const image of unused) this.#going.delete(image);
+    }
   }
 
-  /** All images on the disk that nothing names. */
+  /** All images on the disk that nothing names, and that nobody removes already. */
   async unused(): Promise<string[]> {
     if (this.#inDoubt) return [];
+    const busy = this.#used(); // what loses its last user while the disk is read goes by itself
+    for (const image of this.#going) busy.add(image);
     const listed = await this.#store.listSnapshotImages();
     const used = this.#used();
-    return listed.filter((image) => !used.has(image)).toSorted();
+    return listed.filter((image) => !used.has(image) && !busy.has(image)).toSorted();
   }
 
   /** The same with the bytes that they take. */
