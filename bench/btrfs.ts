@@ -1,5 +1,5 @@
 import type { Sandbox } from "@squash/sdk";
-import { layers, type Bench } from "./squash.js";
+import { layers, timesOfForks, type Bench } from "./squash.js";
 import { summarize, times, type Summary } from "./stats.js";
 
 /** Forks, snapshots and restores of sandboxes whose uppers share their content. */
@@ -39,15 +39,7 @@ export class BtrfsBench {
   /** Milliseconds until all of `count` forks that are asked for at once have run a command. */
   async forkMany(count: number, rounds: number): Promise<Summary> {
     await using sandbox = await this.#filled(1);
-    return await times(
-      rounds,
-      async () => {
-        const forks = await sandbox.fork({ count });
-        await Promise.all(forks.map((fork) => fork.exec(["/bin/true"])));
-        return forks;
-      },
-      (forks) => Promise.all(forks.map((fork) => fork.destroy())),
-    );
+    return await timesOfForks(sandbox, count, rounds);
   }
 
   /** The pause where 200 MiB were written a moment ago. */

@@ -76,13 +76,7 @@ export class NetworkBench {
   /** The floor of that: the same program, and one that only sends back what comes, as the ends of a plain veth pair. */
   async echo(count: number): Promise<Summary> {
     const { netns } = this.#bench.squashd;
-    const plain = new TestNetns(join(this.#bench.squashd.home, "echo"));
-    plain.make();
-    netns.run("ip", "link", "add", "echo0", "type", "veth", "peer", "name", "echo1", "netns", plain.path);
-    netns.run("ip", "address", "add", "44.2.0.1/30", "dev", "echo0");
-    netns.run("ip", "link", "set", "echo0", "up");
-    plain.run("ip", "address", "add", "44.2.0.2/30", "dev", "echo1");
-    plain.run("ip", "link", "set", "echo1", "up");
+    const plain = this.#plainPair("44.2.0");
     const script = `
       const socket = require("node:dgram").createSocket("udp4");
       socket.on("message", (bytes, from) => socket.send(bytes, from.port, from.address));
@@ -98,18 +92,25 @@ export class NetworkBench {
     }
   }
 
+  /** A namespace, with .2 of a network, at a plain veth pair whose other end, with .1, is where squashd is. */
+  #plainPair(network: string): TestNetns {
+    const { netns, home } = this.#bench.squashd;
+    const plain = new TestNetns(join(home, "plain"));
+    plain.make();
+    netns.run("ip", "link", "add", "plain0", "type", "veth", "peer", "name", "plain1", "netns", plain.path);
+    netns.run("ip", "address", "add", `${network}.1/30`, "dev", "plain0");
+    netns.run("ip", "link", "set", "plain0", "up");
+    plain.run("ip", "address", "add", `${network}.2/30`, "dev", "plain1");
+    plain.run("ip", "link", "set", "plain1", "up");
+    return plain;
+  }
+
   /** Gigabits a second from a server on the host to a sandbox by address, and the same over a plain veth pair. */
   async direct(): Promise<{ sandbox: number; plain: number }> {
     const { netns } = this.#bench.squashd;
     const server = await serve(netns, places.host, port);
-    const plain = new TestNetns(join(this.#bench.squashd.home, "plain"));
+    const plain = this.#plainPair("44.1.0");
     try {
-      plain.make();
-      netns.run("ip", "link", "add", "plain0", "type", "veth", "peer", "name", "plain1", "netns", plain.path);
-      netns.run("ip", "address", "add", "44.1.0.1/30", "dev", "plain0");
-      netns.run("ip", "link", "set", "plain0", "up");
-      plain.run("ip", "address", "add", "44.1.0.2/30", "dev", "plain1");
-      plain.run("ip", "link", "set", "plain1", "up");
       plain.run("ip", "route", "add", "default", "via", "44.1.0.1");
       await using sandbox = await this.#create({ allow_net: [`${places.host}:${port}`], deny_net: [] });
       const rounds = { plain: [] as number[], sandbox: [] as number[] };

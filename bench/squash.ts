@@ -161,6 +161,19 @@ export class Bench {
   }
 }
 
+/** Milliseconds until all of `count` forks of a sandbox that are asked for at once have run a command. */
+export async function timesOfForks(sandbox: Sandbox, count: number, rounds: number): Promise<Summary> {
+  return await times(
+    rounds,
+    async () => {
+      const forks = await sandbox.fork({ count });
+      await Promise.all(forks.map((fork) => fork.exec(["/bin/true"])));
+      return forks;
+    },
+    (forks) => Promise.all(forks.map((fork) => fork.destroy())),
+  );
+}
+
 async function check(sandbox: Sandbox, command: string | string[]): Promise<void> {
   const { exit_code, stderr } = await sandbox.exec(command);
   if (exit_code !== 0) throw new Error(`${JSON.stringify(command)} ended with ${exit_code}: ${stderr}`);

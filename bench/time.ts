@@ -2,7 +2,7 @@ import { copyFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Sandbox } from "@squash/sdk";
 import { trustByHand } from "../test/support/modules.js";
-import { layers, type Bench } from "./squash.js";
+import { layers, timesOfForks, type Bench } from "./squash.js";
 import { summarize, times, type Summary } from "./stats.js";
 
 const added = "100-added";
@@ -34,15 +34,7 @@ export class TimeBench {
   async forkMany(count: number, rounds: number): Promise<Summary> {
     await using sandbox = await this.#create();
     await sandbox.exec("echo small >/small");
-    return await times(
-      rounds,
-      async () => {
-        const forks = await sandbox.fork({ count });
-        await Promise.all(forks.map((fork) => fork.exec(["/bin/true"])));
-        return forks;
-      },
-      (forks) => Promise.all(forks.map((fork) => fork.destroy())),
-    );
+    return await timesOfForks(sandbox, count, rounds);
   }
 
   /** A snapshot of 2,000 files of 10 KB each: until it is answered, and for how long nothing ran. */
