@@ -30,7 +30,7 @@ export function useOnline(options: SquashdOptions & { readonly prepare?: Prepare
     await squashd.start(internet.env);
   });
   afterAll(async () => {
-    for (const { id } of await squashd.client.list()) await squashd.client.sandbox(id).destroy();
+    await squashd.destroyAll();
     expect(await squashd.client.health()).toMatchObject({ status: "ok" });
     await internet[Symbol.asyncDispose]();
     await squashd[Symbol.asyncDispose]();

@@ -72,6 +72,10 @@ export class TestSquashd {
     return this.#output;
   }
 
+  async destroyAll(): Promise<void> {
+    for (const { id } of await this.client.list()) await this.client.sandbox(id).destroy();
+  }
+
   /** Starts it and waits until it answers. `env` replaces settings from now on. */
   async start(env: Readonly<Record<string, string>> = {}): Promise<this> {
     Object.assign(this.#env, env);

@@ -1,20 +1,19 @@
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmdirSync, statfsSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it } from "vitest";
 import type { Sandbox } from "@squash/sdk";
-import { hostState, settledState, type HostState } from "../support/leaks.js";
+import { hostState } from "../support/leaks.js";
 import { lacks } from "../support/needs.js";
 import { patience } from "../support/patience.js";
 import { simulateReboot } from "../support/reboot.js";
-import { TestSquashd } from "../support/squashd.js";
+import { useSquashd } from "../support/own-squashd.js";
 
-const squashd = new TestSquashd({
+const squashd = useSquashd({
   env: { SQUASH_UPPER_BACKEND: "btrfs", SQUASH_POOL_MB: "512", SQUASH_UPPER_LIMIT_MB: "64" },
 });
 const mebibyte = 1_048_576;
 const marks = [squashd.mark];
 const pool = join(squashd.dataDir, "pool");
-let before: HostState;
 
 async function print(sandbox: Sandbox, command: string): Promise<string> {
   const { exit_code, stdout, stderr } = await sandbox.exec(command);
@@ -23,7 +22,7 @@ async function print(sandbox: Sandbox, command: string): Promise<string> {
 }
 
 async function destroyAll(): Promise<void> {
-  for (const { id } of await squashd.client.list()) await squashd.client.sandbox(id).destroy();
+  await squashd.destroyAll();
 }
 
 /** what is removed is freed some seconds later */
@@ -52,18 +51,10 @@ async function withRoom<T>(work: () => Promise<T>): Promise<T> {
 }
 
 describe.skipIf(lacks("root", "btrfs"))("uppers on a btrfs pool", () => {
-  beforeAll(async () => {
-    before = hostState(marks);
-    await squashd.start();
-  });
   afterEach(async () => {
     await destroyAll();
     await squashd.client.collect();
     expect(subvolumes()).toEqual({ uppers: [], snapshots: [] });
-  });
-  afterAll(async () => {
-    await squashd[Symbol.asyncDispose]();
-    expect(await settledState(before, marks)).toEqual(before);
   });
 
   it("are shared by forks, and forks of forks, with all that files have", async () => {

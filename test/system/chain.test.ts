@@ -1,34 +1,23 @@
 import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, readdirSync, rmSync, truncateSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it } from "vitest";
 import type { HistoryEntry, JobInfo, Sandbox } from "@squash/sdk";
 import { runCommand, type Ended } from "../support/commands.js";
-import { hostState, settledState, type HostState } from "../support/leaks.js";
 import { lacks } from "../support/needs.js";
 import { patience } from "../support/patience.js";
-import { TestSquashd } from "../support/squashd.js";
+import { useSquashd } from "../support/own-squashd.js";
 
-const squashd = new TestSquashd({ env: { SQUASH_SUBNET: "none" } });
-const marks = [squashd.mark];
+const squashd = useSquashd({ env: { SQUASH_SUBNET: "none" } });
 const folder = join(squashd.dataDir, "modules");
 const layers = ["000-base-test", "100-extra"];
-let before: HostState;
 
-beforeAll(async () => {
-  before = hostState(marks);
-  await squashd.start();
-});
 afterEach(async () => {
-  for (const { id } of await squashd.client.list()) await squashd.client.sandbox(id).destroy();
+  await squashd.destroyAll();
   for (const { name } of await squashd.client.modules())
     if (name.startsWith("2")) await squashd.client.removeModule(name);
   expect(readdirSync(folder).filter((name) => name.startsWith("."))).toEqual([]);
   await until(() => readdirSync(join(squashd.dataDir, "snapshots")).length === 0);
-});
-afterAll(async () => {
-  await squashd[Symbol.asyncDispose]();
-  expect(await settledState(before, marks)).toEqual(before);
 });
 
 const sq = (...args: string[]): Promise<Ended> =>

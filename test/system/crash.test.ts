@@ -1,30 +1,18 @@
 import { execFileSync } from "node:child_process";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { isSquashError, type Sandbox } from "@squash/sdk";
-import { hostState, settledState, type HostState } from "../support/leaks.js";
 import { lacks } from "../support/needs.js";
-import { TestSquashd } from "../support/squashd.js";
+import { useSquashd } from "../support/own-squashd.js";
 
 const rounds = Number(process.env["TEST_RUNS"] ?? 5);
 /** about as long as the longest of what is cut off takes */
 const latestMs = 60;
 const extra = "100-extra";
 
-const squashd = new TestSquashd({ env: { SQUASH_UPPER_LIMIT_MB: "16" } });
-const marks = [squashd.mark];
+const squashd = useSquashd({ env: { SQUASH_UPPER_LIMIT_MB: "16" } });
 const { client } = squashd;
-let before: HostState;
-
-beforeAll(async () => {
-  before = hostState(marks);
-  await squashd.start();
-});
-afterAll(async () => {
-  await squashd[Symbol.asyncDispose]();
-  expect(await settledState(before, marks)).toEqual(before);
-});
 
 async function print(sandbox: Sandbox, command: string): Promise<string> {
   const { exit_code, stdout, stderr } = await sandbox.exec(command);

@@ -3,27 +3,16 @@ import { createHash } from "node:crypto";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it } from "vitest";
 import type { DiffAnswer, Sandbox } from "@squash/sdk";
-import { hostState, settledState, type HostState } from "../support/leaks.js";
 import { lacks } from "../support/needs.js";
-import { TestSquashd } from "../support/squashd.js";
+import { useSquashd } from "../support/own-squashd.js";
 
-const squashd = new TestSquashd();
-const marks = [squashd.mark];
-let before: HostState;
+const squashd = useSquashd();
 
-beforeAll(async () => {
-  before = hostState(marks);
-  await squashd.start();
-});
 afterEach(async () => {
-  for (const { id } of await squashd.client.list()) await squashd.client.sandbox(id).destroy();
+  await squashd.destroyAll();
   expect(await squashd.client.collect({ dry_run: true })).toEqual({ images: [], files: [], bytes: 0 });
-});
-afterAll(async () => {
-  await squashd[Symbol.asyncDispose]();
-  expect(await settledState(before, marks)).toEqual(before);
 });
 
 async function print(sandbox: Sandbox, command: string): Promise<string> {

@@ -27,7 +27,7 @@ beforeAll(async () => {
   await squashd.start();
 });
 afterEach(async () => {
-  for (const { id } of await squashd.client.list()) await squashd.client.sandbox(id).destroy();
+  await squashd.destroyAll();
 });
 afterAll(async () => {
   await squashd[Symbol.asyncDispose]();

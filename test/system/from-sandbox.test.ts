@@ -1,29 +1,19 @@
 import { copyFileSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it } from "vitest";
 import type { JobInfo, JobRequest, Sandbox } from "@squash/sdk";
 import { runCommand, type Ended } from "../support/commands.js";
-import { hostState, settledState, type HostState } from "../support/leaks.js";
 import { lacks } from "../support/needs.js";
-import { TestSquashd } from "../support/squashd.js";
+import { useSquashd } from "../support/own-squashd.js";
 
-const squashd = new TestSquashd({ env: { SQUASH_SUBNET: "none" } });
+const squashd = useSquashd({ env: { SQUASH_SUBNET: "none" } });
 const folder = join(squashd.dataDir, "modules");
-let before: HostState;
 
-beforeAll(async () => {
-  before = hostState([squashd.mark]);
-  await squashd.start();
-});
 afterEach(async () => {
-  for (const { id } of await squashd.client.list()) await squashd.client.sandbox(id).destroy();
+  await squashd.destroyAll();
   expect(await squashd.client.collect({ dry_run: true })).toEqual({ images: [], files: [], bytes: 0 });
   const left = readdirSync(join(squashd.dataDir, "cache")).filter((name) => !/^(verified|upper-template)/.test(name));
   expect([left, readdirSync(folder).filter((name) => name.startsWith("."))]).toEqual([[], []]);
-});
-afterAll(async () => {
-  await squashd[Symbol.asyncDispose]();
-  expect(await settledState(before, [squashd.mark])).toEqual(before);
 });
 
 const sq = (...args: string[]): Promise<Ended> =>

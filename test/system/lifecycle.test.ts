@@ -1,23 +1,12 @@
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { TestSquashd } from "../support/squashd.js";
-import { hostState, settledState, type HostState } from "../support/leaks.js";
+import { afterEach, describe, expect, it } from "vitest";
+import { useSquashd } from "../support/own-squashd.js";
 import { trustByHand } from "../support/modules.js";
 import { lacks } from "../support/needs.js";
 
-const squashd = new TestSquashd();
-const marks = [squashd.mark];
-let before: HostState;
+const squashd = useSquashd();
 
-beforeAll(async () => {
-  before = hostState(marks);
-  await squashd.start();
-});
 afterEach(async () => {
-  for (const { id } of await squashd.client.list()) await squashd.client.sandbox(id).destroy();
-});
-afterAll(async () => {
-  await squashd[Symbol.asyncDispose]();
-  expect(await settledState(before, marks)).toEqual(before);
+  await squashd.destroyAll();
 });
 
 describe.skipIf(lacks("root"))("a sandbox", () => {

@@ -1,8 +1,8 @@
 import fc from "fast-check";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { isSquashError } from "@squash/sdk";
-import { hostState, settledState, type HostState } from "../support/leaks.js";
-import { TestSquashd } from "../support/squashd.js";
+import { useSquashd } from "../support/own-squashd.js";
+import type { TestSquashd } from "../support/squashd.js";
 import { lacks } from "../support/needs.js";
 
 /** What must be true of a sandbox, whatever happened before. */
@@ -16,18 +16,7 @@ type Model = Map<string, Expected>;
 
 const ids = ["a", "b", "c"] as const;
 const anyId = fc.constantFrom(...ids);
-const squashd = new TestSquashd();
-const marks = [squashd.mark];
-let before: HostState;
-
-beforeAll(async () => {
-  before = hostState(marks);
-  await squashd.start();
-});
-afterAll(async () => {
-  await squashd[Symbol.asyncDispose]();
-  expect(await settledState(before, marks)).toEqual(before);
-});
+const squashd = useSquashd();
 
 async function codeOf(work: Promise<unknown>): Promise<string> {
   try {
@@ -162,7 +151,7 @@ describe.skipIf(lacks("root"))("squashd", () => {
       await fc.assert(
         fc.asyncProperty(commands, async (sequence) => {
           const model: Model = new Map();
-          for (const { id } of await squashd.client.list()) await squashd.client.sandbox(id).destroy();
+          await squashd.destroyAll();
           await fc.asyncModelRun(() => ({ model, real: squashd }), sequence);
           await compare(model, squashd);
         }),

@@ -4,29 +4,19 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, 
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it } from "vitest";
 import { isSquashError, type PutOptions } from "@squash/sdk";
 import { runCommand, type Ended } from "../support/commands.js";
-import { hostState, settledState, type HostState } from "../support/leaks.js";
 import { trustByHand } from "../support/modules.js";
 import { lacks } from "../support/needs.js";
-import { TestSquashd } from "../support/squashd.js";
+import { useSquashd } from "../support/own-squashd.js";
 
-const squashd = new TestSquashd({ env: { SQUASH_MAX_UPLOAD_MB: "16", SQUASH_MODULE_FORMAT: "squashfs" } });
+const squashd = useSquashd({ env: { SQUASH_MAX_UPLOAD_MB: "16", SQUASH_MODULE_FORMAT: "squashfs" } });
 const folder = join(squashd.dataDir, "modules");
 const home = mkdtempSync(join(tmpdir(), "squash-modules-"));
 const base = "000-base-test";
-let before: HostState;
 
-beforeAll(async () => {
-  before = hostState([squashd.mark]);
-  await squashd.start();
-});
-afterAll(async () => {
-  await squashd[Symbol.asyncDispose]();
-  expect(await settledState(before, [squashd.mark])).toEqual(before);
-  rmSync(home, { recursive: true, force: true });
-});
+afterAll(() => rmSync(home, { recursive: true, force: true }));
 
 /** A squashfs image with one file, `/opt/<name>`. */
 function pack(name: string, content: string | Buffer, options: readonly string[] = []): string {

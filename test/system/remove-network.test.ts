@@ -1,27 +1,15 @@
 import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { hostState, settledState, type HostState } from "../support/leaks.js";
+import { describe, expect, it } from "vitest";
 import { lacks } from "../support/needs.js";
 import { repositoryRoot } from "../support/root.js";
-import { TestSquashd } from "../support/squashd.js";
+import { useSquashd } from "../support/own-squashd.js";
 
 const run = promisify(execFile);
 
 describe.skipIf(lacks("root"))("sq doctor --remove-network", () => {
-  const squashd = new TestSquashd();
-  const marks = [squashd.mark];
-  let before: HostState;
-
-  beforeAll(async () => {
-    before = hostState(marks);
-    await squashd.start();
-  });
-  afterAll(async () => {
-    await squashd[Symbol.asyncDispose]();
-    expect(await settledState(before, marks)).toEqual(before);
-  });
+  const squashd = useSquashd();
 
   /** Runs it where the squashd of this test is, or was. */
   async function remove(): Promise<{ status: number; output: string }> {

@@ -21,7 +21,7 @@ afterAll(async () => {
 });
 
 async function destroyAll(): Promise<void> {
-  for (const { id } of await squashd.client.list()) await squashd.client.sandbox(id).destroy();
+  await squashd.destroyAll();
 }
 
 describe.skipIf(lacks("root"))("kill -9 of squashd", () => {

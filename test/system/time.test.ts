@@ -1,8 +1,7 @@
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it } from "vitest";
 import type { Sandbox } from "@squash/sdk";
-import { hostState, settledState, type HostState } from "../support/leaks.js";
 import { lacks } from "../support/needs.js";
-import { TestSquashd } from "../support/squashd.js";
+import { useSquashd } from "../support/own-squashd.js";
 
 async function print(sandbox: Sandbox, command: string): Promise<string> {
   const { exit_code, stdout, stderr } = await sandbox.exec(command);
@@ -18,21 +17,11 @@ const survey = `{ ${files} -exec stat -c '%n %f %u %g %Y %T %t' {} +; ${files} !
 
 describe.skipIf(lacks("root")).each(["tmpfs", "btrfs"])("with uppers on %s,", (backend) => {
   const env = { SQUASH_UPPER_BACKEND: backend, SQUASH_POOL_MB: "2048" };
-  const squashd = new TestSquashd();
-  const marks = [squashd.mark];
-  let before: HostState;
+  const squashd = useSquashd({ env });
 
-  beforeAll(async () => {
-    before = hostState(marks);
-    await squashd.start(env);
-  });
   afterEach(async () => {
-    for (const { id } of await squashd.client.list()) await squashd.client.sandbox(id).destroy();
+    await squashd.destroyAll();
     expect(await squashd.client.collect({ dry_run: true })).toEqual({ images: [], files: [], bytes: 0 });
-  });
-  afterAll(async () => {
-    await squashd[Symbol.asyncDispose]();
-    expect(await settledState(before, marks)).toEqual(before);
   });
 
   describe("a snapshot", () => {
@@ -128,7 +117,7 @@ describe.skipIf(lacks("root")).each(["tmpfs", "btrfs"])("with uppers on %s,", (b
       await sandbox.restore("kept");
       await print(sandbox, "rm /kept; echo since >/since");
       await squashd.end("SIGKILL");
-      await squashd.start(env);
+      await squashd.start();
       expect(await sandbox.info()).toMatchObject({ state: "ready", active_snapshot: "kept" });
       expect(await print(sandbox, "ls /kept 2>/dev/null; cat /since")).toBe("since\n");
       await sandbox.restore("kept");
@@ -160,7 +149,7 @@ describe.skipIf(lacks("root")).each(["tmpfs", "btrfs"])("with uppers on %s,", (b
       expect(await print(sandbox, "cat /mine /opt/extra/file")).toBe("mine\nfrom the extra layer\n");
       await expect(sandbox.activate("100-extra")).rejects.toMatchObject({ code: "module_active" });
       await squashd.end("SIGKILL");
-      await squashd.start(env);
+      await squashd.start();
       expect(await print(sandbox, "cat /opt/extra/file")).toBe("from the extra layer\n");
       expect(await sandbox.deactivate("100-extra")).toMatchObject({ layers: ["000-base-test"] });
       expect(await print(sandbox, "ls /opt/extra 2>/dev/null; cat /mine")).toBe("mine\n");

@@ -123,7 +123,7 @@ describe.skipIf(lacks("root", "nft"))("a host's default router that it has learn
   });
 
   it("stays over its end as well, and its next start", async () => {
-    for (const { id } of await squashd.client.list()) await squashd.client.sandbox(id).destroy();
+    await squashd.destroyAll();
     await squashd.end();
     expect(squashd.netns.run("sysctl", "-n", "net.ipv6.conf.all.forwarding").trim()).toBe("0");
     expect(learnedRouters()).toEqual([router, otherRouter]);
@@ -133,7 +133,7 @@ describe.skipIf(lacks("root", "nft"))("a host's default router that it has learn
   });
 
   it("would be lost, and no other learned, if forwarding were just switched on", async () => {
-    for (const { id } of await squashd.client.list()) await squashd.client.sandbox(id).destroy();
+    await squashd.destroyAll();
     squashd.netns.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=0");
     // the kernel looks for such routes only where one was added since it looked last
     squashd.netns.run("ip", "-6", "route", "flush", "dev", "down0", "proto", "ra");
