@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { lacks } from "../../support/needs.js";
+import { openLinks } from "../../support/open-links.js";
 import { useOnline } from "../../support/online.js";
 import { frame, protocols } from "../../support/packets.js";
 import * as six from "../../support/packets6.js";
@@ -322,11 +323,13 @@ describe.skipIf(lacks("root"))("with an interface that trusts its other end,", (
 /** The last of the file: it takes the protection away, which shows that the attacks are none that fail by themselves. */
 describe.skipIf(lacks("root"))("without the firewall's table", () => {
   beforeAll(() => {
-    // the table itself stays, or squashd would close all links until it is loaded again
-    squashd.netns.run("nft", "flush", "table", "inet", "squash");
+    openLinks(squashd.netns);
   });
 
-  it.each(attacks)("%s is a success", async (_, run) => {
+  // the kernel drops such fragments by itself where something has it track connections, as the second table does
+  const isTracked = ([name]: Attack): boolean => name.endsWith("with the ports in the second one");
+
+  it.each(attacks.filter((attack) => !isTracked(attack)))("%s is a success", async (_, run) => {
     raw.expectSuccess(true);
     expect(await run()).toBe(true);
   });
@@ -343,5 +346,12 @@ describe.skipIf(lacks("root"))("without the firewall's table", () => {
   it.each(neighbourAttacks)("%s is believed by an interface that trusts", async (_, run) => {
     raw.expectSuccess(true);
     expect(await run(careless)).toBe(true);
+  });
+
+  it.each(attacks.filter(isTracked))("and without the second one %s is a success", async (_, run) => {
+    raw.expectSuccess(true);
+    await squashd.end("SIGKILL");
+    expect(await run()).toBe(true);
+    await squashd.start();
   });
 });

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { places } from "../../support/internet.js";
 import { lacks } from "../../support/needs.js";
+import { openLinks } from "../../support/open-links.js";
 import { useOnline } from "../../support/online.js";
 import { arp, frame, icmp, icmpv6, ipv4, protocols, tcp, udp } from "../../support/packets.js";
 import { enter, getsOut, mark, pings, quietMs, type Member } from "../../support/raw-attacker.js";
@@ -334,8 +335,7 @@ describe.skipIf(lacks("root"))("with an open policy,", () => {
 /** The last of the file: it takes the protection away, which shows that the attacks are none that fail by themselves. */
 describe.skipIf(lacks("root"))("without the firewall's table", () => {
   beforeAll(() => {
-    // the table itself stays, or squashd would close all links until it is loaded again
-    squashd.netns.run("nft", "flush", "table", "inet", "squash");
+    openLinks(squashd.netns);
     for (const link of [attacker.link, neighbour.link, "all", "down0"])
       squashd.netns.run("sysctl", "-qw", `net.ipv4.conf.${link}.rp_filter=0`);
     outside.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.up0.rp_filter=0");
