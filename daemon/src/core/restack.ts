@@ -4,6 +4,7 @@ import type { Emit } from "./events.js";
 import type { SandboxRecord } from "./ports.js";
 import type { Sandbox } from "./sandbox.js";
 import {
+  doubtStages,
   planOfRecord,
   rerootStages,
   stackStages,
@@ -88,14 +89,16 @@ export class Restack {
     const wasReady = state === "ready";
     const { layers, layerKeys, cell, defaults } = record;
     const old: SandboxDraft = { id, plan: planOfRecord(record), index: cell.index, layers, layerKeys, defaults };
+    const inPlace = wasReady && isIdle;
+    const told = { doing: "change the stack of", code: "change_failed" } as const;
+    if (inPlace) await bringUp(doubtStages(this.#parts), draft, told);
     sandbox.state = "recovering";
     for (const running of sandbox.running) running.abort();
     try {
-      const inPlace = wasReady && isIdle;
       if (inPlace) draft.cell = cellOfRecord(record);
       else await this.#end(old);
       const stages = inPlace ? rerootStages(this.#parts, { keepUpper }) : swapStages(this.#parts, { keepUpper });
-      await bringUp(stages, draft, { doing: "change the stack of", code: "change_failed" });
+      await bringUp(stages, draft, told);
     } catch (error) {
       // where there was nothing to go back to, it is what it was: lost or failed
       if (wasReady) await this.#back(sandbox, old);

@@ -107,13 +107,14 @@ export function stackStages(parts: StageParts, options: { readonly keepUpper: bo
   return options.keepUpper ? [layers(parts, { fresh: true })] : [layers(parts, { fresh: false }), nextUpper(parts)];
 }
 
-/** The same where nothing runs in the cell, which therefore stays and gets another root. Taking these down kills it. */
+/** What comes first where the cell stays: nothing has been touched yet where this fails. */
+export function doubtStages(parts: StageParts): Stage<SandboxDraft>[] {
+  return [doubt(parts)];
+}
+
+/** The same as `swapStages` where nothing runs in the cell, which therefore stays and gets another root. Taking these down kills it. */
 export function rerootStages(parts: StageParts, options: { readonly keepUpper: boolean }): Stage<SandboxDraft>[] {
-  return [
-    doubt(parts),
-    root(parts, { fresh: !options.keepUpper, named: false, again: true }),
-    record(parts, { keep: true }),
-  ];
+  return [root(parts, { fresh: !options.keepUpper, named: false, again: true }), record(parts, { keep: true })];
 }
 
 /**
@@ -312,7 +313,7 @@ function doubt({ store }: StageParts): Stage<SandboxDraft> {
       await store.writeRecord({ ...before, cell: { ...before.cell, bootId: "" } });
     },
     async down() {
-      // The cell is dead then, as the record says.
+      // A record too much in doubt does no harm: the cell would be rebuilt.
     },
   };
 }

@@ -85,6 +85,14 @@ describe("a change of a stack", () => {
     },
   );
 
+  it.each(Object.entries(changes))("by %s that cannot even be noted down leaves the cell alone", async (_, change) => {
+    const squashd = await prepared();
+    const { pid } = await squashd.sandboxes.get("a");
+    squashd.machine.failing.set("writeRecord", 1);
+    await expect(change(squashd)).rejects.toMatchObject({ code: "change_failed" });
+    expect(await squashd.sandboxes.get("a")).toMatchObject({ pid, state: "ready", restarts: 0 });
+  });
+
   it.each(Object.entries(changes))(
     "by %s that squashd does not survive leaves the old stack, rebuilt",
     async (_, change) => {
