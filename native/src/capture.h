@@ -8,8 +8,10 @@
 #include <stdint.h>
 
 #include "failure.h"
+#include "root.h"
 
-enum { MAX_CAPTURED = 128, CAPTURE_INODES = 4 << 20 };
+/* A whole stack can be captured. */
+enum { MAX_CAPTURED = MAX_LAYERS + 1, CAPTURE_INODES = 4 << 20 };
 
 /* A directory; owners in it are counted from `uid_base`. */
 struct captured_root {

@@ -141,9 +141,10 @@ static int64_t do_capture(const struct host *host, const struct capture_plan *pl
   return size;
 }
 
-/* Nothing stands still for an image of layers alone: it is made when nobody else has use for the processor and the disk. */
+/* Nobody waits for an image of layers alone: it is made when nobody else has use for the processor and the disk. */
 static void yield_to_others(const struct capture_plan *plan) {
   enum { IOPRIO_WHO_PROCESS = 1, IOPRIO_CLASS_BE = 2, IOPRIO_CLASS_SHIFT = 13, LOWEST = 7 }; /* linux/ioprio.h, which musl lacks */
+  if (plan->is_comparison) return;
   for (uint32_t i = 0; i < plan->stack.count; i++)
     if (plan->stack.sources[i].name[0] == '/') return;
   (void)setpriority(PRIO_PROCESS, 0, 19);
