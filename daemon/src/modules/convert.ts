@@ -8,7 +8,6 @@ import { makeWorkshop } from "./confined-tool.js";
 import { writeManifest, type ModuleManifest } from "./manifest.js";
 import type { ModuleFormat } from "./module-name.js";
 import { draftPath, erofsOfSquashfs, finish, syncDirectory } from "./pack.js";
-import { listDevices } from "./squashfs-devices.js";
 
 const deadlineMs = 30 * 60_000;
 
@@ -37,12 +36,10 @@ export async function convertModule(
     const image = join(catalog.directory, source);
     const workshop = await makeWorkshop(scratch, { input: image });
     const limits = { deadlineMs, signal: options.signal };
-    options.progress("reading the squashfs image", 0);
-    const excluded = await listDevices(workshop.run, { image, name }, limits);
-    options.progress("making the erofs image", 0.2);
+    options.progress("making the erofs image", 0);
     const draft = draftPath(catalog.directory, `${name}.${format}`);
     cleanup.defer(() => rm(draft, { force: true }));
-    await erofsOfSquashfs(workshop, { image, name, excluded }, draft, limits);
+    await erofsOfSquashfs(workshop, { image, name }, draft, limits);
     options.progress("putting it in place", 0.9);
     const file = await finish(draft);
     options.signal.throwIfAborted();

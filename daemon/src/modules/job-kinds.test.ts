@@ -12,7 +12,6 @@ import { builds, type JobWorld } from "./job-plan.js";
 import type { SnapshotSource } from "./promote.js";
 import { packDirectory } from "./pack.js";
 import type { RunTool } from "./run-tool.js";
-import { deviceIn, listDevices } from "./squashfs-devices.js";
 
 let home: string;
 let world: JobWorld;
@@ -154,37 +153,6 @@ describe("builds()", () => {
     await expect(plan.run(context)).rejects.toMatchObject({ code: "module_in_use" });
     expect(world.catalog.imagesOf("100-a")).toEqual(["erofs"]);
     expect(await world.catalog.resolve("100-a")).toMatchObject({ format: "erofs" });
-  });
-});
-
-describe("the devices of an image", () => {
-  it.each([
-    ["crw-rw-rw- 0/0                   1,  3 2024-02-03 04:05 ./dev/null", "dev/null"],
-    ["brw-rw---- 0/6                   8, 16 2024-02-03 04:05 ./dev/sdb", "dev/sdb"],
-    ["c--------- 0/0                   0,  0 2024-02-03 04:05 ./etc/gone", null],
-    ["b--------- 0/0                   0,  0 2024-02-03 04:05 ./etc/odd", "etc/odd"],
-    ["-rw-r--r-- 0/0                     7 2024-02-03 04:05 ./etc/crw", null],
-    ["drwxr-xr-x 0/0                    36 2024-02-03 04:05 .", null],
-    ["", null],
-  ])("are read from lines like %j", (line, path) => {
-    expect(deviceIn(line)).toBe(path);
-  });
-
-  it.each([
-    [["crw-rw-rw- 0/0 1, 3 2024-02-03 04:05 ./dev/a b"], /unusual characters/],
-    [["crw-rw-rw- 0/0 1, 3 2024-02-03 04:05 ./-x"], /unusual characters/],
-    [Array.from({ length: 501 }, (_, at) => `crw-rw-rw- 0/0 1, 3 2024-02-03 04:05 ./dev/${at}`), /over 500 devices/],
-    [["x".repeat(100_000)], /too long/],
-  ])("are refused where there is something odd: %.60s", async (lines, message) => {
-    const run: RunTool = (_, { stdout }) =>
-      new Promise((resolve, reject) => {
-        stdout?.on("error", reject);
-        stdout?.write(lines.join("\n"));
-        stdout?.on("finish", () => resolve(""));
-        stdout?.end("\n");
-      });
-    const limits = { deadlineMs: 1_000 };
-    await expect(listDevices(run, { image: "i", name: "a" }, limits)).rejects.toThrow(message);
   });
 });
 

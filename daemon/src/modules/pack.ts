@@ -12,6 +12,7 @@ import { makeErofs, surveyTree } from "./erofs-image.js";
 import { writeManifest, type ImageFile, type ModuleManifest } from "./manifest.js";
 import type { TarFacts } from "./bases/tar-check.js";
 import { runTool, type RunTool } from "./run-tool.js";
+import { surveySquashfs, unpackBounds } from "./squashfs-survey.js";
 
 export type { ModuleManifest } from "./manifest.js";
 
@@ -118,14 +119,18 @@ export async function packTar(
   });
 }
 
-/** Makes an erofs image with the files of a squashfs one, both of which are worked on by confined tools only. */
+/**
+ * Makes an erofs image with the files of a squashfs one, without devices. Both are worked on by confined tools only. Throws `build_failed` also
+ * where there is no room for what the squashfs image unpacks to.
+ */
 export async function erofsOfSquashfs(
   { work, run }: Pick<Workshop, "work" | "run">,
-  source: { readonly image: string; readonly name: string; readonly excluded?: readonly string[] },
+  source: { readonly image: string; readonly name: string },
   draft: string,
   options: { readonly deadlineMs: number; readonly signal?: AbortSignal },
 ): Promise<void> {
-  const { image, name, excluded = [] } = source;
+  const { image, name } = source;
+  const excluded = await surveySquashfs(run, { ...source, bounds: await unpackBounds(work) }, options);
   const directory = join(work, "tree");
   const without = excluded.length > 0 ? ["-excludes"] : [];
   const argv = ["-quiet", "-no-progress", "-strict-errors", ...without, "-dest", directory, image, ...excluded];
