@@ -1,7 +1,11 @@
 import { defineConfig } from "vitest/config";
 import { patience } from "./test/support/patience.js";
 
+/** A process for each file takes longer than many a file's tests do. */
+const isolate = false;
+
 const privileged = {
+  isolate,
   pool: "forks",
   fileParallelism: false,
   testTimeout: 60_000 * patience,
@@ -12,7 +16,13 @@ const privileged = {
 export default defineConfig({
   test: {
     projects: [
-      { test: { name: "unit", include: ["{sdk,daemon,cli}/src/**/*.test.ts", "test/model/**/*.test.ts"] } },
+      {
+        test: {
+          name: "unit",
+          include: ["{sdk,daemon,cli}/src/**/*.test.ts", "test/model/**/*.test.ts"],
+          isolate,
+        },
+      },
       { test: { name: "kernel", include: ["daemon/test/kernel/**/*.test.ts"], ...privileged } },
       { test: { name: "system", include: ["test/system/**/*.test.ts"], ...privileged } },
       { test: { name: "vm", include: ["test/vm/**/*.test.ts"], ...privileged } },
