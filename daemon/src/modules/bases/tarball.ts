@@ -7,6 +7,7 @@ import { packTar, type ModuleManifest } from "../pack.js";
 import { scratchDirectory, type BaseOptions } from "./base.js";
 import { download, type DownloadOptions } from "./download.js";
 import { checkTar } from "./tar-check.js";
+import { unpackBounds } from "../squashfs-survey.js";
 
 const maxTarBytes = 16 * 1024 ** 3;
 
@@ -60,7 +61,7 @@ async function decompress(
   await using file = await open(archive, "r");
   await unpackTo(run, { unpacker, stdin: file.fd }, tar, {
     target: options.name,
-    limit: options.maxTarBytes ?? maxTarBytes,
+    limit: Math.min(options.maxTarBytes ?? maxTarBytes, (await unpackBounds(scratch)).bytes),
     ...(options.signal === undefined ? {} : { signal: options.signal }),
   });
   return tar;
