@@ -28,7 +28,7 @@ export class ColdBench {
     mkdirSync(join(root, "program"), { recursive: true });
     this.#fill(root);
     const quiet = { stdio: "ignore" } as const;
-    execFileSync("mkfs.erofs", ["-zlz4hc", "-C65536", this.#image("erofs"), root], quiet);
+    execFileSync("mkfs.erofs", ["-zlz4hc", "-C4096", this.#image("erofs"), root], quiet);
     execFileSync(
       "mksquashfs",
       [

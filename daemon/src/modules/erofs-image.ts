@@ -60,7 +60,7 @@ export async function makeErofs(
 ): Promise<void> {
   const { directory, name, facts } = source;
   const excluded = facts.specialFiles.map((file) => `--exclude-path=${file}`);
-  await run(["mkfs.erofs", "--quiet", "-zlz4hc", "-C65536", `-U${uuidOf(name)}`, ...excluded, target, directory], {
+  await run(["mkfs.erofs", "--quiet", "-zlz4hc", "-C4096", `-U${uuidOf(name)}`, ...excluded, target, directory], {
     op: "pack erofs image of",
     target: name,
     // -T would give every file this time, and Python recompiles a module whose time is not as it was; this only caps times, at the latest
