@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, it } from "vitest";
+import { patience } from "../support/patience.js";
 import { useSquashd } from "../support/own-squashd.js";
 import { trustByHand } from "../support/modules.js";
 import { lacks } from "../support/needs.js";
@@ -163,8 +164,11 @@ describe.skipIf(lacks("root"))("many at once", () => {
     expect(new Set(results.map(({ seq }) => seq)).size).toBe(100);
   });
 
-  it("creates 100 sandboxes at once and runs a command in each", async () => {
-    const ids = Array.from({ length: 100 }, (_, i) => `many-${i}`);
+  // an emulated machine is so slow that a hundred would take longer than sq-host waits for a cell
+  const crowd = patience > 1 ? 30 : 100;
+
+  it(`creates ${crowd} sandboxes at once and runs a command in each`, async () => {
+    const ids = Array.from({ length: crowd }, (_, i) => `many-${i}`);
     const outputs = await Promise.all(
       ids.map(async (id) => (await (await squashd.client.create({ id })).exec("hostname")).stdout),
     );
