@@ -7,6 +7,7 @@ import { afterEach, describe, expect, it } from "vitest";
 import type { DiffAnswer, Sandbox } from "@squash/sdk";
 import { lacks } from "../support/needs.js";
 import { useSquashd } from "../support/own-squashd.js";
+import { randomNumbers } from "../support/random-numbers.js";
 
 const squashd = useSquashd();
 
@@ -140,6 +141,38 @@ describe.skipIf(lacks("root"))("a difference", () => {
     await expect(sandbox.diffTar()).rejects.toMatchObject({ code: "diff_failed" });
   });
 
+  it("as a tar file has attributes of users, at each name of a file", async () => {
+    const sandbox = await squashd.client.create({ id: "g" });
+    await sandbox.snapshot({ label: "old" });
+    await print(sandbox, "mkdir /w; echo text >/w/marked; ln /w/marked /w/twin");
+    const marked = join(squashd.dataDir, "sandboxes/g/upper.0/data/w/marked");
+    execFileSync("setfattr", ["-n", "user.note", "-v", "kept", marked]);
+    await using folder = await temporaryFolder();
+    await writeFile(join(folder.path, "diff.tar"), await sandbox.diffTar());
+    execFileSync("tar", ["--xattrs", "--xattrs-include=*", "-xpf", "diff.tar"], { cwd: folder.path });
+    const argv = ["--only-values", "-n", "user.note", "w/marked", "w/twin"];
+    expect(execFileSync("getfattr", argv, { cwd: folder.path, encoding: "utf8" })).toBe("keptkept");
+  });
+
+  it("that nobody waits for any more leaves nothing, and makes room for others", async () => {
+    const sandbox = await squashd.client.create({ id: "h" });
+    await print(
+      sandbox,
+      "mkdir /w; cd /w; for i in $(seq 3000); do echo $i >$i; done; head -c 50000000 /dev/urandom >noise",
+    );
+    for (let round = 0; round < 12; round++) {
+      const gone = AbortSignal.timeout(round * 15);
+      const asked = sandbox.diffTar({ from: "base" }, { signal: gone }).then(async (chunks) => {
+        for await (const _ of chunks) gone.throwIfAborted();
+      });
+      await asked.catch(() => undefined);
+    }
+    await expect.poll(() => squashd.client.collect({ dry_run: true })).toMatchObject({ images: [], files: [] });
+    // those that were left may take a moment to end
+    const added = async (): Promise<number> => (await sandbox.diff({ from: "base", limit: 1 })).totals.added;
+    await expect.poll(() => added().catch(() => 0)).toBeGreaterThan(3000);
+  });
+
   it("shows hostile names as what they are", async () => {
     const sandbox = await squashd.client.create({ id: "e" });
     await sandbox.snapshot({ label: "old" });
@@ -203,14 +236,6 @@ function expected(old: State, now: State): string[] {
   }
   for (const path of old.keys()) if (!now.has(path)) found.push(`D${path}`);
   return found.toSorted();
-}
-
-function randomNumbers(seed: number): (below: number) => number {
-  let value = seed >>> 0;
-  return (below) => {
-    value = (Math.imul(value, 1_664_525) + 1_013_904_223) >>> 0;
-    return (value >>> 8) % below;
-  };
 }
 
 function randomAction(random: (below: number) => number): string {

@@ -17,6 +17,7 @@ import { isSquashError } from "@squash/sdk";
 import { runCommand, type Ended } from "../support/commands.js";
 import { hostState, settledState, type HostState } from "../support/leaks.js";
 import { lacks } from "../support/needs.js";
+import { randomNumbers } from "../support/random-numbers.js";
 import { SmallDisk } from "../support/small-disk.js";
 import { TestSquashd } from "../support/squashd.js";
 
@@ -55,17 +56,6 @@ afterAll(async () => {
   rmSync(home, { recursive: true, force: true });
   expect(await settledState(before, [squashd.mark])).toEqual(before);
 });
-
-/** Numbers below `limit` that depend on the seed alone. Source: mulberry32, by Tommy Ettinger */
-function randomNumbers(start: number): (limit: number) => number {
-  let state = start >>> 0;
-  return (limit) => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % limit;
-  };
-}
 
 function makeTree(): string {
   const root = mkdtempSync(join(home, "root-"));

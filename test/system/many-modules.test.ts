@@ -59,6 +59,9 @@ describe.skipIf(lacks("root"))("a stack of 120 modules", () => {
     expect(await print(sandbox, "cat /own /top; ls /each | wc -l")).toBe(`17\n${most - 2}\n${most - 18}\n`);
     await sandbox.restore("s16");
     expect(await print(sandbox, "cat /own; ls /each | wc -l")).toBe(`16\n${most - 17}\n`);
+    const { totals, modified } = await sandbox.diff({ from: "base" });
+    expect(totals).toMatchObject({ deleted: 16, modified: 0 });
+    expect(modified).toEqual([]);
     const [fork] = await sandbox.fork();
     expect(await print(squashd.client.sandbox(fork?.id ?? ""), "cat /own /top")).toBe(`16\n${most - 2}\n`);
   });
