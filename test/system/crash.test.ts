@@ -5,6 +5,7 @@ import { describe, expect, it } from "vitest";
 import { isSquashError, type Sandbox } from "@squash/sdk";
 import { lacks } from "../support/needs.js";
 import { useSquashd } from "../support/own-squashd.js";
+import { randomNumbers } from "../support/random-numbers.js";
 
 const rounds = Number(process.env["TEST_RUNS"] ?? 5);
 /** about as long as the longest of what is cut off takes */
@@ -18,14 +19,6 @@ async function print(sandbox: Sandbox, command: string): Promise<string> {
   const { exit_code, stdout, stderr } = await sandbox.exec(command);
   expect({ exit_code, stderr }).toEqual({ exit_code: 0, stderr: "" });
   return stdout;
-}
-
-/** Numbers that are the same for the same seed. */
-function* randomNumbers(seed: number): Generator<number, never> {
-  for (let state = seed >>> 0; ;) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    yield state / 2 ** 32;
-  }
 }
 
 /** A sandbox for each thing that is cut off. */
@@ -53,8 +46,7 @@ async function makeBed(): Promise<Bed> {
 }
 
 /** Everything at once; what is cut off fails. Returns the codes of those that did. */
-async function doAll(bed: Bed, round: number): Promise<string[]> {
-  const isActive = (await bed.changed.info()).layers.includes(extra);
+async function doAll(bed: Bed, round: number, isActive: boolean): Promise<string[]> {
   const all = await Promise.allSettled([
     bed.snapped.snapshot({ label: `round-${round}` }),
     bed.restored.restore(round % 2 === 0 ? "one" : "two"),
@@ -127,8 +119,9 @@ describe.skipIf(lacks("root"))("kill -9 while stacks, snapshots and forks change
           victim === "squashd"
             ? squashd.pid
             : Number(execFileSync("pgrep", ["-P", String(squashd.pid), "sq-host"], { encoding: "utf8" }));
-        const work = doAll(bed, round);
-        await new Promise((done) => setTimeout(done, random.next().value * latestMs));
+        const isActive = (await bed.changed.info()).layers.includes(extra);
+        const work = doAll(bed, round, isActive);
+        await new Promise((done) => setTimeout(done, random(latestMs)));
         if (victim === "squashd") {
           await squashd.end("SIGKILL");
           failed += (await work).length;
