@@ -13,9 +13,10 @@ check_machine() {
   [ "$(uname -s)" = Linux ] || fail "squash needs Linux, this is $(uname -s)"
   command -v node >/dev/null || fail "there is no node; install Node.js 20 or newer with npm"
   command -v npm >/dev/null || fail "there is no npm; install Node.js 20 or newer with npm"
-  local major
-  major=$(node -p 'process.versions.node.split(".")[0]')
-  [ "$major" -ge 20 ] || fail "Node.js $(node --version) is too old; 20 or newer is needed"
+  local version major
+  version=$(node --version) # v20.1.2; at each start, so without running a script, which takes longer
+  major=${version#v}
+  [ "${major%%.*}" -ge 20 ] || fail "Node.js $version is too old; 20 or newer is needed"
 }
 
 install_debian() {
