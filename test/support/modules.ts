@@ -14,6 +14,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { isSquashError, type Client, type PutOptions } from "@squash/sdk";
 import { repositoryRoot } from "./root.js";
 
 const cache = join(repositoryRoot, "build/test-modules");
@@ -106,4 +107,21 @@ function fillExtra(root: string): void {
   );
   mkdirSync(join(root, "opt/extra/bin"));
   writeFileSync(join(root, "opt/extra/bin/extra-tool"), '#!/bin/sh\necho tool "$@"\n', { mode: 0o755 });
+}
+
+/** Sends an image; returns "taken", or the code of the refusal. */
+export async function sendModule(
+  client: Client,
+  name: string,
+  bytes: Buffer,
+  options: PutOptions & { readonly digest?: string } = {},
+): Promise<string> {
+  const { digest = createHash("sha256").update(bytes).digest("hex"), ...rest } = options;
+  const content = (async function* () {
+    for (let at = 0; at < bytes.length; at += 65_536) yield await Promise.resolve(bytes.subarray(at, at + 65_536));
+  })();
+  return client.putModule(name, { content, size: bytes.length, sha256: digest }, rest).then(
+    () => "taken",
+    (error: unknown) => (isSquashError(error) ? error.code : Promise.reject(error as Error)),
+  );
 }

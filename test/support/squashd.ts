@@ -3,6 +3,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Client } from "@squash/sdk";
+import { startCommand, type Ended, type Running } from "./commands.js";
 import { ensureTestModules } from "./modules.js";
 import { TestNetns } from "./netns.js";
 import { patience } from "./patience.js";
@@ -70,6 +71,16 @@ export class TestSquashd {
   /** What it has printed so far. */
   get output(): string {
     return this.#output;
+  }
+
+  /** Starts `sq` with it as its daemon. */
+  startSq(...args: readonly string[]): Running {
+    return startCommand("sq", args, { SQUASH_API: `unix:${join(this.home, "api.sock")}` });
+  }
+
+  /** Runs `sq` with it to its end. */
+  sq(...args: readonly string[]): Promise<Ended> {
+    return this.startSq(...args).ended;
   }
 
   async destroyAll(): Promise<void> {

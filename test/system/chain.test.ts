@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync, readdirSync, rmSync, truncateSync, utimesSync,
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import type { HistoryEntry, JobInfo, Sandbox } from "@squash/sdk";
-import { runCommand, type Ended } from "../support/commands.js";
+import type { Ended } from "../support/commands.js";
 import { lacks } from "../support/needs.js";
 import { patience } from "../support/patience.js";
 import { useSquashd } from "../support/own-squashd.js";
@@ -20,8 +20,7 @@ afterEach(async () => {
   await until(() => readdirSync(join(squashd.dataDir, "snapshots")).length === 0);
 });
 
-const sq = (...args: string[]): Promise<Ended> =>
-  runCommand("sq", args, { SQUASH_API: `unix:${squashd.home}/api.sock` });
+const sq = (...args: string[]): Promise<Ended> => squashd.sq(...args);
 
 async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
   const deadline = Date.now() + 20_000 * patience;

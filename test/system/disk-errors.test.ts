@@ -1,36 +1,25 @@
 import { execFileSync } from "node:child_process";
 import { mkdirSync, readdirSync, rmSync, truncateSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it } from "vitest";
 import { isSquashError, type Sandbox } from "@squash/sdk";
-import { hostState, settledState, type HostState } from "../support/leaks.js";
 import { trustByHand } from "../support/modules.js";
 import { lacks } from "../support/needs.js";
+import { useSquashd } from "../support/own-squashd.js";
 import { simulateReboot } from "../support/reboot.js";
 import { SmallDisk } from "../support/small-disk.js";
-import { TestSquashd } from "../support/squashd.js";
 
 const base = "000-base-test";
-const squashd = new TestSquashd({ env: { SQUASH_UPPER_LIMIT_MB: "16", SQUASH_POOL_SIZE: "1" } });
-const marks = [squashd.mark];
+let disk: SmallDisk;
+const squashd = useSquashd({
+  env: { SQUASH_UPPER_LIMIT_MB: "16", SQUASH_POOL_SIZE: "1" },
+  prepare: ({ dataDir }) => (disk = new SmallDisk(dataDir, 64)),
+});
 const { client } = squashd;
 const modules = join(squashd.dataDir, "modules");
-let before: HostState;
-let disk: SmallDisk;
 
-beforeAll(async () => {
-  before = hostState(marks);
-  disk = new SmallDisk(squashd.dataDir, 64);
-  await squashd.start();
-});
 afterEach(async () => {
-  for (const { id } of await client.list()) await client.sandbox(id).destroy();
-});
-afterAll(async () => {
-  await squashd.end();
-  disk[Symbol.dispose]();
-  await squashd[Symbol.asyncDispose]();
-  expect(await settledState(before, marks)).toEqual(before);
+  await squashd.destroyAll();
 });
 
 async function print(sandbox: Sandbox, command: string): Promise<string> {

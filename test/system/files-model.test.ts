@@ -1,13 +1,12 @@
 import fc from "fast-check";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it } from "vitest";
 import { anyOperation } from "../model/arbitrary.js";
 import { makeModelModules } from "../model/modules.js";
 import type { Directory } from "../model/nodes.js";
 import { World, type Step } from "../model/world.js";
-import { hostState, settledState, type HostState } from "../support/leaks.js";
 import { lacks } from "../support/needs.js";
-import { TestSquashd } from "../support/squashd.js";
+import { useSquashd } from "../support/own-squashd.js";
 
 /** what keeps uppers, and whether those survive a restart of the machine */
 const backends = [
@@ -15,25 +14,19 @@ const backends = [
   { backend: "loop", isDurable: true, seconds: 15 },
 ] as const;
 
-const squashd = new TestSquashd({ env: { SQUASH_UPPER_LIMIT_MB: "32" } });
-const marks = [squashd.mark];
-let before: HostState;
 let contents: ReadonlyMap<string, Directory>;
 let hasAttributes = false;
-
-beforeAll(async () => {
-  before = hostState(marks);
-  contents = makeModelModules(join(squashd.dataDir, "modules"));
-  await squashd.start();
+const squashd = useSquashd({
+  env: { SQUASH_UPPER_LIMIT_MB: "32" },
+  prepare: ({ dataDir }) => {
+    contents = makeModelModules(join(dataDir, "modules"));
+    return undefined;
+  },
 });
+
 afterEach(async () => {
   await squashd.destroyAll();
 });
-afterAll(async () => {
-  await squashd[Symbol.asyncDispose]();
-  expect(await settledState(before, marks)).toEqual(before);
-});
-
 const number = fc.nat(99);
 
 function anyStep(isDurable: boolean): fc.Arbitrary<Step> {

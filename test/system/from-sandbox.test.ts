@@ -2,7 +2,7 @@ import { copyFileSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import type { JobInfo, JobRequest, Sandbox } from "@squash/sdk";
-import { runCommand, type Ended } from "../support/commands.js";
+import type { Ended } from "../support/commands.js";
 import { lacks } from "../support/needs.js";
 import { useSquashd } from "../support/own-squashd.js";
 
@@ -16,8 +16,7 @@ afterEach(async () => {
   expect([left, readdirSync(folder).filter((name) => name.startsWith("."))]).toEqual([[], []]);
 });
 
-const sq = (...args: string[]): Promise<Ended> =>
-  runCommand("sq", args, { SQUASH_API: `unix:${squashd.home}/api.sock` });
+const sq = (...args: string[]): Promise<Ended> => squashd.sq(...args);
 
 async function print(sandbox: Sandbox, command: string): Promise<string> {
   const { exit_code, stdout, stderr } = await sandbox.exec(command);

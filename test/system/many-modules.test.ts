@@ -2,22 +2,20 @@ import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import type { Sandbox } from "@squash/sdk";
-import { hostState, settledState, type HostState } from "../support/leaks.js";
 import { trustByHand } from "../support/modules.js";
 import { lacks } from "../support/needs.js";
-import { TestSquashd } from "../support/squashd.js";
+import { useSquashd } from "../support/own-squashd.js";
+import type { TestSquashd } from "../support/squashd.js";
 
 const most = 120;
-const squashd = new TestSquashd({ env: { SQUASH_SUBNET: "none" } });
-const folder = join(squashd.dataDir, "modules");
 /** names as long as they may be, so that no buffer is large enough by luck */
 const names = Array.from({ length: most }, (_, index) => `${index + 100}-${"long-".repeat(24)}m`.slice(0, 128));
-let before: HostState;
+const squashd = useSquashd({ env: { SQUASH_SUBNET: "none" }, prepare: makeModules });
 
-beforeAll(async () => {
-  before = hostState([squashd.mark]);
+function makeModules({ dataDir }: TestSquashd): undefined {
+  const folder = join(dataDir, "modules");
   mkdirSync(folder, { recursive: true });
   const tree = mkdtempSync(join(tmpdir(), "sq-many-"));
   for (const [index, name] of names.entries()) {
@@ -29,12 +27,7 @@ beforeAll(async () => {
     trustByHand(folder, name);
   }
   rmSync(tree, { recursive: true });
-  await squashd.start();
-});
-afterAll(async () => {
-  await squashd[Symbol.asyncDispose]();
-  expect(await settledState(before, [squashd.mark])).toEqual(before);
-});
+}
 
 async function print(sandbox: Sandbox, command: string): Promise<string> {
   const { exit_code, stdout, stderr } = await sandbox.exec(command);

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { JobInfo, JobRequest } from "@squash/sdk";
-import { runCommand, startCommand, type Ended } from "../support/commands.js";
+import type { Ended } from "../support/commands.js";
 import { hostState, settledState, type HostState } from "../support/leaks.js";
 import { lacks } from "../support/needs.js";
 import { compress, FileServer, makeRootfs, sha256Of } from "../support/rootfs.js";
@@ -33,8 +33,7 @@ afterAll(async () => {
   rmSync(home, { recursive: true, force: true });
 });
 
-const sq = (...args: string[]): Promise<Ended> =>
-  runCommand("sq", args, { SQUASH_API: `unix:${squashd.home}/api.sock` });
+const sq = (...args: string[]): Promise<Ended> => squashd.sq(...args);
 const filesOf = (name: string): string[] =>
   readdirSync(folder)
     .filter((file) => file.includes(name))
@@ -139,9 +138,7 @@ describe.skipIf(lacks("root"))("a job", () => {
     expect(await squashd.client.job(job.id)).toMatchObject({ state: "cancelled", code: "cancelled" });
     await squashd.client.removeJob(job.id);
     await expect(squashd.client.job(job.id)).rejects.toMatchObject({ code: "job_not_found" });
-    const env = { SQUASH_API: `unix:${squashd.home}/api.sock` };
-    const args = ["mkmod", "from-tar", url, "100-endless", "--sha256", "0".repeat(64)];
-    const running = startCommand("sq", args, env);
+    const running = squashd.startSq("mkmod", "from-tar", url, "100-endless", "--sha256", "0".repeat(64));
     await expect.poll(() => running.said()).toMatch(/downloading/);
     running.child.kill("SIGINT");
     expect(await running.ended).toMatchObject({ status: 130 });

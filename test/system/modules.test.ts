@@ -5,9 +5,9 @@ import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
-import { isSquashError, type PutOptions } from "@squash/sdk";
-import { runCommand, type Ended } from "../support/commands.js";
-import { trustByHand } from "../support/modules.js";
+import { isSquashError } from "@squash/sdk";
+import type { Ended } from "../support/commands.js";
+import { sendModule, trustByHand } from "../support/modules.js";
 import { lacks } from "../support/needs.js";
 import { useSquashd } from "../support/own-squashd.js";
 
@@ -32,21 +32,9 @@ function pack(name: string, content: string | Buffer, options: readonly string[]
 
 const sha256 = (bytes: Buffer): string => createHash("sha256").update(bytes).digest("hex");
 
-async function push(name: string, bytes: Buffer, options: PutOptions & { digest?: string } = {}): Promise<string> {
-  const { digest = sha256(bytes), ...rest } = options;
-  const content = (async function* () {
-    for (let at = 0; at < bytes.length; at += 65_536) yield await Promise.resolve(bytes.subarray(at, at + 65_536));
-  })();
-  return squashd.client.putModule(name, { content, size: bytes.length, sha256: digest }, rest).then(
-    () => "taken",
-    (error: unknown) => (isSquashError(error) ? error.code : Promise.reject(error as Error)),
-  );
-}
-
-function sq(...args: string[]): Promise<Ended> {
-  return runCommand("sq", args, { SQUASH_API: `unix:${squashd.home}/api.sock` });
-}
-
+const push = (name: string, bytes: Buffer, options: Parameters<typeof sendModule>[3] = {}): Promise<string> =>
+  sendModule(squashd.client, name, bytes, options);
+const sq = (...args: string[]): Promise<Ended> => squashd.sq(...args);
 const filesOf = (name: string): string[] =>
   readdirSync(folder)
     .filter((file) => file.includes(name))

@@ -62,8 +62,7 @@ afterAll(async () => {
   rmSync(home, { recursive: true, force: true });
 });
 
-const sq = (...args: string[]): Promise<Ended> =>
-  runCommand("sq", ["mkmod", "from-oci", ...args], { SQUASH_API: `unix:${squashd.home}/api.sock` });
+const sq = (...args: string[]): Promise<Ended> => squashd.sq("mkmod", "from-oci", ...args);
 
 async function endOf(request: Omit<FromOciJob, "kind">): Promise<JobInfo> {
   let job = await squashd.client.startJob({ kind: "from-oci", ...request });

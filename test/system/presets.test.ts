@@ -4,7 +4,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import type { JobInfo, PresetJob } from "@squash/sdk";
-import { runCommand } from "../support/commands.js";
 import { a, places, usualZone } from "../support/internet.js";
 import { lacks } from "../support/needs.js";
 import { useOnline } from "../support/online.js";
@@ -62,8 +61,7 @@ const made = (name: string): string[] => readdirSync(folder).filter((file) => fi
 
 describe.skipIf(lacks("root"))("mkmod preset", () => {
   it("installs with apt in a sandbox, and makes a module that works above the same base; again, the same bytes", async () => {
-    const env = { SQUASH_API: `unix:${squashd.home}/api.sock` };
-    const ended = await runCommand("sq", ["mkmod", "preset", "git", "--base", "000-apt"], env);
+    const ended = await squashd.sq("mkmod", "preset", "git", "--base", "000-apt");
     expect([ended.stderr.split("\n").slice(-3).join(" "), ended.status]).toEqual([expect.any(String), 0]);
     expect(ended.stdout).toBe("200-git\n");
     expect(ended.stderr).toContain("installing git …\n");
