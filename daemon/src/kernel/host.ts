@@ -69,6 +69,17 @@ export class Host {
     return link.request(op, fields, options);
   }
 
+  /** Takes something away, idempotently: where sq-host dies meanwhile the next one does it. */
+  async undo(op: Operation, fields: FieldWriter): Promise<void> {
+    const first = this.#link;
+    try {
+      await (await first).request(op, fields);
+    } catch (error) {
+      if (this.#link === first) throw error;
+      await this.request(op, fields);
+    }
+  }
+
   /** Remembers a living cell, so that the next sq-host can be told of it. */
   remember(index: number, process: CellProcess): void {
     this.#cells.set(index, process);

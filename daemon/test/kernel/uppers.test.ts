@@ -60,6 +60,18 @@ describe.skipIf(lacks("root"))("an upper", () => {
     }
   }
 
+  it("is unmounted also where sq-host dies meanwhile, by the next one", async () => {
+    await mount(3, null);
+    const pid = await machine.kernel.hostPid();
+    if (pid === undefined) throw new Error("there is no sq-host");
+    process.kill(pid, "SIGSTOP");
+    const unmounted = unmount();
+    process.kill(pid, "SIGKILL");
+    await unmounted;
+    expect(mounts()).toEqual([]);
+    expect(await machine.kernel.hostPid()).not.toBe(pid);
+  });
+
   it("in memory belongs to the cell's root, and devices and setuid programs have no effect there", async () => {
     await mount(5, null);
     expect(mounts()).toMatchObject([{ type: "tmpfs" }]);
