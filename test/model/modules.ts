@@ -61,7 +61,7 @@ export function makeModelModules(folder: string): ReadonlyMap<string, Directory>
 }
 
 function fill(tree: string, root: string, files: readonly Operation[]): Directory {
-  const overlay = new Overlay([]);
+  const overlay = new Overlay([], { upperKind: "tmpfs" });
   for (const one of files) if (apply(overlay, one) !== null) throw new Error(`cannot make ${lineOf(one)}`);
   const touched: Operation[] = overlay
     .all()

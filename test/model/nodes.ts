@@ -23,6 +23,8 @@ export interface Directory extends Attributes {
   readonly kind: "directory";
   /** hides what layers below have at its path */
   opaque: boolean;
+  /** whether overlayfs made it of one of a lower layer, and marked it so */
+  isCopy: boolean;
   readonly entries: Map<string, Entry>;
 }
 
@@ -38,6 +40,7 @@ export function newDirectory(mode: number): Directory {
     mtime: null,
     attributes: new Map(),
     opaque: false,
+    isCopy: false,
     entries: new Map(),
   };
 }
@@ -63,7 +66,7 @@ export function copiedUp(node: Node): Node {
 }
 
 export function emptied(directory: Directory): Directory {
-  return { ...directory, attributes: new Map(directory.attributes), opaque: false, entries: new Map() };
+  return { ...directory, attributes: new Map(directory.attributes), opaque: false, isCopy: true, entries: new Map() };
 }
 
 /** One image of several layers, topmost first, that stands for them wherever they lay: whiteouts stay, and hard links within a layer. */

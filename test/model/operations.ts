@@ -157,7 +157,7 @@ function rename(overlay: Overlay, path: string, to: string): void {
     if (source.kind !== "directory" && replaced.kind === "directory") throw new Refused("EISDIR");
   }
   if (source.kind === "directory" && overlay.isMerged(path)) throw new Refused("EXDEV");
-  if (replaced?.kind === "directory" && overlay.namesIn(to).length > 0) throw new Refused("ENOTEMPTY");
+  if (replaced?.kind === "directory" && overlay.namesIn(to).length > 0) overlay.refuseToReplace(path, to);
   const moved = overlay.copyUp(path);
   const intoMerged = overlay.isMerged(parentOf(to));
   if (replaced !== undefined) overlay.drop(to);

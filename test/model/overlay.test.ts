@@ -3,6 +3,9 @@ import { Content } from "./content.js";
 import { apply, lineOf, type Operation } from "./operations.js";
 import { Overlay } from "./overlay.js";
 import { Replica } from "./replica.js";
+import { differences, type Seen } from "./survey.js";
+
+const options = { upperKind: "tmpfs" } as const;
 
 /** `mkdir a` and the like; modes are 755. */
 function made(overlay: Overlay, ...lines: readonly string[]): (string | null)[] {
@@ -15,7 +18,7 @@ function made(overlay: Overlay, ...lines: readonly string[]): (string | null)[] 
 const paths = (overlay: Overlay): string[] => overlay.all().map(([path]) => path);
 
 function lower(...lines: readonly string[]): Overlay {
-  const overlay = new Overlay([]);
+  const overlay = new Overlay([], options);
   expect(made(overlay, ...lines).filter((one) => one !== null)).toEqual([]);
   return overlay;
 }
@@ -41,16 +44,16 @@ describe("the model of an overlay", () => {
 
   it("hides what was removed, and what a new directory stands in the place of", () => {
     const base = lower("mkdir d", "create d/old", "create f");
-    const overlay = new Overlay([base.upper]);
+    const overlay = new Overlay([base.upper], options);
     expect(made(overlay, "remove d", "unlink f", "mkdir d", "create d/new")).toEqual([null, null, null, null]);
     expect(paths(overlay)).toEqual([".", "./d", "./d/new"]);
-    expect(paths(new Overlay([base.upper]))).toEqual([".", "./d", "./d/old", "./f"]);
+    expect(paths(new Overlay([base.upper], options))).toEqual([".", "./d", "./d/old", "./f"]);
     expect(made(overlay, "unlink d/new", "rmdir d", "mkdir d")).toEqual([null, null, null]);
     expect(paths(overlay)).toEqual([".", "./d"]);
   });
 
   it("moves no directory of a lower layer, and one of the upper", () => {
-    const overlay = new Overlay([lower("mkdir d", "create d/x").upper]);
+    const overlay = new Overlay([lower("mkdir d", "create d/x").upper], options);
     expect(made(overlay, "rename d e", "mkdir n", "create n/x", "rename n e", "rename d/x e/y")).toEqual([
       "EXDEV",
       null,
@@ -62,7 +65,7 @@ describe("the model of an overlay", () => {
   });
 
   it("breaks hard links of a lower layer when one is changed, and keeps those of the upper", () => {
-    const overlay = new Overlay([lower("create a", "link a b").upper]);
+    const overlay = new Overlay([lower("create a", "link a b").upper], options);
     expect(leaf(overlay, "b").links).toBe(2);
     apply(overlay, { do: "chmod", path: "a", mode: 0o600 });
     expect([leaf(overlay, "a"), leaf(overlay, "b")]).toEqual([
@@ -71,6 +74,69 @@ describe("the model of an overlay", () => {
     ]);
     expect(made(overlay, "link a c", "rename c a")).toEqual([null, null]); // one file: nothing is done
     expect(leaf(overlay, "a").links).toBe(2);
+  });
+
+  it.each(["ext4", "tmpfs"] as const)(
+    "with %s, takes only the time that ext4 changes for one that the kernel chose, when it refuses to move a directory",
+    (upperKind) => {
+      const base = lower("mkdir low", "create low/one", "mkdir low/full", "create low/full/x");
+      const overlay = new Overlay([base.upper], { upperKind });
+      made(overlay, "unlink low/one", "mkdir low/one", "mkdir new", "mkdir new/one", "mkdir full", "create full/x");
+      for (const [path] of overlay.all()) apply(overlay, { do: "touch", path, seconds: 1, nanoseconds: 0 });
+      const chosen = (line: string): string[] => {
+        expect(made(overlay, line)).toEqual(["ENOTEMPTY"]);
+        return overlay.all().flatMap(([path, { mtime }]) => (mtime === null ? [path] : []));
+      };
+      expect(chosen("rename new/one full")).toEqual([]); // no whiteout was to stay
+      expect(chosen("rename low/one low/full")).toEqual([]); // overlayfs looks into what it merges
+      expect(chosen("rename low/one full")).toEqual(upperKind === "ext4" ? ["./low"] : []);
+    },
+  );
+
+  it("looks into what was copied from a layer that is gone", () => {
+    const gone = lower("mkdir d", "create d/x");
+    const base = lower("create one");
+    const before = new Overlay([gone.upper, base.upper], { upperKind: "ext4" });
+    made(before, "create d/y", "unlink one", "mkdir one");
+    const overlay = new Overlay([base.upper], { upperKind: "ext4", upper: before.upper });
+    apply(overlay, { do: "touch", path: ".", seconds: 1, nanoseconds: 0 });
+    expect(made(overlay, "rename one d")).toEqual(["ENOTEMPTY"]);
+    expect(overlay.upper.mtime).toBe("1.000000000");
+  });
+
+  it("tells of any other time that is not the one it knows", () => {
+    const overlay = lower("mkdir d", "create d/x");
+    const seen = (path: string, changed: Partial<Seen> = {}): Seen => {
+      const { kind, mode } = overlay.mustFind(path);
+      const type = kind === "directory" ? 0o40000 : 0o100000;
+      const rest = {
+        uid: 0,
+        gid: 0,
+        links: 1,
+        size: 0,
+        data: 0,
+        hash: new Content().hash(),
+        error: 0,
+        target: "",
+        attributes: [],
+      };
+      return {
+        ...rest,
+        path,
+        mode: type | mode,
+        mtime: "5.000000000",
+        ...(kind === "directory" && { hash: 0 }),
+        ...changed,
+      };
+    };
+    const files = (): Seen[] => [seen("."), seen("./d"), seen("./d/x")];
+    expect(differences(overlay, files())).toEqual([]);
+    expect(differences(overlay, files())).toEqual([]);
+    const later = { mtime: "6.000000000" };
+    expect(differences(overlay, [seen("."), seen("./d", later), seen("./d/x", later)])).toEqual([
+      './d: mtime is "6.000000000", not "5.000000000"',
+      './d/x: mtime is "6.000000000", not "5.000000000"',
+    ]);
   });
 
   it("writes operations as lines", () => {
@@ -84,7 +150,7 @@ describe("the model of a sandbox", () => {
       ["100-a", lower("mkdir d", "create d/base").upper],
       ["200-b", lower("create added").upper],
     ]);
-    const replica = new Replica("x", contents, { modules: ["100-a"], images: [] });
+    const replica = new Replica("x", { modules: ["100-a"], images: [] }, { contents, ...options });
     made(replica.overlay, "create one", "unlink d/base");
     replica.snapshot("s1");
     made(replica.overlay, "unlink one");
@@ -98,7 +164,7 @@ describe("the model of a sandbox", () => {
       ["s1", null],
       ["s2", "s1"],
     ]);
-    const fork = new Replica("y", contents, replica.moment("s1"));
+    const fork = new Replica("y", replica.moment("s1"), { contents, ...options });
     expect(paths(fork.overlay)).toEqual([".", "./d", "./one"]);
     replica.forget("s1");
     expect(replica.history).toEqual([["s2", null]]);

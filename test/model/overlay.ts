@@ -30,16 +30,21 @@ export interface Place {
   readonly isUpper: boolean;
 }
 
+/** What keeps an upper. ext4 alone changes a time when it refuses: see `refuseToReplace`. */
+export type UpperKind = "tmpfs" | "ext4";
+
 /** A stack of layers as overlayfs shows it, without redirections and index: `rename` and hard links are what that makes of them. */
 export class Overlay {
   upper: Directory;
   /** topmost first; never changed */
   readonly lowers: readonly Directory[];
+  readonly #upperKind: UpperKind;
 
-  constructor(lowers: readonly Directory[], upper?: Directory) {
+  constructor(lowers: readonly Directory[], options: { readonly upperKind: UpperKind; readonly upper?: Directory }) {
     const [below] = lowers;
     this.lowers = lowers;
-    this.upper = upper ?? (below === undefined ? newDirectory(0o755) : emptied(below));
+    this.#upperKind = options.upperKind;
+    this.upper = options.upper ?? (below === undefined ? newDirectory(0o755) : emptied(below));
   }
 
   /** Nothing has no nodes. Throws `Refused` where the way there is none. */
@@ -91,11 +96,9 @@ export class Overlay {
   drop(path: string): void {
     const parent = this.#parentOf(path);
     const name = nameOf(path);
-    const { nodes } = this.find(parentOf(path));
-    const isBelow = childOf({ nodes: nodes.slice(1), isUpper: false }, name).nodes.length > 0;
     const entry = parent.entries.get(name);
     if (entry !== undefined && entry !== "whiteout" && entry.kind !== "directory") entry.links--;
-    if (isBelow) parent.entries.set(name, "whiteout");
+    if (this.#isBelow(path)) parent.entries.set(name, "whiteout");
     else parent.entries.delete(name);
     parent.mtime = null;
   }
@@ -118,6 +121,24 @@ export class Overlay {
     const node = this.mustFind(path);
     const below = node.kind === "directory" ? this.namesIn(path) : [];
     return [[path, node], ...below.flatMap((name) => this.all(`${path}/${name}`))];
+  }
+
+  /**
+   * A directory is not moved from `path` to `to`, as one that has files is there. Overlayfs looks into it only where there may be whiteouts;
+   * any other it leaves to the file system that keeps the upper. When a whiteout was to stay behind, ext4 writes the old entry once more, and so
+   * changes the time of the directory that holds it (`ext4_resetent`).
+   */
+  refuseToReplace(path: string, to: string): never {
+    const target = this.mustFind(to);
+    const mayHaveWhiteouts = this.isMerged(to) || (target.kind === "directory" && target.isCopy);
+    if (this.#upperKind === "ext4" && !mayHaveWhiteouts && this.#isBelow(path)) this.#parentOf(path).mtime = null;
+    throw new Refused("ENOTEMPTY");
+  }
+
+  /** Whether lower layers have something at the path of what is in the upper. */
+  #isBelow(path: string): boolean {
+    const { nodes } = this.find(parentOf(path));
+    return childOf({ nodes: nodes.slice(1), isUpper: false }, nameOf(path)).nodes.length > 0;
   }
 
   #parentOf(path: string): Directory {

@@ -1,5 +1,5 @@
 import { merged, type Directory } from "./nodes.js";
-import { Overlay } from "./overlay.js";
+import { Overlay, type UpperKind } from "./overlay.js";
 
 /** a stack of so many snapshots is captured as one image */
 const deepestStack = 16;
@@ -17,20 +17,28 @@ interface Labelled extends Stack {
   readonly parent: string | null;
 }
 
+export interface ReplicaOptions {
+  /** what is in modules, by name */
+  readonly contents: ReadonlyMap<string, Directory>;
+  readonly upperKind: UpperKind;
+}
+
 /** One sandbox of the model. */
 export class Replica {
   readonly id: string;
   overlay: Overlay;
   readonly #contents: ReadonlyMap<string, Directory>;
+  readonly #upperKind: UpperKind;
   #stack: Stack;
   #snapshots: Labelled[] = [];
   #head: string | null = null;
 
-  constructor(id: string, contents: ReadonlyMap<string, Directory>, stack: Stack) {
+  constructor(id: string, stack: Stack, options: ReplicaOptions) {
     this.id = id;
-    this.#contents = contents;
+    this.#contents = options.contents;
+    this.#upperKind = options.upperKind;
     this.#stack = stack;
-    this.overlay = new Overlay(this.#lowers());
+    this.overlay = this.#stacked();
   }
 
   get modules(): readonly string[] {
@@ -63,7 +71,7 @@ export class Replica {
   restore(label: string): void {
     const { modules, images } = this.#find(label);
     this.#stack = { modules, images };
-    this.overlay = new Overlay(this.#lowers());
+    this.overlay = this.#stacked();
     this.#head = label;
   }
 
@@ -80,7 +88,11 @@ export class Replica {
     const { modules, images } = this.#stack;
     const others = modules.filter((one) => one !== module);
     this.#stack = { images, modules: others.length < modules.length ? others : [...modules, module] };
-    this.overlay = new Overlay(this.#lowers(), this.overlay.upper);
+    this.overlay = this.#stacked(this.overlay.upper);
+  }
+
+  #stacked(upper?: Directory): Overlay {
+    return new Overlay(this.#lowers(), { upperKind: this.#upperKind, ...(upper === undefined ? {} : { upper }) });
   }
 
   #lowers(): Directory[] {

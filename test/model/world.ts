@@ -3,9 +3,8 @@ import { expect } from "vitest";
 import { simulateReboot } from "../support/reboot.js";
 import type { TestSquashd } from "../support/squashd.js";
 import { place, program } from "./modules.js";
-import type { Directory } from "./nodes.js";
 import { apply, lineOf, type Operation } from "./operations.js";
-import { Replica } from "./replica.js";
+import { Replica, type ReplicaOptions } from "./replica.js";
 import { differences, parseReport } from "./survey.js";
 
 /** What is done to squashd. Numbers choose among what there is, counted round. */
@@ -24,15 +23,15 @@ const mostSandboxes = 3;
 /** A squashd beside the model of what is in it. */
 export class World {
   readonly #squashd: TestSquashd;
-  readonly #contents: ReadonlyMap<string, Directory>;
+  readonly #options: ReplicaOptions;
   readonly #replicas: Replica[] = [];
   #counter = 0;
   /** steps and operations so far */
   done = 0;
 
-  constructor(squashd: TestSquashd, contents: ReadonlyMap<string, Directory>) {
+  constructor(squashd: TestSquashd, options: ReplicaOptions) {
     this.#squashd = squashd;
-    this.#contents = contents;
+    this.#options = options;
   }
 
   /** Away with all sandboxes; one new one. */
@@ -42,7 +41,7 @@ export class World {
     this.#replicas.length = 0;
     const id = `w${++this.#counter}`;
     await client.create({ id, layers: base, memory_mb: 128 });
-    this.#replicas.push(new Replica(id, this.#contents, { modules: base, images: [] }));
+    this.#replicas.push(new Replica(id, { modules: base, images: [] }, this.#options));
   }
 
   async run(step: Step): Promise<void> {
@@ -142,7 +141,7 @@ export class World {
     const label = snapshot === null ? undefined : origin.labels[snapshot % Math.max(1, origin.labels.length)];
     const id = `w${++this.#counter}`;
     await client.sandbox(origin.id).fork({ target_id: id, ...(label === undefined ? {} : { from: label }) });
-    const fork = new Replica(id, this.#contents, origin.moment(label));
+    const fork = new Replica(id, origin.moment(label), this.#options);
     this.#replicas.push(fork);
     await this.#operate(fork, []);
     await this.#operate(origin, []);
