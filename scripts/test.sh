@@ -26,12 +26,12 @@ part() {
 
 vitest() { npx --no-install vitest run --project "$1" --reporter=default --reporter=json --outputFile.json="build/results/$1.json"; }
 
-part types npx --no-install tsc -b
-# beside the others, as it takes as long as they do and waits for nothing of theirs
+# beside all others and first, as it takes the longest and waits for nothing of theirs
 vm_log=build/vm-tests.log
 VM_SECONDS=${VM_SECONDS:-2700} nice -n 5 bash scripts/test-vm.sh --short >$vm_log 2>&1 &
 vm=$!
 trap 'kill $vm 2>/dev/null' EXIT
+part types npx --no-install tsc -b
 part style npx --no-install eslint .
 part format npx --no-install prettier --check --log-level warn .
 part imports npx --no-install depcruise daemon/src sdk/src cli/src --config .dependency-cruiser.cjs --output-type err
