@@ -1,6 +1,5 @@
 #!/usr/bin/env node
 import { loadConfig, type Config } from "./config.js";
-import { serve } from "./serve.js";
 import { readVersion } from "./version.js";
 
 const usage = `Usage: squashd                     serve the API until SIGTERM or SIGINT
@@ -27,10 +26,12 @@ async function run([verb, ...rest]: readonly string[], config: () => Config): Pr
       });
     }
   });
+  // each is loaded when it is asked for: what they need is a good part of a second's work, for which the others do not wait
   switch (verb) {
-    case undefined:
+    case undefined: {
+      const { serve } = await import("./serve.js");
       return serve(config(), stopped);
-    // loaded when they are asked for: what they need is a good part of a second's work, which a start does not wait for
+    }
     case "mkbase": {
       const { mkbaseCommand } = await import("./modules/mkbase-command.js");
       return mkbaseCommand(rest, io, config(), stop.signal);

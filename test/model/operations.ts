@@ -41,6 +41,19 @@ export function apply(overlay: Overlay, operation: Operation): Refusal | null {
   }
 }
 
+/**
+ * As `apply`, with what the kernel answered. ESTALE is believed of the move of a directory, which then must not have happened; why overlayfs now
+ * and then says so is not known.
+ */
+export function answer(overlay: Overlay, operation: Operation, seen: Refusal | null | undefined): Refusal | null {
+  const isMove = operation.do === "rename" && isDirectory(overlay, operation.path);
+  return seen === "ESTALE" && isMove ? seen : apply(overlay, operation);
+}
+
+function isDirectory(overlay: Overlay, path: string): boolean {
+  return overlay.all().some(([one, { kind }]) => one === `./${path}` && kind === "directory");
+}
+
 function operate(overlay: Overlay, one: Operation): void {
   switch (one.do) {
     case "create":

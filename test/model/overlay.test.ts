@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { Content } from "./content.js";
-import { apply, lineOf, type Operation } from "./operations.js";
+import { answer, apply, lineOf, type Operation } from "./operations.js";
 import { Overlay } from "./overlay.js";
 import { Replica } from "./replica.js";
 import { differences, type Seen } from "./survey.js";
@@ -102,6 +102,15 @@ describe("the model of an overlay", () => {
     apply(overlay, { do: "touch", path: ".", seconds: 1, nanoseconds: 0 });
     expect(made(overlay, "rename one d")).toEqual(["ENOTEMPTY"]);
     expect(overlay.upper.mtime).toBe("1.000000000");
+  });
+
+  it("believes ESTALE of the move of a directory alone, and that nothing was done", () => {
+    const overlay = lower("mkdir d", "create f");
+    const move = (path: string): string | null => answer(overlay, { do: "rename", path, to: "new" }, "ESTALE");
+    expect(move("d")).toBe("ESTALE");
+    expect(paths(overlay)).toEqual([".", "./d", "./f"]);
+    expect([move("none"), answer(overlay, { do: "rmdir", path: "d" }, "ESTALE")]).toEqual(["ENOENT", null]);
+    expect(move("f")).toBe(null);
   });
 
   it("tells of any other time that is not the one it knows", () => {

@@ -12,7 +12,9 @@ export type Refusal =
   | "EPERM"
   | "ENODATA"
   | "ELOOP"
-  | "ENXIO";
+  | "ENXIO"
+  /** never the model's own: see `answer` */
+  | "ESTALE";
 
 export class Refused extends Error {
   readonly code: Refusal;

@@ -92,7 +92,8 @@ describe.skipIf(lacks("root"))("files of sandboxes", () => {
       const shrinks = process.env["TEST_SHRINK"] === "1";
       const numRuns = Number(process.env["TEST_RUNS"] ?? 100);
       await fc.assert(run, { seed, numRuns, examples: [[first]], endOnFailure: !shrinks });
-      console.log(`${world.done} steps with ${backend}`);
+      console.log(`${world.done} steps with ${backend}, ${world.stale} of them ESTALE`);
+      expect(world.stale).toBeLessThanOrEqual(Math.ceil(world.done / 1000));
       if (!isRepeated) expect(world.done).toBeGreaterThan(500);
     },
   );

@@ -1,6 +1,5 @@
 import { createHash } from "node:crypto";
 import { open } from "node:fs/promises";
-import { Agent, interceptors, request } from "undici";
 import { SquashError } from "@squash/sdk/errors";
 
 const maxRedirections = 10;
@@ -26,6 +25,8 @@ export async function download(url: string, target: string, options: DownloadOpt
   if (!/^[0-9a-f]{64}$/.test(wanted))
     throw new SquashError("invalid_request", "Cannot check the download: --sha256 must be 64 hexadecimal digits");
   const deadline = AbortSignal.timeout(deadlineMs);
+  // loaded when it is needed: it takes a third as long as all else of squashd's start, and most never download
+  const { Agent, interceptors, request } = await import("undici");
   const agent = new Agent({ headersTimeout: idleMs, bodyTimeout: idleMs, connectTimeout: idleMs });
   try {
     // not fetch: it would unpack what a server calls an encoding, and the sha256 is of the file as it is sent
