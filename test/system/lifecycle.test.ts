@@ -157,15 +157,15 @@ describe.skipIf(lacks("root"))("a sandbox", () => {
 });
 
 describe.skipIf(lacks("root"))("many at once", () => {
-  // an emulated machine is so slow that a hundred sandboxes would take longer than sq-host waits for a cell
-  const crowd = patience > 1 ? 15 : 100;
-
-  it(`runs ${crowd} commands in one sandbox`, async () => {
+  it("runs 100 commands in one sandbox", async () => {
     const sandbox = await squashd.client.create();
-    const results = await Promise.all(Array.from({ length: crowd }, (_, i) => sandbox.exec(`sleep 0.05; echo ${i}`)));
-    expect(results.map(({ stdout }) => stdout)).toEqual(Array.from({ length: crowd }, (_, i) => `${i}\n`));
-    expect(new Set(results.map(({ seq }) => seq)).size).toBe(crowd);
+    const results = await Promise.all(Array.from({ length: 100 }, (_, i) => sandbox.exec(`sleep 0.05; echo ${i}`)));
+    expect(results.map(({ stdout }) => stdout)).toEqual(Array.from({ length: 100 }, (_, i) => `${i}\n`));
+    expect(new Set(results.map(({ seq }) => seq)).size).toBe(100);
   });
+
+  // an emulated machine is so slow that a hundred would take longer than sq-host waits for a cell
+  const crowd = patience > 1 ? 30 : 100;
 
   it(`creates ${crowd} sandboxes at once and runs a command in each`, async () => {
     const ids = Array.from({ length: crowd }, (_, i) => `many-${i}`);
