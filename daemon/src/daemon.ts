@@ -116,6 +116,7 @@ export class Daemon {
     kernel.onCellDeath((index, pid) => {
       recovery.cellDied(index, pid).catch((error: unknown) => emit({ type: "cell.failed", error: String(error) }));
     });
+    await store.sweepDrafts();
     await recovery.run();
     for (const name of await store.sweepSubvolumes()) emit({ type: "swept", what: "upper", name });
     cells.fill();

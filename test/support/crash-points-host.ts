@@ -113,9 +113,9 @@ async function methodsOf(file: string, type: string): Promise<Methods> {
 function nameOf(path: unknown): string {
   const text = typeof path === "string" ? basename(path) : "";
   return text
-    .replaceAll(/[0-9a-f]{12,}(-\d+)?/g, "*")
-    .replace(/\.\d+-\*$/, ".*")
-    .replace(/^(job|mkbase)-.*$/, "$1-*");
+    .replaceAll(/(?:\d+-)?[0-9a-f]{12,}/g, "*")
+    .replace(/^(job|mkbase)-.*$/, "$1-*")
+    .replace(/^upper\.\d+/, "upper");
 }
 
 async function watchOperations(): Promise<void> {

@@ -28,13 +28,13 @@ export class CrashPoints {
     mkdirSync(this.#folder, { recursive: true });
   }
 
-  /** Runs `work` and returns the steps that each operation took. */
-  async record(work: () => Promise<void>): Promise<Map<string, Step[]>> {
+  /** Runs `work`, and returns the steps that the operation in it took. */
+  async record(operation: string, work: () => Promise<unknown>): Promise<Step[]> {
     this.#order({ record: true });
     await work();
     this.clear();
     const steps = this.#lines("steps.jsonl").map((line) => JSON.parse(line) as Step);
-    return groupSteps(steps);
+    return steps.filter((step) => step.operation === operation);
   }
 
   stopAt(stop: Readonly<Record<string, string>>): void {
@@ -71,12 +71,6 @@ export class CrashPoints {
     const path = join(this.#folder, file);
     return existsSync(path) ? readFileSync(path, "utf8").trimEnd().split("\n") : [];
   }
-}
-
-function groupSteps(steps: readonly Step[]): Map<string, Step[]> {
-  const groups = new Map<string, Step[]>();
-  for (const step of steps) groups.set(step.operation, [...(groups.get(step.operation) ?? []), step]);
-  return groups;
 }
 
 /**

@@ -4,18 +4,25 @@ interface Loaded {
   readonly source: string;
 }
 
-/**
- * A hook of Node's module loader, for a squashd under test: whatever imports `core/stages.js` gets functions that first hand the stages to the
- * global function `squash.watch-stages`, which crash-points-host.ts defines.
- */
-export function load<T>(url: string, context: T, next: (url: string, context: T) => Promise<Loaded>): Promise<Loaded> {
-  if (!url.endsWith("/core/stages.js")) return next(url, context);
-  const real = JSON.stringify(`${url}?real`);
-  const source = `
-    import * as real from ${real};
-    export * from ${real};
+/** What is put in the place of a module, by the end of its URL; `real` is that module. */
+const replaced: Readonly<Record<string, string>> = {
+  // stages are first handed to a function that crash-points-host.ts defines
+  "/core/stages.js": `
     const watched = globalThis[Symbol.for("squash.watch-stages")];
     export const bringUp = (stages, ...rest) => real.bringUp(watched(stages), ...rest);
-    export const takeDown = (stages, ...rest) => real.takeDown(watched(stages), ...rest);`;
+    export const takeDown = (stages, ...rest) => real.takeDown(watched(stages), ...rest);`,
+  // what nobody uses is unmounted at once, so that an operation takes the same steps each time
+  "/core/layers.js": `
+    export class Layers extends real.Layers {
+      constructor(kernel) { super(kernel, { lingerMs: 0 }); }
+    }`,
+};
+
+/** A hook of Node's module loader, for a squashd under test. */
+export function load<T>(url: string, context: T, next: (url: string, context: T) => Promise<Loaded>): Promise<Loaded> {
+  const own = Object.entries(replaced).find(([end]) => url.endsWith(end))?.[1];
+  if (own === undefined) return next(url, context);
+  const real = JSON.stringify(`${url}?real`);
+  const source = `import * as real from ${real};\nexport * from ${real};${own}`;
   return Promise.resolve({ format: "module", shortCircuit: true, source });
 }

@@ -1,7 +1,7 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { CrashPoints, momentsOf, watchedEnv } from "../support/crash-points.js";
+import { CrashPoints, momentsOf, watchedEnv, type Moment } from "../support/crash-points.js";
 import { codeOf, Trials, type Trial } from "../support/crash-trials.js";
 import { lacks } from "../support/needs.js";
 import { useSquashd } from "../support/own-squashd.js";
@@ -25,7 +25,18 @@ async function settle(squashd: TestSquashd): Promise<void> {
       id,
     ).toHaveLength(1);
   }
-  expect(readdirSync(join(dataDir, "modules")).filter((name) => /^\.|tmp/.test(name))).toEqual([]);
+  const isDraft = (path: string): boolean => /(^|\/)\.(?!meta)|\.tmp|^cache\/(mkbase|job)-/.test(path);
+  // the upkeep may be about to write one
+  await expect
+    .poll(() => readdirSync(dataDir, { recursive: true, encoding: "utf8" }).filter((path) => isDraft(path)))
+    .toEqual([]);
+}
+
+/** What was cut off was not begun or has come to its end, and can be asked for again. */
+async function tryAgain(trial: Trial): Promise<void> {
+  const found = await trial.outcome();
+  expect(await codeOf(trial.begin())).toBe(found === "before" ? "done" : trial.again);
+  expect(await trial.outcome()).toBe("after");
 }
 
 describe.skipIf(lacks("root", "btrfs")).each(backends)("kill -9 of squashd, uppers on %s,", (backend) => {
@@ -43,21 +54,23 @@ describe.skipIf(lacks("root", "btrfs")).each(backends)("kill -9 of squashd, uppe
     const points = new CrashPoints(squashd);
     const trials = new Trials(squashd);
     const all: Trial[] = backend === "tmpfs" ? [...trials.ofFiles(), ...trials.ofModules()] : trials.ofFiles();
-    for (const trial of all) await trial.prepare();
-    const steps = await points.record(async () => {
-      for (const trial of all) {
-        await trial.begin();
-        expect(await trial.outcome(), trial.operation).toBe("after");
+    const moments = new Map<Trial, Moment[]>();
+    for (const trial of all) {
+      // the first time some take further steps, such as checking a module
+      for (const run of ["first", "second"]) {
+        await trial.prepare();
+        const steps = await points.record(trial.operation, () => trial.begin());
+        expect(await trial.outcome(), `${trial.operation}, ${run}`).toBe("after");
+        moments.set(trial, momentsOf(steps));
       }
-    });
-    const moments = new Map(all.map((trial) => [trial, momentsOf(steps.get(trial.operation) ?? [])]));
-    for (const [trial, list] of moments)
-      console.log(trial.operation, list.length, "\n" + list.map(({ name }) => "   " + name).join("\n"));
+    }
+    for (const [trial, list] of moments) console.log(trial.operation, list.length);
+    const failed = new Map<Trial, string>(); // such a one has no state to go on from
     const lives = Math.max(...[...moments.values()].map((list) => list.length));
     for (let life = 0; life < lives; life++) {
       const cut = all.flatMap((trial) => {
         const moment = moments.get(trial)?.[life];
-        return moment === undefined ? [] : [{ trial, moment }];
+        return moment === undefined || failed.has(trial) ? [] : [{ trial, moment }];
       });
       for (const { trial } of cut) await trial.prepare();
       points.stopAt(Object.fromEntries(cut.map(({ trial, moment }) => [trial.operation, moment.place])));
@@ -66,21 +79,22 @@ describe.skipIf(lacks("root", "btrfs")).each(backends)("kill -9 of squashd, uppe
       const stopped = await points.stopped(cut.length, Promise.race(ends));
       const t1 = Date.now();
       await squashd.end("SIGKILL");
-      expect(stopped.toSorted()).toEqual(cut.map(({ trial }) => trial.operation).toSorted());
-      expect([...new Set(await Promise.all(ends))]).toEqual(["ConnectionError"]);
+      const codes = await Promise.all(ends);
       points.clear();
       await squashd.start();
       const t2 = Date.now();
       await settle(squashd);
-      for (const { trial, moment } of cut) {
-        const about = `${trial.operation} cut off at ${moment.name}`;
-        const found = await trial.outcome().catch((error: unknown) => {
-          throw new Error(about, { cause: error });
-        });
-        expect(await codeOf(trial.begin()), about).toBe(found === "before" ? "done" : trial.again);
-        expect(await trial.outcome(), about).toBe("after");
+      for (const [at, { trial, moment }] of cut.entries()) {
+        try {
+          expect(stopped, "was not there").toContain(trial.operation);
+          expect(codes[at]).toBe("ConnectionError");
+          await tryAgain(trial);
+        } catch (error) {
+          failed.set(trial, `${trial.operation} cut off at ${moment.name}: ${String(error)}`);
+        }
       }
       console.log(life, "stop", t1 - t0, "start", t2 - t1, "check", Date.now() - t2);
     }
+    expect([...failed.values()]).toEqual([]);
   });
 });

@@ -9,6 +9,7 @@ import { manifestFile, Manifests, type ModuleManifest } from "./manifest.js";
 import { ModuleLocks } from "./module-locks.js";
 import { checkedDefaults } from "./module-defaults.js";
 import { checkModuleName, isModuleName, moduleFormats, nearNames, type ModuleFormat } from "./module-name.js";
+import { forgetPlacing } from "./placing.js";
 
 const customaryBase = "000-base-alpine";
 const settledMs = 1_000;
@@ -95,6 +96,7 @@ export class DirectoryCatalog implements ModuleCatalog, ModuleStore {
   /** The manifest goes first: without it the images are worthless, should the removal not come to its end. */
   async remove(name: string): Promise<void> {
     checkModuleName(name);
+    await forgetPlacing(this.directory, name);
     for (const file of [manifestFile(name), ...moduleFormats.map((format) => `${name}.${format}`)])
       await rm(join(this.directory, file), { force: true });
   }

@@ -7,7 +7,8 @@ import { Cleanup } from "./cleanup.js";
 import { makeWorkshop } from "./confined-tool.js";
 import { writeManifest, type ModuleManifest } from "./manifest.js";
 import type { ModuleFormat } from "./module-name.js";
-import { draftPath, erofsOfSquashfs, finish, syncDirectory } from "./pack.js";
+import { draftPath, erofsOfSquashfs, finish } from "./pack.js";
+import { syncDirectory } from "./placing.js";
 
 const deadlineMs = 30 * 60_000;
 

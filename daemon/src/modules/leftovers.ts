@@ -1,5 +1,6 @@
 import { lstat, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { finishPlacings } from "./placing.js";
 
 /** longer than any build may take */
 const oldMs = 24 * 60 * 60_000;
@@ -8,8 +9,9 @@ const oldMs = 24 * 60 * 60_000;
 const places = [
   { folder: "cache", pattern: /^(?:mkbase|job)-(?:(\d+)-)?[A-Za-z0-9]{6}$/ },
   { folder: "modules", pattern: /^\..+\.(?:squashfs|erofs|upload)\.(?:(\d+)-)?[0-9a-f]{12}$/ },
-  { folder: "modules", pattern: /\.manifest\.json\.tmp-[0-9a-f]{12}$/ },
-  { folder: "snapshots", pattern: /^[0-9a-f]{32}\.seal\.tmp-[0-9a-f]{12}$/ },
+  { folder: "modules", pattern: /\.(?:manifest|placing)\.json\.tmp-(?:(\d+)-)?[0-9a-f]{12}$/ },
+  { folder: "snapshots", pattern: /^[0-9a-f]{32}\.seal\.tmp-(?:(\d+)-)?[0-9a-f]{12}$/ },
+  { folder: "cache", pattern: /^verified\.json\.tmp-(?:(\d+)-)?[0-9a-f]{12}$/ },
 ];
 
 export interface SweepOptions {
@@ -19,10 +21,11 @@ export interface SweepOptions {
 }
 
 /**
- * Removes what builders that were killed have left in a data directory: what names a process that is gone, and what was left a day ago or
- * earlier. Returns the paths.
+ * Puts in place what was being put there when its maker was killed, and removes what else such have left in a data directory: what names a
+ * process that is gone, and what was left a day ago or earlier. Returns the paths that were removed.
  */
 export async function sweepLeftovers(dataDir: string, options: SweepOptions = {}): Promise<string[]> {
+  await finishPlacings(join(dataDir, "modules"));
   const found = await findLeftovers(dataDir, options);
   for (const path of found) await rm(path, { recursive: true, force: true });
   return found;

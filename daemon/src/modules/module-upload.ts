@@ -1,13 +1,13 @@
-import { chmod, rename, rm, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { chmod, rm, stat } from "node:fs/promises";
 import { SquashError } from "@squash/sdk/errors";
 import type { Modules } from "../core/modules.js";
 import type { ModuleUpload } from "../core/service.js";
 import type { DirectoryCatalog } from "./catalog.js";
 import { Cleanup } from "./cleanup.js";
-import { writeManifest, type ModuleManifest } from "./manifest.js";
-import { checkModuleName, moduleFormats, type ModuleFormat } from "./module-name.js";
-import { draftPath, syncDirectory } from "./pack.js";
+import type { ModuleManifest } from "./manifest.js";
+import { checkModuleName, type ModuleFormat } from "./module-name.js";
+import { draftPath } from "./pack.js";
+import { placeModule } from "./placing.js";
 import { receiveFile } from "./receive.js";
 import { checkImage } from "./superblock.js";
 
@@ -75,11 +75,7 @@ export class ModuleUploads {
       ...(upload.requires.length > 0 && { requires: upload.requires }),
       ...(upload.conflicts.length > 0 && { conflicts: upload.conflicts }),
     };
-    for (const other of moduleFormats)
-      if (other !== format) await rm(join(directory, `${name}.${other}`), { force: true });
-    await rename(draft, join(directory, file));
-    await writeManifest(directory, manifest);
-    await syncDirectory(directory);
+    await placeModule(directory, manifest, [{ draft, file }]);
   }
 
   #refuseExisting(name: string, { replace }: ModuleUpload): void {

@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { lstat, mkdir, open, rename, rm } from "node:fs/promises";
+import { lstat, mkdir, open, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { SquashError } from "@squash/sdk/errors";
@@ -9,7 +9,8 @@ import { checkModuleName, moduleFormats, type ModuleFormat } from "./module-name
 import { Cleanup } from "./cleanup.js";
 import { makeWorkshop, takeFile, type Workshop } from "./confined-tool.js";
 import { makeErofs, surveyTree } from "./erofs-image.js";
-import { writeManifest, type ImageFile, type ModuleManifest } from "./manifest.js";
+import type { ImageFile, ModuleManifest } from "./manifest.js";
+import { placeModule, type PlacedImage } from "./placing.js";
 import type { TarFacts } from "./bases/tar-check.js";
 import { runTool, type RunTool } from "./run-tool.js";
 import { surveySquashfs, unpackBounds } from "./squashfs-survey.js";
@@ -154,7 +155,7 @@ export async function publish(
   await mkdir(directory, { recursive: true });
   if (options.force !== true) await refuseExisting(dataDir, name);
   await using cleanup = new Cleanup();
-  const drafts: { readonly draft: string; readonly file: string }[] = [];
+  const drafts: PlacedImage[] = [];
   const files: Record<string, ImageFile> = {};
   for (const format of moduleFormats.filter((each) => formats.includes(each))) {
     const file = `${name}.${format}`;
@@ -177,25 +178,13 @@ export async function publish(
     ...(options.conflicts?.length ? { conflicts: options.conflicts } : {}),
   };
   const { commit = (place: () => Promise<void>) => place() } = options;
-  await commit(async () => {
-    for (const { draft, file } of drafts) await rename(draft, join(directory, file));
-    for (const format of moduleFormats) {
-      if (!formats.includes(format)) await rm(join(directory, `${name}.${format}`), { force: true });
-    }
-    await writeManifest(directory, manifest);
-    await syncDirectory(directory);
-  }, name);
+  await commit(() => placeModule(directory, manifest, drafts), name);
   return manifest;
 }
 
 /** A name for a draft of a module's file, which tells the sweeper who makes it. */
 export function draftPath(directory: string, file: string): string {
   return join(directory, `.${file}.${process.pid}-${randomBytes(6).toString("hex")}`);
-}
-
-export async function syncDirectory(directory: string): Promise<void> {
-  await using opened = await open(directory, "r");
-  await opened.sync();
 }
 
 /** Makes a draft durable and readable, and measures it. */

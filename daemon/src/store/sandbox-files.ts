@@ -12,6 +12,7 @@ import type {
 } from "../core/ports.js";
 import { Disk } from "./disk.js";
 import type { DiskJob } from "./disk-job.js";
+import { sweepDrafts } from "./drafts.js";
 import { btrfsMagic } from "./pool-image.js";
 import { parseRecord } from "./record.js";
 import { SnapshotFiles, type SubvolumePool } from "./snapshot-files.js";
@@ -150,6 +151,12 @@ export class SandboxFiles implements SandboxStore {
   async hasImage(id: string, generation: number): Promise<boolean> {
     if ((await stat(this.imagePath(id, generation)).catch(ignoreMissing))?.isFile() === true) return true;
     return this.#pool !== null && (await this.#hasSubvolume(id, generation));
+  }
+
+  /** Removes what a squashd that was killed had begun to write beside records, lists and images. Nothing may write meanwhile. */
+  async sweepDrafts(): Promise<void> {
+    for (const id of (await readdir(this.#root).catch(ignoreMissing)) ?? [])
+      for (const folder of [join(this.#root, id), join(this.#root, id, ".meta")]) await sweepDrafts(folder);
   }
 
   /** Removes subvolumes of uppers that have no mount point: a crash of the machine may lose one sooner than the other. Returns their names. */
