@@ -328,15 +328,14 @@ async function watchSqHost(): Promise<void> {
         const store = runs.getStore();
         const next = `${store?.stage ?? ""}${what} next`;
         const host = store?.run.isOver === false ? store.run.orders.host : undefined;
-        const isFatal =
-          store !== undefined && host?.at[store.run.operation] === `${next} #${store.run.counts.get(next) ?? 0}`;
+        const place = `${next} #${store?.run.counts.get(next) ?? 0}`;
         if (isHere(`${what} next`, false)) return never();
-        if (isFatal) {
+        if (store !== undefined && host?.at[store.run.operation] === place) {
           tell("stopped", store.run.operation);
-          await meet((this as { readonly pid: number }).pid, host as NonNullable<Orders["host"]>);
+          await meet((this as { readonly pid: number }).pid, host);
           const fields = args[1] as { frame: (type: number, id: number) => Buffer };
           const frame = fields.frame.bind(fields);
-          if (host?.fate === "unanswered")
+          if (host.fate === "unanswered")
             fields.frame = (type, id) => {
               lost.ids.add(id);
               return frame(type, id);

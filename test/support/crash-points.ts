@@ -49,14 +49,14 @@ export class CrashPoints {
     for (const file of ["orders.json", "stopped"]) rmSync(join(this.#folder, file), { force: true });
   }
 
-  /** Waits until that many operations have come to their places, or one has ended without. Returns those that have. */
-  async stopped(wanted: number, ended: Promise<unknown>): Promise<string[]> {
-    let isOver = false;
-    const over = (): void => void (isOver = true);
-    ended.then(over, over);
+  /** Waits until each operation has come to its place, or ended without, which takes no longer than a deadline. Returns those that have. */
+  async stopped(ends: readonly Promise<unknown>[]): Promise<string[]> {
+    let ended = 0;
+    const end = (): void => void ended++;
+    for (const each of ends) each.then(end, end);
     for (const deadline = Date.now() + deadlineMs; ;) {
       const found = this.#lines("stopped");
-      if (found.length >= wanted || isOver || Date.now() > deadline) return found;
+      if (found.length + ended >= ends.length || Date.now() > deadline) return found;
       await new Promise((done) => setTimeout(done, 5));
     }
   }

@@ -53,14 +53,18 @@ export class Trials {
     this.#folder = join(dataDir, "modules");
   }
 
-  /** Those that concern a sandbox's files, each on a sandbox of its own. */
-  ofFiles(): Trial[] {
-    return [this.#create(), this.#destroy(), this.#snapshot(), this.#restore(), this.#fork(), this.#forget()];
-  }
-
-  /** Changes of modules in sandboxes, and of modules. */
-  ofModules(): Trial[] {
+  /**
+   * All operations, each on a sandbox or module of its own; with `loop` and `btrfs` those that take other steps there. A fork on the pool is a
+   * snapshot and a creation, and the pool has one flush for all, so that two cannot stop in it at a time.
+   */
+  of(backend: "tmpfs" | "loop" | "btrfs"): Trial[] {
+    const some = [this.#create(), this.#destroy(), this.#restore()];
+    if (backend === "loop") return some;
+    some.push(this.#snapshot(), this.#forget());
+    if (backend === "btrfs") return some;
     return [
+      ...some,
+      this.#fork(),
       this.#change("activate", "110-a", false),
       this.#change("deactivate", "111-b", false),
       this.#change("activate", "112-c", true),
@@ -189,9 +193,7 @@ export class Trials {
         this.#put(module);
         await this.#withHistory(id);
         if ((await isActive()) === (what === "activate"))
-          await (what === "activate" ? sandbox.deactivate : sandbox.activate).call(sandbox, module, {
-            running: "kill",
-          });
+          await sandbox[what === "activate" ? "deactivate" : "activate"](module, { running: "kill" });
         const processes = await print(sandbox, "ps -o args");
         if (isBusy && !processes.includes("sleep 1000")) await print(sandbox, "sleep 1000 >/dev/null 2>&1 &");
       },

@@ -1,17 +1,23 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { CrashPoints, momentsOf, watchedEnv, type Moment } from "../support/crash-points.js";
+import { CrashPoints, momentsOf, requestsOf, watchedEnv } from "../support/crash-points.js";
+import type { Fate, Step } from "../support/crash-orders.js";
 import { codeOf, Trials, type Trial } from "../support/crash-trials.js";
+import { DeepChain } from "../support/deep-chain.js";
 import { lacks } from "../support/needs.js";
 import { useSquashd } from "../support/own-squashd.js";
 import type { TestSquashd } from "../support/squashd.js";
 
+/** With tmpfs everything is cut off; with the others what is done differently there. */
 const backends = ["tmpfs", "loop", "btrfs"] as const;
+/** squashd gives up when there are more than twenty within a minute */
+const deathsOfSqHost = 15;
+/** of requests whose sq-host died */
+const clearCodes = ["done", "kernel", "create_failed", "change_failed", "snapshot_failed"];
 
-/** Nothing is left that nobody has, and what is there works. */
-async function settle(squashd: TestSquashd): Promise<void> {
-  const { client, dataDir } = squashd;
+/** Nothing is left that nobody has, and all sandboxes work. */
+async function settle({ client, dataDir }: TestSquashd): Promise<void> {
   await expect
     .poll(async () => [...new Set((await client.list()).map(({ state }) => state))], { timeout: 20_000 })
     .toEqual(["ready"]);
@@ -39,62 +45,166 @@ async function tryAgain(trial: Trial): Promise<void> {
   expect(await trial.outcome()).toBe("after");
 }
 
-describe.skipIf(lacks("root", "btrfs")).each(backends)("kill -9 of squashd, uppers on %s,", (backend) => {
+/** A trial and a place in its operation. */
+interface Cut {
+  readonly trial: Trial;
+  readonly place: string;
+  /** for people */
+  readonly name: string;
+}
+
+/** Goes through the places of all trials, one of each at a time. What has failed once has no state to go on from. Returns what failed. */
+async function goThrough(
+  cuts: ReadonlyMap<Trial, readonly Omit<Cut, "trial">[]>,
+  round: (now: readonly Cut[], at: number) => Promise<(cut: Cut) => Promise<void>>,
+): Promise<string[]> {
+  const failed = new Map<Trial, string>();
+  const rounds = Math.max(...[...cuts.values()].map((list) => list.length));
+  for (let at = 0; at < rounds; at++) {
+    const now = [...cuts].flatMap(([trial, places]) => {
+      const place = places[at];
+      return place === undefined || failed.has(trial) ? [] : [{ trial, ...place }];
+    });
+    for (const { trial } of now) await trial.prepare();
+    const check = await round(now, at);
+    for (const cut of now) {
+      const { trial, name } = cut;
+      await check(cut).catch((error: unknown) => failed.set(trial, `${trial.operation}, ${name}: ${String(error)}`));
+    }
+  }
+  return [...failed.values()];
+}
+
+describe.skipIf(lacks("root", "btrfs")).each(backends)("with uppers on %s", (backend) => {
   const squashd = useSquashd({
     env: {
       ...watchedEnv,
-      SQUASH_POOL_SIZE: "0",
+      SQUASH_POOL_SIZE: "0", // so that each operation makes its own cell
       SQUASH_UPPER_BACKEND: backend,
       SQUASH_UPPER_LIMIT_MB: "16",
       SQUASH_POOL_MB: "512",
     },
   });
+  const points = new CrashPoints(squashd);
+  const only = process.env["TEST_TRIAL"] ?? ""; // a part of an operation's name, to try that alone
+  const all = new Trials(squashd).of(backend).filter(({ operation }) => operation.includes(only));
+  const steps = new Map<Trial, Step[]>();
 
-  it("between any two steps of an operation leaves it undone or done", { timeout: 600_000 }, async () => {
-    const points = new CrashPoints(squashd);
-    const trials = new Trials(squashd);
-    const all: Trial[] = backend === "tmpfs" ? [...trials.ofFiles(), ...trials.ofModules()] : trials.ofFiles();
-    const moments = new Map<Trial, Moment[]>();
-    for (const trial of all) {
-      // the first time some take further steps, such as checking a module
-      for (const run of ["first", "second"]) {
+  it("everything works while it is watched", async () => {
+    // the first time some take further steps, such as checking a module, or mounting one that no sandbox has yet
+    for (const run of ["first", "second"]) {
+      for (const trial of all) {
         await trial.prepare();
-        const steps = await points.record(trial.operation, () => trial.begin());
+        steps.set(trial, await points.record(trial.operation, () => trial.begin()));
         expect(await trial.outcome(), `${trial.operation}, ${run}`).toBe("after");
-        moments.set(trial, momentsOf(steps));
       }
     }
-    for (const [trial, list] of moments) console.log(trial.operation, list.length);
-    const failed = new Map<Trial, string>(); // such a one has no state to go on from
-    const lives = Math.max(...[...moments.values()].map((list) => list.length));
-    for (let life = 0; life < lives; life++) {
-      const cut = all.flatMap((trial) => {
-        const moment = moments.get(trial)?.[life];
-        return moment === undefined || failed.has(trial) ? [] : [{ trial, moment }];
-      });
-      for (const { trial } of cut) await trial.prepare();
-      points.stopAt(Object.fromEntries(cut.map(({ trial, moment }) => [trial.operation, moment.place])));
-      const t0 = Date.now();
-      const ends = cut.map(({ trial }) => codeOf(trial.begin()));
-      const stopped = await points.stopped(cut.length, Promise.race(ends));
-      const t1 = Date.now();
-      await squashd.end("SIGKILL");
-      const codes = await Promise.all(ends);
-      points.clear();
-      await squashd.start();
-      const t2 = Date.now();
-      await settle(squashd);
-      for (const [at, { trial, moment }] of cut.entries()) {
-        try {
-          expect(stopped, "was not there").toContain(trial.operation);
-          expect(codes[at]).toBe("ConnectionError");
+    for (const [trial, list] of steps) expect(list.length, trial.operation).toBeGreaterThan(3);
+  });
+
+  it(
+    "a kill -9 of squashd between any two steps leaves each operation undone or done",
+    { timeout: 600_000 },
+    async () => {
+      const cuts = new Map([...steps].map(([trial, list]) => [trial, momentsOf(list)]));
+      const failed = await goThrough(cuts, async (now) => {
+        points.stopAt(Object.fromEntries(now.map(({ trial, place }) => [trial.operation, place])));
+        const ends = new Map(now.map(({ trial }) => [trial, codeOf(trial.begin())]));
+        const stopped = await points.stopped([...ends.values()]);
+        await squashd.end("SIGKILL");
+        await Promise.all(ends.values());
+        points.clear();
+        await squashd.start();
+        await settle(squashd);
+        return async ({ trial }) => {
+          expect(stopped, "was never there").toContain(trial.operation);
+          expect(await ends.get(trial)).toBe("ConnectionError");
           await tryAgain(trial);
-        } catch (error) {
-          failed.set(trial, `${trial.operation} cut off at ${moment.name}: ${String(error)}`);
+        };
+      });
+      expect(failed).toEqual([]);
+    },
+  );
+
+  it(
+    "a kill -9 of sq-host at any request leaves each operation undone or done, and squashd goes on",
+    { timeout: 600_000 },
+    async () => {
+      const cuts = new Map(
+        [...steps].map(([trial, list]) => [trial, requestsOf(list).map((place) => ({ place, name: place }))]),
+      );
+      const failed = await goThrough(cuts, async (now, at) => {
+        // each request with one fate, the fates in turn, with tmpfs the other way round
+        const fate: Fate = (at % 2 === 0) === (backend === "tmpfs") ? "unread" : "unanswered";
+        if (at % deathsOfSqHost === 0) {
+          await squashd.end("SIGKILL");
+          await squashd.start();
         }
+        points.dieAt(fate, Object.fromEntries(now.map(({ trial, place }) => [trial.operation, place])));
+        const ends = new Map(now.map(({ trial }) => [trial, codeOf(trial.begin())]));
+        const stopped = await points.stopped([...ends.values()]);
+        if (stopped.length < now.length) await squashd.end("SIGKILL");
+        await Promise.all(ends.values());
+        points.clear();
+        if (stopped.length < now.length) await squashd.start();
+        await settle(squashd);
+        return async ({ trial }) => {
+          const code = await ends.get(trial);
+          expect(stopped, "was never there").toContain(trial.operation);
+          expect(clearCodes).toContain(code);
+          if (code === "done") expect(await trial.outcome()).toBe("after");
+          await tryAgain(trial);
+        };
+      });
+      expect(failed).toEqual([]);
+    },
+  );
+});
+
+describe.skipIf(lacks("root"))("while long chains of snapshots are merged", () => {
+  const squashd = useSquashd({ env: { ...watchedEnv, SQUASH_SUBNET: "none", SQUASH_UPPER_LIMIT_MB: "16" } });
+  const points = new CrashPoints(squashd);
+  const chain = new DeepChain(squashd);
+  const upkeep = "upkeep";
+
+  /** The next squashd begins the upkeep when it starts, and stops there at once. */
+  async function hold(): Promise<void> {
+    await squashd.end("SIGKILL");
+    points.stopAt({ [upkeep]: "begun #0" });
+    await squashd.start();
+  }
+
+  it("a kill -9 of squashd between any two steps loses no file of any of them", { timeout: 600_000 }, async () => {
+    await hold();
+    await chain.make();
+    await squashd.end("SIGKILL");
+    const steps = await points.record(upkeep, async () => {
+      await squashd.start();
+      await chain.rest();
+    });
+    await chain.check();
+    const moments = momentsOf(steps);
+    expect(moments.length).toBeGreaterThan(10);
+    for (const { place, name } of moments) {
+      if (await chain.isMerged()) {
+        await hold();
+        await chain.make();
       }
-      console.log(life, "stop", t1 - t0, "start", t2 - t1, "check", Date.now() - t2);
+      await squashd.end("SIGKILL");
+      points.stopAt({ [upkeep]: place });
+      await squashd.start();
+      expect(await points.stopped([chain.rest()]), name).toEqual([upkeep]);
+      await squashd.end("SIGKILL");
+      points.stopAt({ [upkeep]: "begun #0" });
+      await squashd.start();
+      await chain.check();
+      expect(await squashd.client.collect({ dry_run: true }), name).toEqual({ images: [], files: [], bytes: 0 });
     }
-    expect([...failed.values()]).toEqual([]);
+    await squashd.end("SIGKILL");
+    points.clear();
+    await squashd.start();
+    await chain.rest();
+    await chain.check();
+    await settle(squashd);
   });
 });

@@ -1,0 +1,71 @@
+import { existsSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import { expect } from "vitest";
+import type { Sandbox } from "@squash/sdk";
+import { print } from "./crash-trials.js";
+import { patience } from "./patience.js";
+import type { TestSquashd } from "./squashd.js";
+
+/** one more than a snapshot may be made of before some are merged */
+const images = 9;
+const id = "deep";
+const labels = Array.from({ length: images }, (_, at) => `s${at}`);
+
+/** A sandbox whose last snapshot is made of so many images that they are merged. */
+export class DeepChain {
+  readonly #squashd: TestSquashd;
+  readonly #sandbox: Sandbox;
+
+  constructor(squashd: TestSquashd) {
+    this.#squashd = squashd;
+    this.#sandbox = squashd.client.sandbox(id);
+  }
+
+  /** Makes it anew. */
+  async make(): Promise<void> {
+    const { client } = this.#squashd;
+    if ((await client.list()).length > 0) await this.#sandbox.destroy();
+    await client.create({ id, layers: ["000-base-test"] });
+    for (const [at, label] of labels.entries()) {
+      await print(this.#sandbox, `echo ${at} >/last; echo ${at} >/file-${at}`);
+      await this.#sandbox.snapshot({ label });
+      if (at < images - 1) await this.#sandbox.restore(label);
+    }
+  }
+
+  async isMerged(): Promise<boolean> {
+    return (await this.#sandbox.history()).some(({ label, depth }) => label === labels.at(-1) && depth < images);
+  }
+
+  /** Waits until nothing is left to do: merged, and every image has its digest. */
+  async rest(): Promise<void> {
+    const folder = join(this.#squashd.dataDir, "snapshots");
+    await expect
+      .poll(
+        async () =>
+          (await this.isMerged()) &&
+          readdirSync(folder)
+            .filter((name) => name.endsWith(".erofs"))
+            .every((name) => existsSync(join(folder, name.replace(".erofs", ".seal")))),
+        { timeout: 20_000 * patience },
+      )
+      .toBe(true);
+  }
+
+  /** Every snapshot and the sandbox have the files that they had. */
+  async check(): Promise<void> {
+    expect((await this.#sandbox.history()).map(({ label }) => label)).toEqual(labels);
+    expect(await print(this.#sandbox, "cat /last; ls -d /file-*")).toBe(listing(images - 1));
+    for (const [at, from] of labels.entries()) {
+      const { added, modified, deleted } = await this.#sandbox.diff({ from });
+      const names = added.map(({ path }) => path).toSorted();
+      expect(names).toEqual(Array.from({ length: images - 1 - at }, (_, more) => `/file-${at + 1 + more}`));
+      expect([modified.length, deleted.length], from).toEqual([at === images - 1 ? 0 : 1, 0]);
+    }
+  }
+}
+
+function listing(last: number): string {
+  const files = Array.from({ length: last + 1 }, (_, at) => `/file-${at}\n`);
+  return [`${last}\n`, ...files].join("");
+}
