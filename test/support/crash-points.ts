@@ -52,7 +52,9 @@ export class CrashPoints {
   /** Waits until each operation has come to its place, or ended without, which takes no longer than a deadline. Returns those that have. */
   async stopped(ends: readonly Promise<unknown>[]): Promise<string[]> {
     let ended = 0;
-    const end = (): void => void ended++;
+    const end = (): void => {
+      ended++;
+    };
     for (const each of ends) each.then(end, end);
     for (const deadline = Date.now() + deadlineMs; ;) {
       const found = this.#lines("stopped");

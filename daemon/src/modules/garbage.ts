@@ -2,6 +2,7 @@ import { lstat, readdir, rm } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { findLeftovers } from "./leftovers.js";
 import { BlobCache } from "./oci/blob-cache.js";
+import { finishPlacings } from "./placing.js";
 
 /** of a folder that is measured; what is beyond is not counted */
 const maxEntries = 1_000_000;
@@ -15,6 +16,8 @@ export async function collectFiles(
   dataDir: string,
   { dryRun }: { readonly dryRun: boolean },
 ): Promise<{ files: string[]; bytes: number }> {
+  // drafts that are still to be put in place are no garbage
+  if (!dryRun) await finishPlacings(join(dataDir, "modules"));
   const blobs = await new BlobCache(dataDir).unused({ maxAgeMs: 0 });
   const paths = [
     ...(await findLeftovers(dataDir)),

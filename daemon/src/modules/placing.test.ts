@@ -2,6 +2,7 @@ import { mkdirSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, it } from "vitest";
+import { collectFiles } from "./garbage.js";
 import { sweepLeftovers } from "./leftovers.js";
 import type { ModuleManifest } from "./manifest.js";
 import { finishPlacings, placeModule } from "./placing.js";
@@ -75,6 +76,12 @@ it.each(steps.map(([when], at) => [when, at] as const))(
     expectNew();
   },
 );
+
+it("that was cut off is brought to its end by a collection of garbage, too", async () => {
+  begun();
+  await collectFiles(dataDir, { dryRun: false });
+  expectNew();
+});
 
 it("that was cut off is done only once, however many find it", async () => {
   begun();

@@ -155,8 +155,8 @@ export class SandboxFiles implements SandboxStore {
 
   /** Removes what a squashd that was killed had begun to write beside records, lists and images. Nothing may write meanwhile. */
   async sweepDrafts(): Promise<void> {
-    for (const id of (await readdir(this.#root).catch(ignoreMissing)) ?? [])
-      for (const folder of [join(this.#root, id), join(this.#root, id, ".meta")]) await sweepDrafts(folder);
+    const homes = ((await readdir(this.#root).catch(ignoreMissing)) ?? []).map((id) => join(this.#root, id));
+    await Promise.all(homes.flatMap((home) => [sweepDrafts(home), sweepDrafts(join(home, ".meta"))]));
   }
 
   /** Removes subvolumes of uppers that have no mount point: a crash of the machine may lose one sooner than the other. Returns their names. */
