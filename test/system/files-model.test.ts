@@ -15,6 +15,8 @@ const backends = [
   { backend: "loop", upperKind: "ext4", isDurable: true, seconds: 15 },
 ] as const;
 
+const fewestSteps = 500;
+
 let contents: ReadonlyMap<string, Directory>;
 let hasAttributes = false;
 const squashd = useSquashd({
@@ -81,7 +83,8 @@ describe.skipIf(lacks("root"))("files of sandboxes", () => {
       console.log(`seed ${seed} (set TEST_SEED to repeat)`);
       const isRepeated = process.env["TEST_RUNS"] !== undefined;
       const deadline = performance.now() + (isRepeated ? 300_000 : seconds * 1000);
-      const isOver = (): boolean => performance.now() > deadline;
+      // on a machine that is busy it takes longer
+      const isOver = (): boolean => performance.now() > deadline && (isRepeated || world.done > fewestSteps);
       const run = fc.asyncProperty(fc.array(anyStep(isDurable), { minLength: 20, maxLength: 40 }), async (steps) => {
         if (isOver()) return;
         await world.start();
@@ -94,7 +97,7 @@ describe.skipIf(lacks("root"))("files of sandboxes", () => {
       await fc.assert(run, { seed, numRuns, examples: [[first]], endOnFailure: !shrinks });
       console.log(`${world.done} steps with ${backend}, ${world.stale} of them ESTALE`);
       expect(world.stale).toBeLessThanOrEqual(Math.ceil(world.done / 1000));
-      if (!isRepeated) expect(world.done).toBeGreaterThan(500);
+      if (!isRepeated) expect(world.done).toBeGreaterThan(fewestSteps);
     },
   );
 });
