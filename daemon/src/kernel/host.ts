@@ -69,14 +69,14 @@ export class Host {
     return link.request(op, fields, options);
   }
 
-  /** Takes something away, idempotently: where sq-host dies meanwhile the next one does it. */
-  async undo(op: Operation, fields: FieldWriter): Promise<void> {
+  /** The same for what may be done twice, such as taking something away: where sq-host dies meanwhile the next one does it. */
+  async requestTwice(...of: Parameters<Host["request"]>): ReturnType<Host["request"]> {
     const first = this.#link;
     try {
-      await (await first).request(op, fields);
+      return await this.request(...of);
     } catch (error) {
       if (this.#link === first) throw error;
-      await this.request(op, fields);
+      return this.request(...of);
     }
   }
 

@@ -123,7 +123,7 @@ export class LinuxKernel implements Kernel {
 
   async killCell(index: number): Promise<void> {
     this.#host.forget(index);
-    await this.#host.undo("cellKill", new FieldWriter().u32(index));
+    await this.#host.requestTwice("cellKill", new FieldWriter().u32(index));
   }
 
   async limitCell(index: number, limits: CellLimits): Promise<void> {
@@ -156,7 +156,7 @@ export class LinuxKernel implements Kernel {
   }
 
   async unmountUpper(path: string): Promise<void> {
-    await this.#host.undo("upperUnmount", new FieldWriter().string(path));
+    await this.#host.requestTwice("upperUnmount", new FieldWriter().string(path));
   }
 
   async publishNetns(index: number, name: string): Promise<void> {
@@ -164,7 +164,7 @@ export class LinuxKernel implements Kernel {
   }
 
   async withdrawNetns(name: string): Promise<void> {
-    await this.#host.undo("netnsWithdraw", new FieldWriter().string(name));
+    await this.#host.requestTwice("netnsWithdraw", new FieldWriter().string(name));
   }
 
   async mountLayer(key: string, image: string, type: LayerFormat): Promise<void> {
@@ -172,7 +172,7 @@ export class LinuxKernel implements Kernel {
   }
 
   async unmountLayer(key: string): Promise<void> {
-    await this.#host.undo("layerUnmount", new FieldWriter().string(key));
+    await this.#host.requestTwice("layerUnmount", new FieldWriter().string(key));
   }
 
   async mountedLayers(): Promise<string[]> {

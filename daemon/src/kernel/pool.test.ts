@@ -19,7 +19,7 @@ function slowHost(): { pool: Pool; asked: string[]; answer: () => Promise<void> 
     waiting.shift()?.();
     for (let turn = 0; turn < 20; turn++) await Promise.resolve();
   };
-  return { pool: new Pool({ request } as unknown as Host), asked, answer };
+  return { pool: new Pool({ request, requestTwice: request } as unknown as Host), asked, answer };
 }
 
 describe("the pool", () => {

@@ -1,11 +1,10 @@
 import { FieldWriter } from "./frame.js";
-import type { Operation } from "./host-protocol.js";
 import type { Host } from "./host.js";
 
 /** native/src/host_ops.h has as many processes for this */
 const maxTasks = 4;
 /** a disk that is slow, with gigabytes to write */
-const taskTimeoutMs = 1_800_000;
+const slow = { timeoutMs: 1_800_000 };
 /** after a removal, of several together */
 const freeDelayMs = 2_000;
 /** what an empty subvolume is said to take */
@@ -25,7 +24,7 @@ export class Pool {
 
   /** Mounts it, unless it is; `image` is in the data directory, or null where that is on a btrfs itself. */
   async mount(image: string | null): Promise<void> {
-    await this.#host.request("poolMount", new FieldWriter().string(image ?? ""), { timeoutMs: taskTimeoutMs });
+    await this.#host.request("poolMount", new FieldWriter().string(image ?? ""), slow);
   }
 
   /** Idempotent. */
@@ -46,13 +45,14 @@ export class Pool {
 
   /** Returns the bytes that its files take. */
   async snapshot(source: string, name: string): Promise<number> {
-    const fields = await this.#task("subvolumeSnapshot", new FieldWriter().string(source).string(name));
+    const names = new FieldWriter().string(source).string(name);
+    const fields = await this.#task(() => this.#host.request("subvolumeSnapshot", names, slow));
     return withoutEmpty(fields.u64());
   }
 
   /** Its content is freed some seconds later. Idempotent. */
   async remove(name: string): Promise<void> {
-    await this.#task("subvolumeRemove", new FieldWriter().string(name));
+    await this.#task(() => this.#host.requestTwice("subvolumeRemove", new FieldWriter().string(name), slow));
     this.#freeing ??= setTimeout(() => {
       this.#freeing = null;
       this.flush().catch(() => undefined); // the kernel does it by itself, if later
@@ -65,7 +65,9 @@ export class Pool {
   }
 
   #startFlush(): Promise<void> {
-    const running = this.#task("poolFlush", new FieldWriter()).then(() => undefined);
+    const running = this.#task(() => this.#host.requestTwice("poolFlush", new FieldWriter(), slow)).then(
+      () => undefined,
+    );
     const flush = { running, next: null };
     this.#flush = flush;
     const ended = (): void => {
@@ -75,11 +77,11 @@ export class Pool {
     return running;
   }
 
-  async #task(op: Operation, fields: FieldWriter): ReturnType<Host["request"]> {
+  async #task<T>(work: () => Promise<T>): Promise<T> {
     if (this.#tasks >= maxTasks) await new Promise<void>((resolve) => this.#waiting.push(resolve));
     else this.#tasks++;
     try {
-      return await this.#host.request(op, fields, { timeoutMs: taskTimeoutMs });
+      return await work();
     } finally {
       const next = this.#waiting.shift(); // which takes the place over
       if (next === undefined) this.#tasks--;

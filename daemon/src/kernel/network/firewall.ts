@@ -79,7 +79,9 @@ export class LinuxFirewall implements Firewall {
     const fields = new FieldWriter().u32(remove.length + add.length);
     for (const element of remove) writeElement(fields, element, true);
     for (const element of add) writeElement(fields, element, false);
-    await this.#host.request("netUpdate", fields);
+    // an addition that was done already would be refused; what is gone already is no failure to the caller
+    if (add.length > 0) await this.#host.request("netUpdate", fields);
+    else await this.#host.requestTwice("netUpdate", fields);
   }
 
   async traffic(index: number): Promise<LinkTraffic> {
@@ -91,7 +93,7 @@ export class LinuxFirewall implements Firewall {
   }
 
   async flows(index: number): Promise<Flow[]> {
-    const fields = await this.#host.request("netFlows", new FieldWriter().u32(index));
+    const fields = await this.#host.requestTwice("netFlows", new FieldWriter().u32(index));
     return Array.from({ length: fields.u32() }, () => {
       const destination = readAddress(fields);
       const ports = fields.u32();
@@ -114,7 +116,7 @@ export class LinuxFirewall implements Firewall {
         writeAddress(fields, destination)
           .u32(((sourcePort << 16) | destinationPort) >>> 0)
           .u32(protocol);
-      await this.#host.request("netCut", fields);
+      await this.#host.requestTwice("netCut", fields);
     }
   }
 
