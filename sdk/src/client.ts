@@ -50,9 +50,9 @@ export interface Upload {
 export interface PutOptions extends CallOptions {
   /** whether a module of that name may be replaced; @default false */
   replace?: boolean;
-  /** modules that a stack with this one must have */
+  /** modules that a stack with this one must have; @default of an image what it says of itself, else none */
   requires?: readonly string[];
-  /** modules that it must not have */
+  /** modules that it must not have; @default as `requires` */
   conflicts?: readonly string[];
 }
 
@@ -199,11 +199,11 @@ export class Client {
   }
 }
 
-function uploadQuery(upload: Upload, { replace = false, requires = [], conflicts = [] }: PutOptions): string {
+function uploadQuery(upload: Upload, { replace = false, requires, conflicts }: PutOptions): string {
   const query = new URLSearchParams({ sha256: upload.sha256 });
   if (replace) query.set("replace", "true");
-  if (requires.length > 0) query.set("requires", requires.join(","));
-  if (conflicts.length > 0) query.set("conflicts", conflicts.join(","));
+  if (requires !== undefined) query.set("requires", requires.join(","));
+  if (conflicts !== undefined) query.set("conflicts", conflicts.join(","));
   return query.toString();
 }
 

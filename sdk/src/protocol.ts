@@ -419,6 +419,17 @@ export interface ExecResult {
 
 export type ModuleFormat = "squashfs" | "erofs";
 
+/** What a module says of how its programs are started. */
+export interface ModuleDefaults {
+  env: Record<string, string>;
+  /** absolute path; "" for none */
+  workdir: string;
+  /** name or number; "" for none */
+  user: string;
+  entrypoint: string[];
+  cmd: string[];
+}
+
 /** One module, as every route shows it. */
 export interface ModuleInfo {
   name: string;
@@ -438,6 +449,8 @@ export interface ModuleInfo {
   requires: string[];
   /** modules that it must not have */
   conflicts: string[];
+  /** how its programs are meant to be started; null where it does not say */
+  defaults: ModuleDefaults | null;
   /** ids of the sandboxes that use it */
   used_by: string[];
   /** why it cannot be used, and what to do; null where nothing is known against it */

@@ -21,6 +21,7 @@ const info = {
   source: "upload",
   requires: ["000-base"],
   conflicts: [],
+  defaults: null,
   used_by: ["box"],
   problem: null,
 };
@@ -32,6 +33,14 @@ describe("sq module", () => {
     expect(status).toBe(0);
     expect(stdout).toMatch(/format +erofs, of squashfs, erofs\n/);
     expect(stdout).toMatch(/requires +000-base\nused by +box\nproblem +it is another file\n$/);
+  });
+
+  it("shows how a module's programs are meant to be started, without what could change the terminal", async () => {
+    const defaults = { env: { A: "1", B: "\u001b[2J" }, workdir: "/srv", user: "", entrypoint: ["sh", "-c"], cmd: [] };
+    const routes = { "GET /v1/modules/100-tools": { ...info, defaults } };
+    const { stdout } = await runFake(["module", "show", "100-tools"], { routes });
+    expect(stdout).toMatch(/\nenv +A=1\nenv +B=.*\nworkdir +\/srv\nentrypoint +\["sh","-c"\]\nused by/);
+    expect(stdout).not.toMatch(/user |cmd|\u001b/);
   });
 
   it("sends an image with its digest, under its own name or another", async () => {

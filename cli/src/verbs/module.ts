@@ -80,8 +80,12 @@ export function addModule(program: Command, context: Context): void {
   const push = module.command("push").description("send an image to the daemon").argument("<file>").argument("[name]");
   withJson(push)
     .option("--replace", "replace a module of that name")
-    .option("--requires <names>", "modules that a stack with it must have, separated by commas", commaSeparated)
-    .option("--conflicts <names>", "modules that it must not have", commaSeparated)
+    .option(
+      "--requires <names>",
+      "modules that a stack with it must have, by commas (what the image says)",
+      commaSeparated,
+    )
+    .option("--conflicts <names>", "modules that it must not have (what the image says)", commaSeparated)
     .action(
       action(context, async (self, file: string, name?: string) => {
         const progress = new Progress(context);
@@ -103,6 +107,21 @@ export function addModule(program: Command, context: Context): void {
   }
 }
 
+/** How its programs are meant to be started, as far as it says. */
+function defaultsOf({ defaults }: ModuleInfo): [string, Cell | null][] {
+  if (defaults === null) return [];
+  const { env, workdir, user, entrypoint, cmd } = defaults;
+  const variables = Object.entries(env).map(([name, value]): [string, Cell] => ["env", `${name}=${value}`]);
+  const words = (list: string[]): string | null => (list.length === 0 ? null : JSON.stringify(list));
+  return [
+    ...variables,
+    ["workdir", workdir || null],
+    ["user", user || null],
+    ["entrypoint", words(entrypoint)],
+    ["cmd", words(cmd)],
+  ];
+}
+
 /** One fact a line; facts that do not apply are left out. */
 function renderModule(info: ModuleInfo, colors: Colors): string {
   const facts: [string, Cell | null][] = [
@@ -114,6 +133,7 @@ function renderModule(info: ModuleInfo, colors: Colors): string {
     ["source", info.source],
     ["requires", info.requires.join(", ") || null],
     ["conflicts", info.conflicts.join(", ") || null],
+    ...defaultsOf(info),
     ["used by", info.used_by.join(", ") || null],
     ["problem", info.problem === null ? null : { text: info.problem, paint: colors.red }],
   ];

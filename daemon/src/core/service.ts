@@ -111,9 +111,9 @@ export interface ModuleUpload {
   readonly sha256: string;
   /** whether a module of that name may be replaced */
   readonly replace: boolean;
-  /** for the manifest */
-  readonly requires: readonly string[];
-  readonly conflicts: readonly string[];
+  /** for the manifest; absent: what the image says of itself */
+  readonly requires?: readonly string[];
+  readonly conflicts?: readonly string[];
   /** aborts when the sender goes away */
   readonly signal: AbortSignal;
 }

@@ -4,6 +4,17 @@ import { closed, nullable, time, type Same } from "./schema-parts.js";
 
 export const moduleFormat = Type.Unsafe<ModuleFormat>({ type: "string", enum: ["squashfs", "erofs"] });
 
+const moduleDefaults = Type.Object(
+  {
+    env: Type.Record(Type.String(), Type.String()),
+    workdir: Type.String({ description: "an absolute path, or empty" }),
+    user: Type.String({ description: "a name or a number, or empty" }),
+    entrypoint: Type.Array(Type.String()),
+    cmd: Type.Array(Type.String()),
+  },
+  { description: "how its programs are meant to be started; null where it does not say" },
+);
+
 export const moduleInfo = Type.Object(
   {
     name: Type.String(),
@@ -16,6 +27,7 @@ export const moduleInfo = Type.Object(
     source: nullable(Type.String({ description: "what made it" })),
     requires: Type.Array(Type.String(), { description: "modules that a stack with this one must have" }),
     conflicts: Type.Array(Type.String(), { description: "modules that it must not have" }),
+    defaults: nullable(moduleDefaults),
     used_by: Type.Array(Type.String(), { description: "ids of the sandboxes that use it" }),
     problem: nullable(Type.String({ description: "why it cannot be used, and what to do" })),
   },
@@ -33,8 +45,10 @@ export const uploadQuery = {
   replace: Type.Optional(
     Type.Union([Type.Literal("true"), Type.Literal("false")], { description: "whether there may be one of that name" }),
   ),
-  requires: names("names of modules that a stack with this one must have, separated by commas"),
-  conflicts: names("names of modules that it must not have"),
+  requires: names(
+    "names of modules that a stack with this one must have, separated by commas; without it what an image says of itself",
+  ),
+  conflicts: names("names of modules that it must not have; as requires"),
 };
 
 export const putModuleQuery = Type.Object(uploadQuery, closed);

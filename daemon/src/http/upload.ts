@@ -42,8 +42,8 @@ export function readUpload(request: FastifyRequest<{ Querystring: UploadQuery }>
     body: inTime(raw),
     sha256,
     replace: query.replace === "true",
-    requires: listOf(query.requires),
-    conflicts: listOf(query.conflicts),
+    ...(query.requires !== undefined && { requires: listOf(query.requires) }),
+    ...(query.conflicts !== undefined && { conflicts: listOf(query.conflicts) }),
     signal: whenGone(reply),
   };
 }
@@ -96,8 +96,8 @@ function limitRest(request: IncomingMessage, reply: FastifyReply): void {
   });
 }
 
-function listOf(text: string | undefined): string[] {
-  return (text ?? "")
+function listOf(text: string): string[] {
+  return text
     .split(",")
     .map((name) => name.trim())
     .filter((name) => name !== "");

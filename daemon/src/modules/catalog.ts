@@ -7,7 +7,7 @@ import type { ModuleCatalog, ModuleImage } from "../core/ports.js";
 import { Digests } from "./digests.js";
 import { manifestFile, Manifests, type ModuleManifest } from "./manifest.js";
 import { ModuleLocks } from "./module-locks.js";
-import { checkedDefaults } from "./module-defaults.js";
+import { checkedDefaults, defaultsInfo } from "./module-defaults.js";
 import { checkModuleName, isModuleName, moduleFormats, nearNames, type ModuleFormat } from "./module-name.js";
 import { forgetPlacing } from "./placing.js";
 
@@ -198,6 +198,7 @@ export class DirectoryCatalog implements ModuleCatalog, ModuleStore {
       source: null,
       requires: [],
       conflicts: [],
+      defaults: null,
       problem: null,
     };
     try {
@@ -212,6 +213,7 @@ export class DirectoryCatalog implements ModuleCatalog, ModuleStore {
         source: manifest?.builder ?? null,
         requires: [...(manifest?.requires ?? [])],
         conflicts: [...(manifest?.conflicts ?? [])],
+        defaults: manifest?.defaults === undefined ? null : defaultsInfo(manifest.defaults),
         problem: problem?.message ?? null,
       };
     } catch (error) {

@@ -6,6 +6,7 @@ import type { DirectoryCatalog } from "./catalog.js";
 import { Cleanup } from "./cleanup.js";
 import { makeWorkshop } from "./confined-tool.js";
 import { writeManifest, type ModuleManifest } from "./manifest.js";
+import { appendTrailer } from "./module-trailer.js";
 import type { ModuleFormat } from "./module-name.js";
 import { draftPath, erofsOfSquashfs, finish } from "./pack.js";
 import { syncDirectory } from "./placing.js";
@@ -41,6 +42,7 @@ export async function convertModule(
     const draft = draftPath(catalog.directory, `${name}.${format}`);
     cleanup.defer(() => rm(draft, { force: true }));
     await erofsOfSquashfs(workshop, { image, name }, draft, limits);
+    await appendTrailer(draft, before);
     options.progress("putting it in place", 0.9);
     const file = await finish(draft);
     options.signal.throwIfAborted();

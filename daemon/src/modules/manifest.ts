@@ -1,13 +1,11 @@
 import { lstatSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
-import type { ImageDefaults } from "../core/image-defaults.js";
 import { writeAtomically } from "../store/atomic-file.js";
-import { isModuleName, moduleFormats } from "./module-name.js";
+import { namesProblem, type ModuleAbout } from "./module-about.js";
+import { moduleFormats } from "./module-name.js";
 
 const maxBytes = 1_048_576;
-/** as many as a stack can have layers */
-const maxNames = 128;
 
 export interface ImageFile {
   readonly size: number;
@@ -16,20 +14,11 @@ export interface ImageFile {
 }
 
 /** `modules/<name>.manifest.json`: what was built. An image is mounted only when its manifest lists it. Unknown fields are kept. */
-export interface ModuleManifest {
+export interface ModuleManifest extends ModuleAbout {
   readonly schema: 1;
-  readonly name: string;
   readonly built_at: string;
-  /** who made it, such as `mkbase busybox` */
-  readonly builder: string;
   /** by file name */
   readonly files: Readonly<Record<string, ImageFile>>;
-  /** modules that a stack with this one must have; absent: none */
-  readonly requires?: readonly string[];
-  /** modules that it must not have */
-  readonly conflicts?: readonly string[];
-  /** how programs in it are meant to be started; of an image that says so */
-  readonly defaults?: ImageDefaults;
 }
 
 export function manifestFile(name: string): string {
@@ -51,15 +40,15 @@ export function parseManifest(name: string, text: string): ModuleManifest {
     throw damaged(name, "is not JSON", cause);
   }
   if (typeof value !== "object" || value === null) throw damaged(name, "is not an object");
-  const { schema, name: own, files, built_at, builder, requires, conflicts } = value as Partial<ModuleManifest>;
+  const { schema, name: own, files, built_at, builder } = value as Partial<ModuleManifest>;
   if (schema !== 1) throw damaged(name, `has schema ${JSON.stringify(schema)}, not 1`);
   if (own !== name) throw damaged(name, `is of module ${JSON.stringify(own)}`);
   if (typeof built_at !== "string" || typeof builder !== "string") throw damaged(name, "does not say who made it when");
   const isListed =
     typeof files === "object" && Object.entries(files).every(([file, image]) => isImage(name, file, image));
   if (!isListed) throw damaged(name, "has no list of files with their sizes and sha-256");
-  if (!isNames(requires) || !isNames(conflicts))
-    throw damaged(name, "requires or conflicts with what is no module's name");
+  const problem = namesProblem(value);
+  if (problem !== null) throw damaged(name, problem);
   return value as ModuleManifest;
 }
 
@@ -95,11 +84,6 @@ function isImage(name: string, file: string, image: unknown): boolean {
   const { size, sha256 } = (image ?? {}) as Partial<ImageFile>;
   const isOwn = moduleFormats.some((format) => file === `${name}.${format}`);
   return isOwn && Number.isSafeInteger(size) && typeof sha256 === "string" && /^[0-9a-f]{64}$/.test(sha256);
-}
-
-function isNames(names: readonly string[] | undefined): boolean {
-  if (names === undefined) return true;
-  return Array.isArray(names) && names.length <= maxNames && names.every((name) => isModuleName(String(name)));
 }
 
 function damaged(name: string, what: string, cause?: unknown): SquashError {

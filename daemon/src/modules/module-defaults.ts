@@ -1,3 +1,4 @@
+import type { ModuleDefaults } from "@squash/sdk/protocol";
 import type { ImageDefaults } from "../core/image-defaults.js";
 
 const maxWords = 4_096;
@@ -13,6 +14,12 @@ export function checkedDefaults(value: unknown): ImageDefaults {
     entrypoint: wordsOf(entrypoint),
     cmd: wordsOf(cmd),
   };
+}
+
+/** The same as the API tells it. */
+export function defaultsInfo(value: unknown): ModuleDefaults {
+  const { env, entrypoint, cmd, ...rest } = checkedDefaults(value);
+  return { ...rest, env: { ...env }, entrypoint: [...entrypoint], cmd: [...cmd] };
 }
 
 function isVariable(entry: [string, unknown]): entry is [string, string] {

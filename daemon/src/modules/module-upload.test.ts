@@ -17,6 +17,7 @@ import { Modules } from "../core/modules.js";
 import { newSandbox, type Sandbox } from "../core/sandbox.js";
 import type { ModuleUpload } from "../core/service.js";
 import { DirectoryCatalog } from "./catalog.js";
+import { appendTrailer } from "./module-trailer.js";
 import { ModuleUploads } from "./module-upload.js";
 
 let dataDir: string;
@@ -59,7 +60,7 @@ async function* inPieces(bytes: Buffer, size = 1_000): AsyncGenerator<Uint8Array
 function upload(bytes: Buffer, more: Partial<ModuleUpload> = {}): ModuleUpload {
   const sha256 = createHash("sha256").update(bytes).digest("hex");
   const { signal } = new AbortController();
-  return { body: inPieces(bytes), sha256, replace: false, requires: [], conflicts: [], signal, ...more };
+  return { body: inPieces(bytes), sha256, replace: false, signal, ...more };
 }
 
 const files = (): string[] => readdirSync(join(dataDir, "modules")).toSorted();
@@ -98,6 +99,59 @@ describe("an upload", () => {
     yield await Promise.resolve(imageOf("x").subarray(0, 1_000));
     throw new Error("aborted");
   }
+
+  describe("of an image that says what it is", () => {
+    const defaults = { env: { A: "b" }, workdir: "/srv", user: "1000", entrypoint: ["a"], cmd: ["b"] };
+    const about = { name: "100-a", builder: "mkmod from-oci", requires: ["000-b"], conflicts: ["100-c"], defaults };
+
+    async function saying(mark: string, change: (image: Buffer) => Buffer = (image) => image): Promise<Buffer> {
+      const path = join(dataDir, "image");
+      writeFileSync(path, imageOf(mark));
+      await appendTrailer(path, about);
+      return change(readFileSync(path));
+    }
+
+    it("keeps that, after a removal too, and under another name", async () => {
+      const { name: _, builder: source, ...said } = about;
+      const image = await saying("one");
+      for (const name of ["100-a", "100-a", "200-other"]) {
+        await uploads.put(name, upload(image));
+        expect(await modules.get(name)).toMatchObject({ ...said, name, source, size: image.length, problem: null });
+        expect(await catalog.resolve(name)).toMatchObject(said);
+        await modules.remove(name);
+      }
+    });
+
+    it("goes by what the sender says where he says something", async () => {
+      const image = await saying("one");
+      await uploads.put("100-a", upload(image, { requires: ["000-x"] }));
+      expect(await modules.get("100-a")).toMatchObject({ requires: ["000-x"], conflicts: ["100-c"], defaults });
+      await uploads.put("100-a", upload(image, { requires: [], conflicts: [], replace: true }));
+      expect(await modules.get("100-a")).toMatchObject({ requires: [], conflicts: [], defaults });
+    });
+
+    it.each<[string, (image: Buffer) => Buffer]>([
+      ["cut off", (image) => Buffer.concat([image.subarray(0, 7_000), image.subarray(-64)])],
+      ["of an absurd length", (image) => changed(image, 20, 255)],
+      ["of another version", (image) => changed(image, 16, 2)],
+      ["with another digest", (image) => changed(image, 40, 7)],
+      ["with another text", (image) => changed(image, -20, 7)],
+    ])("is refused with a manifest that is %s, and takes nothing away", async (_, change) => {
+      await uploads.put("100-a", upload(imageOf("before")));
+      const [before, wasThere] = [await modules.get("100-a"), files()];
+      const image = await saying("one", change);
+      const refused = { code: "module_invalid", message: /the manifest in its image/ };
+      await expect(uploads.put("100-a", upload(image, { replace: true }))).rejects.toMatchObject(refused);
+      await expect(uploads.put("100-b", upload(image))).rejects.toMatchObject(refused);
+      expect([await modules.get("100-a"), files()]).toEqual([before, wasThere]);
+    });
+
+    /** With a byte of the end of the trailer replaced, or of the text before it. */
+    function changed(image: Buffer, at: number, byte: number): Buffer {
+      image[image.length - 64 + at] = byte;
+      return image;
+    }
+  });
 
   it("replaces a module only when that was asked for, and only when no sandbox uses it", async () => {
     await uploads.put("100-a", upload(imageOf("one")));

@@ -58,7 +58,8 @@ describe("packDirectory()", () => {
     const manifest = await packDirectory(source, options());
     expect(modules()).toEqual(["000-x.erofs", "000-x.manifest.json", "000-x.squashfs"]);
     for (const [file, { size, sha256 }] of Object.entries(manifest.files)) {
-      expect([size, sha256]).toEqual([content(file).length, createHash("sha256").update(content(file)).digest("hex")]);
+      const bytes = readFileSync(join(dataDir, "modules", file));
+      expect([size, sha256]).toEqual([bytes.length, createHash("sha256").update(bytes).digest("hex")]);
     }
     expect(JSON.parse(content("000-x.manifest.json"))).toEqual(manifest);
     expect(manifest).toMatchObject({ schema: 1, name: "000-x", builder: "a test" });
@@ -128,7 +129,7 @@ describe("packTar()", () => {
     writeFileSync(path, "tar");
     await packTar({ path, facts: { devices: ["dev/null"], latestMtimeS: 1_706_933_106 } }, source, options());
     expect(programs).toEqual(["sqfstar", "unsquashfs", "unsquashfs", "mkfs.erofs"]);
-    expect(content("000-x.squashfs")).toBe("made by sqfstar");
-    expect(content("000-x.erofs")).toBe("made by mkfs.erofs");
+    expect(content("000-x.squashfs")).toMatch(/^made by sqfstar\0/);
+    expect(content("000-x.erofs")).toMatch(/^made by mkfs.erofs\0/);
   });
 });

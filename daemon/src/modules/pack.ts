@@ -4,13 +4,14 @@ import { lstat, mkdir, open, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { SquashError } from "@squash/sdk/errors";
-import type { ImageDefaults } from "../core/image-defaults.js";
 import { checkModuleName, moduleFormats, type ModuleFormat } from "./module-name.js";
 import { Cleanup } from "./cleanup.js";
 import { makeWorkshop, takeFile, type Workshop } from "./confined-tool.js";
 import { makeErofs, surveyTree } from "./erofs-image.js";
 import type { ImageFile, ModuleManifest } from "./manifest.js";
 import { placeModule, type PlacedImage } from "./placing.js";
+import { aboutOf, type ModuleAbout } from "./module-about.js";
+import { appendTrailer } from "./module-trailer.js";
 import type { TarFacts } from "./bases/tar-check.js";
 import { runTool, type RunTool } from "./run-tool.js";
 import { surveySquashfs, unpackBounds } from "./squashfs-survey.js";
@@ -22,23 +23,16 @@ const deadlineMs = 30 * 60_000;
 const compression = ["-comp", "zstd", "-b", "128K"];
 const squashfsOptions = [...compression, "-reproducible", "-quiet", "-no-progress", "-exit-on-error"];
 
-export interface PackOptions {
+/** How and where a module is made; what it says about itself is for the manifest, and for the images. */
+export interface PackOptions extends ModuleAbout {
   readonly dataDir: string;
-  readonly name: string;
-  /** who made it, for the manifest, such as `mkbase busybox` */
-  readonly builder: string;
   readonly formats: readonly ModuleFormat[];
   /** whether a module of that name may be replaced; @default false */
   readonly force?: boolean;
-  /** for the manifest: modules that a stack with this one must have, and must not have */
-  readonly requires?: readonly string[];
-  readonly conflicts?: readonly string[];
   /** puts the finished images of a module in place by calling `place`; for who has to keep others off meanwhile */
   readonly commit?: (place: () => Promise<void>, name: string) => Promise<void>;
   readonly signal?: AbortSignal;
   readonly run?: RunTool;
-  /** how programs in it are meant to be started, for the manifest */
-  readonly defaults?: ImageDefaults;
   /** whether overlayfs's whiteouts are kept, which are devices; @default false */
   readonly keepWhiteouts?: boolean;
 }
@@ -143,8 +137,8 @@ export async function erofsOfSquashfs(
 }
 
 /**
- * Makes a module of the images that `make` writes: they appear whole or not at all, the manifest last. Squashfs comes first: the catalog takes
- * the erofs image only when it is not older. Throws like `packDirectory`.
+ * Makes a module of the images that `make` writes: they appear whole or not at all, the manifest last, what it says of the module in each of
+ * them. Squashfs comes first: the catalog takes the erofs image only when it is not older. Throws like `packDirectory`.
  */
 export async function publish(
   options: PackOptions,
@@ -162,6 +156,7 @@ export async function publish(
     const draft = draftPath(directory, file);
     cleanup.defer(() => rm(draft, { force: true }));
     await make(format, draft);
+    await appendTrailer(draft, options);
     files[file] = await finish(draft);
     drafts.push({ draft, file });
   }
@@ -169,13 +164,9 @@ export async function publish(
   if (options.force !== true) await refuseExisting(dataDir, name);
   const manifest: ModuleManifest = {
     schema: 1,
-    name,
     built_at: new Date().toISOString(),
-    builder: options.builder,
+    ...aboutOf(options),
     files,
-    ...(options.defaults === undefined ? {} : { defaults: options.defaults }),
-    ...(options.requires?.length ? { requires: options.requires } : {}),
-    ...(options.conflicts?.length ? { conflicts: options.conflicts } : {}),
   };
   const { commit = (place: () => Promise<void>) => place() } = options;
   await commit(() => placeModule(directory, manifest, drafts), name);

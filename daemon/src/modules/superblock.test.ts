@@ -24,10 +24,13 @@ afterAll(() => rmSync(home, { recursive: true }));
 
 function check(bytes: Buffer): Promise<string> {
   writeFileSync(path, bytes);
-  return checkImage(path, "a").catch((error: unknown) => {
-    if (!isSquashError(error)) throw error;
-    return `${error.code}: ${error.message}`;
-  });
+  return checkImage(path, "a").then(
+    ({ format }) => format,
+    (error: unknown) => {
+      if (!isSquashError(error)) throw error;
+      return `${error.code}: ${error.message}`;
+    },
+  );
 }
 
 /** The image with one figure of its superblock replaced. */

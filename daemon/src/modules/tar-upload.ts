@@ -18,7 +18,7 @@ export async function takeTar(
   options: { readonly world: JobWorld; readonly maxBytes: number },
 ): Promise<JobPlan> {
   const { world, maxBytes } = options;
-  const { replace, requires, conflicts } = upload;
+  const { replace, requires = [], conflicts = [] } = upload;
   const about = { name, builder: "mkmod from-tar", replace, requires, conflicts };
   builds(about, world, () => Promise.reject(new Error("only checked"))); // before all of it is sent
   if (running >= maxAtOnce) {

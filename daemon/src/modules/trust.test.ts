@@ -14,6 +14,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { trustByHand } from "../../../test/support/modules.js";
 import { DirectoryCatalog } from "./catalog.js";
+import { appendTrailer } from "./module-trailer.js";
 import { trustModule } from "./trust.js";
 
 let dataDir: string;
@@ -153,6 +154,28 @@ describe("trustModule()", () => {
     expect(await refusal()).toBe("");
     expect(await catalog.facts("a")).toMatchObject({ source: "a test", requires: ["b"] });
     expect(JSON.parse(readFileSync(pathOf("a.manifest.json"), "utf8"))).toMatchObject({ more: 1 });
+  });
+
+  it("takes what an image says of itself where there was no manifest, and refuses one that is damaged", async () => {
+    const image = (builder: string): string => {
+      const bytes = Buffer.alloc(4_096);
+      bytes.writeUInt32LE(0xe0f5e1e2, 1_024);
+      bytes.set([12], 1_036);
+      bytes.set([1], 1_040);
+      bytes.set([1], 1_060);
+      bytes.write(builder, 200);
+      return bytes.toString("latin1");
+    };
+    writeFileSync(pathOf("a.erofs"), image("x"), "latin1");
+    await appendTrailer(pathOf("a.erofs"), { name: "z", builder: "mkmod from-tar", requires: ["b"] });
+    await trustModule(catalog, "a");
+    expect(await catalog.facts("a")).toMatchObject({ source: "mkmod from-tar", requires: ["b"], problem: null });
+    const whole = readFileSync(pathOf("a.erofs"));
+    rmSync(pathOf("a.manifest.json"));
+    whole[whole.length - 66] = 7;
+    writeFileSync(pathOf("a.erofs"), whole);
+    await expect(trustModule(catalog, "a")).rejects.toMatchObject({ code: "module_invalid", message: /is damaged/ });
+    expect(await refusal()).toMatch(/there is no "modules\/a.manifest.json"/);
   });
 
   it("replaces a damaged manifest, and refuses what is absent or no regular file", async () => {

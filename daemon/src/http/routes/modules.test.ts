@@ -66,9 +66,12 @@ describe("the module routes", () => {
     );
     expect(modules.uploads).toEqual([
       { text: "image", sha256: hex, replace: true, requires: ["x", "y"], conflicts: ["z"] },
-      { text: "image", sha256: hex, replace: false, requires: [], conflicts: [] },
-      { text: "image", sha256: hex, replace: false, requires: [], conflicts: [] },
+      { text: "image", sha256: hex, replace: false },
+      { text: "image", sha256: hex, replace: false },
     ]);
+    // that there is nothing is something else than to say nothing
+    expect((await put(`/v1/modules/d?sha256=${hex}&requires=&conflicts=`)).statusCode).toBe(201);
+    expect(modules.uploads.at(-1)).toMatchObject({ requires: [], conflicts: [] });
   });
 
   it("take an image that is larger than the body of any other request may be", async () => {

@@ -47,6 +47,7 @@ function fakeModule(name: string): ModuleInfo {
     source: "a test",
     requires: [],
     conflicts: [],
+    defaults: null,
     used_by: [],
     problem: null,
   };
