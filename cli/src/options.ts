@@ -1,5 +1,7 @@
-import type { CreateOptions, ExecOptions, RetentionRequest } from "@squash/sdk";
+import type { CreateOptions, ExecOptions, ModuleFormat, RetentionRequest } from "@squash/sdk";
 import { InvalidArgumentError, type Command } from "commander";
+
+import { UsageError } from "./exit-status.js";
 
 /** Options of `create`, as commander parses them. */
 export interface CreateFlags {
@@ -98,6 +100,13 @@ export function execOptions(flags: ExecFlags): ExecOptions {
 export function commaSeparated(text: string): string[] {
   const items = text.split(",").map((item) => item.trim());
   return items.filter((item) => item !== "");
+}
+
+/** Images of a module, as `--format` says. Throws `UsageError`. */
+export function moduleFormats(format: string): ModuleFormat[] {
+  if (format === "both") return ["squashfs", "erofs"];
+  if (format === "squashfs" || format === "erofs") return [format];
+  throw new UsageError(`Cannot make format "${format}": it must be squashfs, erofs or both`);
 }
 
 /** A whole number from 0 on. Throws commander's error for anything else. */

@@ -37,7 +37,7 @@ static int add_attributes(struct walk *walk, uint32_t root, const char *name, ui
   ssize_t length = llistxattr(name, walk->names, sizeof(walk->names));
   if (length < 0) return errno == ENOTSUP ? 0 : fail(failure, "list the attributes of %s", name);
   for (const char *key = walk->names; key < walk->names + length; key += strlen(key) + 1) {
-    if (!is_captured_attribute(key)) continue;
+    if (!is_captured_attribute(&walk->roots[root], key)) continue;
     ssize_t size = lgetxattr(name, key, walk->value, sizeof(walk->value));
     if (size < 0) return fail(failure, "read attribute %s of %s", key, name);
     if (!shift_owners(&walk->roots[root], key, walk->value, (size_t)size)) continue;
@@ -46,12 +46,19 @@ static int add_attributes(struct walk *walk, uint32_t root, const char *name, ui
   return 0;
 }
 
+/* A device's number as it is on disk: the kernel's own form, of which an upper has no other than 0/0. */
+static uint32_t device_of(const struct stat *info) {
+  uint32_t high = major(info->st_rdev), low = minor(info->st_rdev);
+  return S_ISCHR(info->st_mode) || S_ISBLK(info->st_mode) ? (low & 0xff) | high << 8 | (low & ~UINT32_C(0xff)) << 12 : 0;
+}
+
 static struct erofs_inode inode_of(const struct walk *walk, uint32_t root, const struct stat *info) {
   struct erofs_inode inode = {.size = S_ISREG(info->st_mode) ? (uint64_t)info->st_size : 0, .mode = (uint16_t)info->st_mode, .nlink = 1};
   inode.mtime = info->st_mtim.tv_sec;
   inode.mtime_nsec = (uint32_t)info->st_mtim.tv_nsec;
   inode.uid = captured_id(&walk->roots[root], info->st_uid);
   inode.gid = captured_id(&walk->roots[root], info->st_gid);
+  if (walk->roots[root].exact) inode.device = device_of(info);
   return inode;
 }
 
@@ -129,7 +136,7 @@ static int descend(struct walk *walk, const struct level *level, const struct fo
   errno = ENOMEM;
   if (below == NULL) return fail(failure, "open directory %s", found->name);
   int result = open_level(level, found->at, found->name, below, &closed, failure);
-  if (result == 0 && closed) result = erofs_add_attribute(walk->image, inode, "trusted.overlay.opaque", "y", 1, failure);
+  if (result == 0 && closed && !walk->roots[0].exact) result = erofs_add_attribute(walk->image, inode, "trusted.overlay.opaque", "y", 1, failure);
   if (result == 0) result = capture_directory(walk, below, inode, depth + 1, failure);
   close_level(below);
   free(below);
@@ -141,7 +148,7 @@ static int descend(struct walk *walk, const struct level *level, const struct fo
  * as overlayfs writes it where it does not know of what. Source: Linux fs/overlayfs/inode.c, ovl_get_inode
  */
 static int mark_whiteouts(struct walk *walk, const struct listing *listing, uint32_t number, struct failure *failure) {
-  for (uint32_t i = 0; i < listing->count; i++)
+  for (uint32_t i = 0; i < listing->count && !walk->roots[0].exact; i++)
     if (listing->found[i].is_whiteout) return erofs_add_attribute(walk->image, number, "trusted.overlay.origin", "", 0, failure);
   return 0;
 }

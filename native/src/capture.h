@@ -5,6 +5,7 @@
 #ifndef SQ_CAPTURE_H
 #define SQ_CAPTURE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "failure.h"
@@ -13,10 +14,14 @@
 /* A whole stack can be captured. */
 enum { MAX_CAPTURED = MAX_LAYERS + 1, CAPTURE_INODES = 4 << 20 };
 
-/* A directory; owners in it are counted from `uid_base`. */
+/*
+ * A directory; owners in it are counted from `uid_base`. One that is exact is captured alone and as it is, as the image of a module: with all
+ * owners, devices, and the attributes of overlayfs.
+ */
 struct captured_root {
   int directory;
   uint32_t uid_base;
+  bool exact;
 };
 
 /* Writes the image of `roots`, topmost first, into the empty `file`. Returns its size in bytes, or -1. */

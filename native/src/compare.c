@@ -108,7 +108,7 @@ static int read_attributes(struct comparison *self, struct entry *entry, const s
   ssize_t length = llistxattr(name, self->names, sizeof(self->names));
   if (length < 0) return errno == ENOTSUP ? 0 : fail(failure, "list the attributes of %s", name);
   for (const char *key = self->names; key < self->names + length; key += strlen(key) + 1)
-    if (*key != '\0' && is_captured_attribute(key)) keys[count++] = key;
+    if (*key != '\0' && is_captured_attribute(root, key)) keys[count++] = key;
   if (count > 0) qsort(keys, count, sizeof(*keys), by_text);
   for (uint32_t i = 0; i < count; i++) {
     ssize_t size = lgetxattr(name, keys[i], self->chunks[0], CHUNK);

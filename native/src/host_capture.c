@@ -7,6 +7,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -24,11 +25,11 @@ enum { OPEN_FILES = 65536, TIME_LIMIT_S = 1800, COMPARED_PATH = 64 * 1024 };
 
 static const uint64_t memory_limit = UINT64_C(3) << 30;
 
-/* In place of a cell's number, for layers of modules. */
-enum { NOBODYS = 0xffffffff };
+/* In place of a cell's number: for layers of modules, and for one that is captured as it is. */
+enum { NOBODYS = 0xffffffff, EXACT = 0xfffffffe };
 
 struct source {
-  uint32_t index; /* of the cell whose ids are stored in it, or NOBODYS */
+  uint32_t index; /* of the cell whose ids are stored in it, NOBODYS or EXACT */
   const char *name; /* the upper's mount point on the host, or the layer's name */
 };
 
@@ -39,6 +40,7 @@ struct stack {
 
 struct capture_plan {
   const char *output; /* relative to the data directory */
+  uint64_t size_limit; /* of an image; what is larger fails with EFBIG */
   struct stack stack;
   bool is_comparison; /* of `stack` with `old` */
   struct stack old;
@@ -96,10 +98,12 @@ static int limit(int resource, rlim_t most, struct failure *failure) {
   return setrlimit(resource, &found) < 0 ? fail(failure, "set resource limit %d", resource) : 0;
 }
 
-static int confine_capture(int root, struct failure *failure) {
+static int confine_capture(int root, const struct capture_plan *plan, struct failure *failure) {
   struct sock_fprog program = {.len = ARRAY_LEN(filter_capture), .filter = (struct sock_filter *)(uintptr_t)filter_capture};
   if (limit(RLIMIT_NOFILE, OPEN_FILES, failure) < 0 || limit(RLIMIT_AS, memory_limit, failure) < 0) return -1;
   if (limit(RLIMIT_CPU, TIME_LIMIT_S, failure) < 0) return -1;
+  if (signal(SIGXFSZ, SIG_IGN) == SIG_ERR) return fail(failure, "ignore a signal"); /* the write fails instead */
+  if (!plan->is_comparison && limit(RLIMIT_FSIZE, plan->size_limit, failure) < 0) return -1;
   if (fchdir(root) < 0 || chroot(".") < 0) return fail(failure, "confine the capture to the captured files");
   if (keep_reading_rights(failure) < 0) return -1;
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) return fail(failure, "set no_new_privs");
@@ -113,7 +117,8 @@ static int open_stack(const struct host *host, const struct stack *stack, struct
   for (uint32_t i = 0; i < stack->count; i++) {
     const struct source *source = &stack->sources[i];
     bool is_layer = source->name[0] != '/';
-    roots[i].uid_base = source->index == NOBODYS ? 0 : host->uid_base + source->index * IDS_PER_CELL;
+    roots[i].uid_base = source->index >= EXACT ? 0 : host->uid_base + source->index * IDS_PER_CELL;
+    roots[i].exact = source->index == EXACT;
     roots[i].directory = is_layer ? open_layer(source->name, failure) : open_upper(&host->house, source->name, failure);
     if (roots[i].directory < 0) return -1;
     kept[(*kept_count)++] = roots[i].directory;
@@ -131,7 +136,7 @@ static int64_t do_capture(const struct host *host, const struct capture_plan *pl
   kept[count++] = output;
   kept[count++] = report;
   if (close_all_but(kept, count) < 0) return fail(failure, "close what a capture does not need");
-  if (confine_capture(roots[0].directory, failure) < 0) return -1;
+  if (confine_capture(roots[0].directory, plan, failure) < 0) return -1;
   if (plan->is_comparison) {
     const struct compare_side before = {.roots = old, .count = plan->old.count}, after = {.roots = roots, .count = plan->stack.count};
     return compare(&before, &after, &plan->wish, output, failure);
@@ -167,7 +172,8 @@ static bool read_stack(struct reader *reader, struct stack *stack) {
     struct source *source = &stack->sources[i];
     source->index = read_u32(reader);
     source->name = read_string(reader, PATH_MAX - 1);
-    if (source->name == NULL || (source->index >= MAX_CELLS && (source->index != NOBODYS || source->name[0] == '/'))) return false;
+    if (source->name == NULL || (source->index >= MAX_CELLS && (source->index < EXACT || source->name[0] == '/'))) return false;
+    if (source->index == EXACT && stack->count != 1) return false;
   }
   return true;
 }
@@ -175,6 +181,7 @@ static bool read_stack(struct reader *reader, struct stack *stack) {
 static bool read_plan(struct reader *reader, bool is_comparison, struct capture_plan *plan) {
   plan->output = read_string(reader, PATH_MAX - 16);
   plan->is_comparison = is_comparison;
+  if (!is_comparison) plan->size_limit = read_u64(reader);
   if (is_comparison) {
     plan->wish.flags = read_u32(reader);
     plan->wish.content_limit = read_u64(reader);

@@ -35,7 +35,7 @@ enum operation {
   OP_NET_SHAPE,      /* u32 index, u64 bytes a second to the cell, u64 from it; 0 = unlimited */
   OP_NET_GATE,       /* u32 open: let packets pass the links of all known cells again, or none */
   OP_NET_CLOSE,      /* remove the gateway's addresses from the host */
-  OP_CAPTURE,        /* image relative to the data dir, u32 count, then u32 index or ~0, upper's mount point or layer's name → u64 bytes */
+  OP_CAPTURE,        /* image relative to the data dir, u64 most bytes, u32 count, then u32 index, ~0 or ~1, upper's mount point or layer's name → u64 bytes */
   OP_POOL_MOUNT,     /* image's name in the data dir, or "" if that is on a btrfs itself */
   OP_POOL_UNMOUNT,
   OP_POOL_FLUSH,     /* answers when all that was written so far is on the disk */

@@ -16,6 +16,7 @@ enum { IDS = 65536, NOBODY = 65534 };
 
 uint32_t captured_id(const struct captured_root *root, uint32_t id) {
   uint32_t base = root->uid_base;
+  if (root->exact) return id;
   if (id >= base && id - base < IDS) return id - base;
   return id == 0 ? 0 : NOBODY; /* overlayfs makes whiteouts as its mounter, the host's root */
 }
@@ -40,8 +41,8 @@ bool shift_owners(const struct captured_root *root, const char *name, uint8_t *v
   return acl_shift_ids(value, size, shift_captured, root);
 }
 
-bool is_captured_attribute(const char *name) {
-  if (strncmp(name, "trusted.", 8) == 0) return false;
+bool is_captured_attribute(const struct captured_root *root, const char *name) {
+  if (strncmp(name, "trusted.", 8) == 0) return root->exact;
   return strncmp(name, "user.", 5) == 0 || strncmp(name, "system.posix_acl_", 17) == 0 || strncmp(name, "security.capability", 20) == 0;
 }
 

@@ -33,8 +33,8 @@ struct listing {
 /* What an owner in a root is to whoever lives in it. */
 uint32_t captured_id(const struct captured_root *root, uint32_t id);
 
-/* Whether an attribute belongs to a file: of overlayfs's own none, as they name files of the stack as it was. */
-bool is_captured_attribute(const char *name);
+/* Whether an attribute belongs to a file: of overlayfs's own none, as they name files of the stack as it was, unless the root is exact. */
+bool is_captured_attribute(const struct captured_root *root, const char *name);
 
 /* Owners in access lists and file capabilities are the host's numbers. Returns false where the value makes no sense. */
 bool shift_owners(const struct captured_root *root, const char *name, uint8_t *value, size_t size);

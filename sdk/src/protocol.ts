@@ -198,6 +198,8 @@ export interface PromoteRequest {
   module: string;
   /** whether a module of that name may be replaced, unless sandboxes use it; @default false */
   replace?: boolean;
+  /** images that are made; @default erofs only */
+  formats?: ModuleFormat[];
 }
 
 /** Body of `POST /v1/sandboxes/:id/snapshot`. */
@@ -560,6 +562,8 @@ export interface PromoteJob {
   /** label of its snapshot */
   snapshot: string;
   replace?: boolean;
+  /** images that are made; @default erofs only */
+  formats?: ModuleFormat[];
 }
 
 /** Body of `POST /v1/jobs`. */

@@ -7,7 +7,7 @@ import { action, printAnswer, withJson } from "../action.js";
 import type { Context } from "../context.js";
 import { UsageError } from "../exit-status.js";
 import { followJob } from "../follow-job.js";
-import { commaSeparated } from "../options.js";
+import { commaSeparated, moduleFormats } from "../options.js";
 import { Progress } from "../progress.js";
 import { readLogin, registryOf } from "../registry-login.js";
 import { uploadOf } from "../upload-file.js";
@@ -241,8 +241,5 @@ async function imageJob(reference: string | undefined, flags: ImageFlags): Promi
 }
 
 function formatsOf(format: string | undefined): { formats?: ModuleFormat[] } {
-  if (format === undefined || format === "both") return {};
-  if (format !== "squashfs" && format !== "erofs")
-    throw new UsageError(`Cannot make format "${format}": it must be squashfs, erofs or both`);
-  return { formats: [format] };
+  return format === undefined || format === "both" ? {} : { formats: moduleFormats(format) };
 }

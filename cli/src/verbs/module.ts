@@ -19,7 +19,8 @@ Examples:
   sq module show 000-base-debian
   sq module push ./100-tools.squashfs                       its name is the module's
   sq module push build/out.squashfs 100-tools --requires 000-base-debian --replace
-  sq module convert 100-tools erofs                         the quicker one to run from
+  sq module convert 100-tools --to erofs                    the quicker one to run from
+  sq module convert 200-jq --to squashfs                    the one to send to others
   sq module trust 100-tools                                 an image that was put there by hand
   sq module rm 100-tools
 `;
@@ -66,12 +67,19 @@ export function addModule(program: Command, context: Context): void {
     }),
   );
 
-  withJson(
-    module.command("convert").description("make another image of a module").argument("<name>").argument("<format>"),
-  ).action(
-    action(context, async (self, name: string, format: string) => {
+  const convert = module
+    .command("convert")
+    .description("make the other image of a module")
+    .argument("<name>")
+    .argument("[format]", "squashfs or erofs")
+    .option("--to <format>", "the same");
+  withJson(convert).action(
+    action(context, async (self, name: string, argument?: string) => {
+      const format = self.opts<{ to?: string }>().to ?? argument;
+      if (argument !== undefined && argument !== format)
+        throw new UsageError("Cannot convert to two formats: one is enough");
       if (format !== "squashfs" && format !== "erofs")
-        throw new UsageError(`Cannot convert to "${format}": it must be squashfs or erofs`);
+        throw new UsageError(`Cannot convert to "${format ?? ""}": it must be squashfs or erofs`);
       const job = await context.client().startJob({ kind: "convert", name, format }, { signal: context.signal });
       await followJob(context, self, job);
     }),

@@ -4,7 +4,7 @@ import { action, printAnswer, withJson } from "../action.js";
 import type { Context } from "../context.js";
 import { followJob } from "../follow-job.js";
 import { keptText } from "../kept-text.js";
-import { duration, retentionOf, wholeNumber, type CreateFlags } from "../options.js";
+import { duration, moduleFormats, retentionOf, wholeNumber, type CreateFlags } from "../options.js";
 
 const retentionHelp = `
 A snapshot stays while one of the two keeps it. What is not said is the daemon's to say; 0 keeps none by itself, and both 0 keep all. Pinned
@@ -51,12 +51,14 @@ export function addRetention(program: Command, context: Context): void {
     .argument("<label>", "of the snapshot")
     .argument("<module>", "name of the module, with a number above those of the sandbox's modules")
     .option("--replace", "replace a module of that name")
+    .option("--format <format>", "squashfs, erofs or both (erofs)")
     .option("--detach", "print the id of the job instead of following it")
     .addHelpText("after", promoteHelp);
   withJson(promote).action(
     action(context, async (self, id: string, snapshot: string, module: string) => {
-      const { replace, detach } = self.opts<{ replace?: true; detach?: true }>();
-      const request = { snapshot, module, ...(replace && { replace }) };
+      const { replace, detach, format } = self.opts<{ replace?: true; detach?: true; format?: string }>();
+      const formats = format === undefined ? {} : { formats: moduleFormats(format) };
+      const request = { snapshot, module, ...(replace && { replace }), ...formats };
       const job = await context.client().sandbox(id).promote(request, { signal: context.signal });
       if (detach !== true) return followJob(context, self, job);
       printAnswer(context, self, { value: job, render: (started) => `${started.id}\n` });

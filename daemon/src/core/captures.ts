@@ -1,7 +1,8 @@
 import { SquashError, isSquashError } from "@squash/sdk/errors";
+import { endedByRemoval } from "./ended-by-removal.js";
 import type { Layers } from "./layers.js";
 import { pause } from "./pause.js";
-import type { Kernel, SandboxStore } from "./ports.js";
+import type { CapturedRoot, Kernel, LayerImage, SandboxStore } from "./ports.js";
 import { layerRoots, mountSnapshots } from "./sandbox-stages.js";
 import type { Sandboxes } from "./sandboxes.js";
 import type { SnapshotImages } from "./snapshot-images.js";
@@ -52,27 +53,64 @@ export class Captures {
     return images.hold(snapshot.images, () => this.#merge(snapshot.images, snapshot.layers, { image, signal }));
   }
 
+  /**
+   * Writes an image of all that a module has, uncompressed, of at most `sizeLimit` bytes. `image` is as for `take`; of a failure nothing is left
+   * of it. Throws `module_invalid`, `build_failed`, `cancelled`.
+   */
+  async takeModule(
+    module: LayerImage,
+    output: { readonly image: string; readonly remove: () => Promise<unknown>; readonly sizeLimit: number },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { image, remove, sizeLimit } = output;
+    const keys = await this.#parts.layers.acquire([module]);
+    try {
+      const roots = keys.map((key) => ({ kind: "exact" as const, key }));
+      await endedByRemoval(() => this.#capture(image, roots, { sizeLimit, signal }), remove, signal);
+    } catch (cause) {
+      await remove();
+      if (signal.aborted) throw cancelled();
+      if (!isSquashError(cause) || cause.details["errno"] !== "EFBIG") throw cause;
+      const most = `${Math.floor(sizeLimit / 1_048_576)} MiB, the most for the space that is free`;
+      throw new SquashError("build_failed", `Cannot unpack module "${module.name}": it unpacks to more than ${most}`, {
+        cause,
+      });
+    } finally {
+      await this.#parts.layers.release(keys);
+    }
+  }
+
   async #merge(
     stack: readonly string[],
     modules: readonly string[],
     { image, signal }: { readonly image: string; readonly signal: AbortSignal },
   ): Promise<Captured> {
-    const { layers, kernel } = this.#parts;
     const keys = await mountSnapshots(this.#parts, stack);
     try {
-      const roots = layerRoots(keys);
-      for (let tries = 1; ; tries++) {
-        if (signal.aborted) throw new SquashError("cancelled", "Cannot capture the files: cancelled");
-        try {
-          return { modules, size: await kernel.capture(image, roots) };
-        } catch (error) {
-          // as many are being captured as may be at a time; this one can wait, and has made nothing
-          if (!isSquashError(error) || error.details["errno"] !== "EAGAIN" || tries === busyTries) throw error;
-          await pause(busyMs);
-        }
-      }
+      return { modules, size: await this.#capture(image, layerRoots(keys), { signal }) };
     } finally {
-      await layers.release(keys);
+      await this.#parts.layers.release(keys);
     }
   }
+
+  async #capture(
+    image: string,
+    roots: readonly CapturedRoot[],
+    { sizeLimit, signal }: { readonly sizeLimit?: number; readonly signal: AbortSignal },
+  ): Promise<number> {
+    for (let tries = 1; ; tries++) {
+      if (signal.aborted) throw cancelled();
+      try {
+        return await this.#parts.kernel.capture(image, roots, sizeLimit);
+      } catch (error) {
+        // as many are being captured as may be at a time; this one can wait, and has made nothing
+        if (!isSquashError(error) || error.details["errno"] !== "EAGAIN" || tries === busyTries) throw error;
+        await pause(busyMs);
+      }
+    }
+  }
+}
+
+function cancelled(): SquashError {
+  return new SquashError("cancelled", "Cannot capture the files: cancelled");
 }

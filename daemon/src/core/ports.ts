@@ -71,10 +71,14 @@ export interface CellUsage {
   readonly oomKills: number;
 }
 
-/** A directory of which an image is captured: the files that a sandbox has written, or a mounted layer. */
+/**
+ * A directory of which an image is captured: the files that a sandbox has written, a mounted layer, or, alone, a layer with all that it has, which
+ * are also owners that no sandbox sees, devices, and the attributes of overlayfs.
+ */
 export type CapturedRoot =
   | { readonly kind: "upper"; readonly path: string; readonly index: number }
-  | { readonly kind: "layer"; readonly key: string };
+  | { readonly kind: "layer"; readonly key: string }
+  | { readonly kind: "exact"; readonly key: string };
 
 /** What is to be compared, each stack topmost first, and what is to be told of it. */
 export interface Comparison {
@@ -119,9 +123,10 @@ export interface Kernel {
   /**
    * Writes an erofs image of directories, topmost first, as overlayfs would merge them; `image` is relative to the data directory and must not
    * exist. Nothing may write to them meanwhile. Returns its size in bytes. What a failure leaves of the image is the caller's to remove. Whoever
-   * removes it earlier ends the work, which then fails. With layers alone it yields to all else that the machine has to do.
+   * removes it earlier ends the work, which then fails. With layers alone it yields to all else that the machine has to do. An image of more
+   * than `sizeLimit` bytes fails with EFBIG.
    */
-  capture(image: string, roots: readonly CapturedRoot[]): Promise<number>;
+  capture(image: string, roots: readonly CapturedRoot[], sizeLimit?: number): Promise<number>;
   /** Writes all that there is now in the pool to the disk. */
   flushPool(): Promise<void>;
   /**

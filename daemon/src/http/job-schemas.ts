@@ -13,7 +13,7 @@ import type {
   PresetJob,
   PromoteJob,
 } from "@squash/sdk/protocol";
-import { moduleFormat, uploadQuery } from "./module-schemas.js";
+import { moduleFormat, moduleFormats, uploadQuery } from "./module-schemas.js";
 import { closed, nullable, time, type Same } from "./schema-parts.js";
 
 const name = Type.String({ minLength: 1, maxLength: 128, description: "of the module" });
@@ -24,7 +24,7 @@ const url = Type.String({ maxLength: 2048, description: "http or https; it is as
 
 const common = {
   replace: Type.Optional(Type.Boolean({ default: false, description: "whether there may be one of that name" })),
-  formats: Type.Optional(Type.Array(moduleFormat, { minItems: 1, maxItems: 2, uniqueItems: true })),
+  formats: moduleFormats,
   requires: others("modules that a stack with this one must have"),
   conflicts: others("modules that it must not have"),
 };
@@ -131,6 +131,7 @@ const promoteJob = Type.Object(
     sandbox: Type.String({ maxLength: 64, description: "its id" }),
     snapshot: Type.String({ maxLength: 128, description: "its label" }),
     replace: common.replace,
+    formats: common.formats,
   },
   closed,
 );

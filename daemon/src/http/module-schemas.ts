@@ -4,6 +4,8 @@ import { closed, nullable, time, type Same } from "./schema-parts.js";
 
 export const moduleFormat = Type.Unsafe<ModuleFormat>({ type: "string", enum: ["squashfs", "erofs"] });
 
+export const moduleFormats = Type.Optional(Type.Array(moduleFormat, { minItems: 1, maxItems: 2, uniqueItems: true }));
+
 const moduleDefaults = Type.Object(
   {
     env: Type.Record(Type.String(), Type.String()),

@@ -17,6 +17,7 @@ import type {
   SnapshotRequest,
 } from "@squash/sdk/protocol";
 import { bounds, idPattern, labelPattern } from "../core/validate.js";
+import { moduleFormats } from "./module-schemas.js";
 import { closed, nullable, time, type Same } from "./schema-parts.js";
 
 const label = Type.String({ pattern: labelPattern, description: "letters, digits, _ - and .; at most 128" });
@@ -155,6 +156,7 @@ export const promoteBody = Type.Object(
     snapshot: label,
     module: Type.String({ minLength: 1, maxLength: 128, description: "name of the module" }),
     replace: Type.Optional(Type.Boolean({ default: false, description: "whether there may be one of that name" })),
+    formats: moduleFormats,
   },
   { $id: "PromoteRequest", ...closed },
 );

@@ -34,8 +34,10 @@ import { Pool } from "./pool.js";
 import { runSession } from "./session.js";
 import { listTasks } from "./tasks.js";
 
-/** native/src/host_capture.c and host_ops.c have the same number, in place of a cell's */
+/** native/src/host_capture.c and host_ops.c have the same numbers, in place of a cell's */
 const noCell = 0xffffffff;
+const exactly = 0xfffffffe;
+const noLimit = 2 ** 53 - 1;
 /** as long as native/src/host_capture.c gives it in processor time, and a disk that is slow besides */
 const captureTimeoutMs = 3_600_000;
 
@@ -180,8 +182,8 @@ export class LinuxKernel implements Kernel {
     return Array.from({ length: fields.u32() }, () => fields.string());
   }
 
-  async capture(image: string, roots: readonly CapturedRoot[]): Promise<number> {
-    const fields = new FieldWriter().string(image);
+  async capture(image: string, roots: readonly CapturedRoot[], sizeLimit = noLimit): Promise<number> {
+    const fields = new FieldWriter().string(image).u64(sizeLimit);
     writeRoots(fields, roots);
     return Number((await this.#host.request("capture", fields, { timeoutMs: captureTimeoutMs })).u64());
   }
@@ -252,6 +254,7 @@ function writeRoots(fields: FieldWriter, roots: readonly CapturedRoot[]): void {
   fields.u32(roots.length);
   for (const root of roots) {
     if (root.kind === "upper") fields.u32(root.index).string(root.path);
+    else if (root.kind === "exact") fields.u32(exactly).string(root.key);
     else fields.u32(ownerOfLayer(root.key) ?? noCell).string(root.key);
   }
 }

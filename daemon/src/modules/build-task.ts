@@ -32,8 +32,20 @@ interface LayersTask extends CommonTask {
   readonly settleSinceS: number | null;
 }
 
+/** An image only, which is no module yet. */
+interface SquashfsTask {
+  readonly kind: "squashfs-of-erofs";
+  readonly dataDir: string;
+  /** of the module, for messages */
+  readonly name: string;
+  /** path of an image that a capture has written */
+  readonly image: string;
+  /** path of the new image */
+  readonly target: string;
+}
+
 /** What a process of its own builds, since it would hold up the daemon: lists of up to a million files. */
-export type BuildTask = ImageTask | LayersTask;
+export type BuildTask = ImageTask | LayersTask | SquashfsTask;
 
 export interface TaskContext {
   readonly signal: AbortSignal;
@@ -63,6 +75,11 @@ export async function runTask(task: BuildTask, context: TaskContext): Promise<re
       const { settleSinceS, ...rest } = task;
       const settle = settleSinceS === null ? {} : { settleSinceS };
       return [await buildFromLayers({ ...rest, ...settle, ...context })];
+    }
+    case "squashfs-of-erofs": {
+      const { squashfsOfErofs } = await import("./squashfs-of-erofs.js");
+      await squashfsOfErofs(task, context);
+      return [];
     }
   }
 }

@@ -1,51 +1,51 @@
 import { lstat, rename, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
 import { scratchDirectory } from "./bases/base.js";
+import type { TaskContext } from "./build-task.js";
 import type { DirectoryCatalog } from "./catalog.js";
 import { Cleanup } from "./cleanup.js";
 import { makeWorkshop } from "./confined-tool.js";
+import type { JobWorld } from "./job-plan.js";
 import { writeManifest, type ModuleManifest } from "./manifest.js";
 import { appendTrailer } from "./module-trailer.js";
 import type { ModuleFormat } from "./module-name.js";
 import { draftPath, erofsOfSquashfs, finish } from "./pack.js";
 import { syncDirectory } from "./placing.js";
+import { buildSquashfs } from "./squashfs-child.js";
+import { unpackBounds } from "./squashfs-survey.js";
 
 const deadlineMs = 30 * 60_000;
 
-export interface ConvertOptions {
-  readonly dataDir: string;
-  readonly progress: (line: string, fraction?: number) => void;
-  readonly signal: AbortSignal;
+interface Wanted {
+  readonly name: string;
+  readonly format: ModuleFormat;
 }
 
+type Context = Pick<TaskContext, "progress" | "signal">;
+
+/** What a conversion works with. */
+type ConvertWorld = Pick<JobWorld, "catalog" | "captures" | "dataDir">;
+
 /**
- * Makes the erofs image of a module that has a squashfs one, which must be trusted; the manifest then lists both. Throws
- * `module_exists` where there is one already, `module_invalid`, `module_in_use`, `build_failed`, `cancelled`.
+ * Makes the other image of a module, with the same files; the one that there is must be trusted, and the manifest then lists both. Throws
+ * `module_not_found`, `module_exists` where there is one already, `module_invalid`, `module_in_use`, `build_failed`, `cancelled`.
  */
-export async function convertModule(
-  catalog: DirectoryCatalog,
-  wanted: { readonly name: string; readonly format: ModuleFormat },
-  options: ConvertOptions,
-): Promise<void> {
+export async function convertModule(wanted: Wanted, world: ConvertWorld, context: Context): Promise<void> {
   const { name, format } = wanted;
+  const { catalog } = world;
   await catalog.reserve(name, "converted", async () => {
     refuseUseless(catalog, wanted);
-    const source = `${name}.squashfs`;
-    const before = await trustedManifest(catalog, name, source);
+    const before = await trustedManifest(catalog, name, `${name}.${format === "erofs" ? "squashfs" : "erofs"}`);
     await using cleanup = new Cleanup();
-    const scratch = await scratchDirectory(options.dataDir, cleanup);
-    const image = join(catalog.directory, source);
-    const workshop = await makeWorkshop(scratch, { input: image });
-    const limits = { deadlineMs, signal: options.signal };
-    options.progress("making the erofs image", 0);
+    context.progress(`making the ${format} image`, 0);
     const draft = draftPath(catalog.directory, `${name}.${format}`);
     cleanup.defer(() => rm(draft, { force: true }));
-    await erofsOfSquashfs(workshop, { image, name }, draft, limits);
+    await (format === "erofs" ? makeErofs : makeSquashfs)(name, draft, world, context);
     await appendTrailer(draft, before);
-    options.progress("putting it in place", 0.9);
+    context.progress("putting it in place", 0.9);
     const file = await finish(draft);
-    options.signal.throwIfAborted();
+    context.signal.throwIfAborted();
     await catalog.close(
       name,
       () => refuseChanged(catalog, name, before),
@@ -61,14 +61,38 @@ export async function convertModule(
   });
 }
 
-function refuseUseless(catalog: DirectoryCatalog, { name, format }: { name: string; format: ModuleFormat }): void {
+async function makeErofs(
+  name: string,
+  draft: string,
+  { catalog, dataDir }: ConvertWorld,
+  { signal }: Context,
+): Promise<void> {
+  await using cleanup = new Cleanup();
+  const image = join(catalog.directory, `${name}.squashfs`);
+  const workshop = await makeWorkshop(await scratchDirectory(dataDir, cleanup), { input: image });
+  await erofsOfSquashfs(workshop, { image, name }, draft, { deadlineMs, signal });
+}
+
+/** The kernel alone reads whatever erofs image there is; what a confined process of sq-host copies out of it is read by a child of squashd. */
+async function makeSquashfs(
+  name: string,
+  draft: string,
+  { catalog, captures, dataDir }: ConvertWorld,
+  context: Context,
+): Promise<void> {
+  await using cleanup = new Cleanup();
+  const image = join(await scratchDirectory(dataDir, cleanup), "captured.erofs");
+  const { bytes: sizeLimit } = await unpackBounds(dataDir);
+  const output = { image: relative(dataDir, image), remove: () => rm(image, { force: true }), sizeLimit };
+  await captures.takeModule(await catalog.resolve(name), output, context.signal);
+  await buildSquashfs({ image, name, dataDir, target: draft }, context);
+}
+
+function refuseUseless(catalog: DirectoryCatalog, { name, format }: Wanted): void {
   const has = catalog.imagesOf(name);
   if (has.length === 0) throw new SquashError("module_not_found", `Cannot find module "${name}"`);
   if (has.includes(format))
     throw new SquashError("module_exists", `Cannot convert module "${name}": it has a ${format} image already`);
-  if (format === "erofs") return;
-  const hint = "an erofs image can be read by the kernel only; make it anew from where it came from";
-  throw new SquashError("invalid_request", `Cannot convert module "${name}" to ${format}: ${hint}`);
 }
 
 async function trustedManifest(catalog: DirectoryCatalog, name: string, file: string): Promise<ModuleManifest> {

@@ -14,10 +14,28 @@ const maxLinkBytes = 4095;
 /** no file of a module is larger than a tar file may be */
 const maxFileBytes = 2n ** 43n;
 const layouts = { flat: 0, inline: 2, chunked: 4 } as const;
-const kinds = { file: 0o100000, directory: 0o040000, symlink: 0o120000, fifo: 0o010000, character: 0o020000 } as const;
-/** by the number that stands for it; of the rest nothing is kept in a module */
-const prefixes: Readonly<Record<number, string>> = { 1: "user.", 4: "trusted." };
+const kinds = {
+  file: 0o100000,
+  directory: 0o040000,
+  symlink: 0o120000,
+  fifo: 0o010000,
+  character: 0o020000,
+  socket: 0o140000,
+} as const;
+/** by the number that stands for it */
+const prefixes: Readonly<Record<number, string>> = { 1: "user.", 4: "trusted.", 6: "security." };
+/** as a tar file can say it, in which "=" would end the name */
+const usualName = /^[\x21-\x3c\x3e-\x7e]{1,255}$/;
 const noXattrs: ReadonlyMap<string, Buffer> = new Map();
+
+/** For a tree that is to have all that the image has: what tar files and modules cannot hold fails the reading. */
+export interface ExactReading {
+  /** told of what nobody has a use for outside of where it was made: a socket, or a device */
+  readonly leaveOut: (kind: "socket" | "device", path: string) => void;
+}
+
+/** What a tree cannot hold; the file's name is added by who knows it. */
+class Unkept extends Error {}
 
 /** An inode as it is on disk. */
 interface Inode {
@@ -35,12 +53,17 @@ interface Inode {
 /**
  * Reads an image that a capture of sq-host has written, without mounting it: which files there are, and where in it their contents lie.
  * Whiteouts and opaque directories are told as such; sockets, other devices, and attributes that are neither users' own nor overlayfs' are left
- * out. Blocks, and keeps the whole tree in memory: for a process of its own. Throws `build_failed` for what is no such image.
+ * out. Read exactly, all attributes are kept, those of overlayfs as what they are. Blocks, and keeps the whole tree in memory: for a process of
+ * its own. Throws `build_failed` for what is no such image.
  */
-export function readErofsTree(path: string, budget: TreeBudget = new TreeBudget()): DirectoryNode {
+export function readErofsTree(
+  path: string,
+  budget: TreeBudget = new TreeBudget(),
+  exact: ExactReading | null = null,
+): DirectoryNode {
   const file = openSync(path, "r");
   try {
-    return new ErofsReader(path, file, budget).read();
+    return new ErofsReader({ path, file, budget, exact }).read();
   } catch (cause) {
     if (cause instanceof RangeError)
       throw new SquashError("build_failed", `Cannot read the captured files: ${cause.message}`, { cause });
@@ -55,16 +78,24 @@ class ErofsReader {
   readonly #file: number;
   readonly #size: number;
   readonly #budget: TreeBudget;
+  readonly #exact: ExactReading | null;
   /** inodes and names lie apart, and each is read in about the order in which it was written */
   readonly #inodes: Window;
   readonly #names: Window;
-  readonly #linked = new Map<bigint, FileNode>();
+  readonly #linked = new Map<bigint, TreeNode>();
   #inodesAt = 0;
 
-  constructor(path: string, file: number, budget: TreeBudget) {
+  constructor(source: {
+    readonly path: string;
+    readonly file: number;
+    readonly budget: TreeBudget;
+    readonly exact: ExactReading | null;
+  }) {
+    const { path, file, budget, exact } = source;
     this.#path = path;
     this.#file = file;
     this.#budget = budget;
+    this.#exact = exact;
     this.#size = fstatSync(file).size;
     this.#inodes = new Window(file, this.#size);
     this.#names = new Window(file, this.#size);
@@ -76,25 +107,36 @@ class ErofsReader {
       throw new RangeError("they are no erofs image");
     this.#inodesAt = head.readUInt32LE(40) * blockBytes;
     const root = emptyDirectory();
-    const rootInode = this.#inode(BigInt(head.readUInt16LE(14)));
+    const rootInode = this.#inode(BigInt(head.readUInt16LE(14)), "/");
     root.attributes = rootInode.attributes;
-    const pending: [DirectoryNode, Inode][] = [[root, rootInode]];
+    const pending: [DirectoryNode, Inode, string][] = [[root, rootInode, ""]];
     for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
-      const [directory, inode] = next;
+      const [directory, inode, above] = next;
       for (const [name, number] of this.#entries(inode)) {
         // a directory that leads back to itself ends here
         this.#budget.take(1, name.length);
-        const found = this.#inode(number);
-        const node = this.#node(number, found);
+        const path = `${above}/${name}`;
+        const found = this.#inode(number, path);
+        const node = this.#node(number, found, path);
         if (node === null) continue;
         directory.children.set(name, node);
-        if (node.kind === "directory") pending.push([node, found]);
+        if (node.kind === "directory") pending.push([node, found, path]);
       }
     }
     return root;
   }
 
-  #inode(number: bigint): Inode {
+  #inode(number: bigint, path: string): Inode {
+    try {
+      return this.#readInode(number);
+    } catch (error) {
+      if (!(error instanceof Unkept)) throw error;
+      const name = JSON.stringify(Buffer.from(path, "latin1").toString("utf8"));
+      throw new SquashError("build_failed", `Cannot keep file ${name}: ${error.message}`);
+    }
+  }
+
+  #readInode(number: bigint): Inode {
     const at = this.#inodesAt + Number(number) * slotBytes;
     const bytes = this.#inodes.read(at, inodeBytes);
     const format = bytes.readUInt16LE(0);
@@ -110,7 +152,9 @@ class ErofsReader {
     const attributeBytes = count === 0 ? 0 : 12 + (count - 1) * 4;
     const { xattrs, isOpaque } = this.#xattrs(at + inodeBytes, attributeBytes);
     // as an image holds it; a time that it cannot hold counts as none
-    const mtimeS = mtime >= 0n && mtime <= 0xffff_ffffn ? Number(mtime) : 0;
+    const isTime = mtime >= 0n && mtime <= 0xffff_ffffn;
+    if (!isTime && this.#exact !== null) throw new Unkept(`a squashfs image cannot hold its time, ${mtime} s`);
+    const mtimeS = isTime ? Number(mtime) : 0;
     const attributes = { mode: mode & 0o7777, uid, gid, mtimeS, xattrs };
     const inlineAt = at + inodeBytes + attributeBytes;
     return { mode, size: Number(size), layout: (format >> 1) & 7, data, attributes, isOpaque, inlineAt };
@@ -124,18 +168,14 @@ class ErofsReader {
     for (let next = 12; next + 4 <= size;) {
       const [nameBytes, prefix, valueBytes] = [
         bytes.readUInt8(next),
-        prefixes[bytes.readUInt8(next + 1)],
+        bytes.readUInt8(next + 1),
         bytes.readUInt16LE(next + 2),
       ];
       const valueAt = next + 4 + nameBytes;
       if (valueAt + valueBytes > size) throw new RangeError("an attribute of them is damaged");
-      const name = `${prefix ?? ""}${bytes.toString("latin1", next + 4, valueAt)}`;
-      if (name === "trusted.overlay.opaque") isOpaque = true;
-      else if (
-        prefix === "user." &&
-        /^user\.[\x21-\x3c\x3e-\x7e]{1,250}$/.test(name) &&
-        !name.startsWith("user.overlay.")
-      ) {
+      const name = `${prefixes[prefix] ?? ""}${bytes.toString("latin1", next + 4, valueAt)}`;
+      if (this.#exact === null && name === "trusted.overlay.opaque") isOpaque = true;
+      else if (this.#exact === null ? isUsers(name) : mustKeep(prefix, name)) {
         this.#budget.take(0, name.length + valueBytes + 256);
         xattrs.set(name, Buffer.from(Uint8Array.from(bytes.subarray(valueAt, valueAt + valueBytes)).buffer));
       }
@@ -145,26 +185,22 @@ class ErofsReader {
   }
 
   /** null for what has no place in a module. */
-  #node(number: bigint, inode: Inode): TreeNode | null {
+  #node(number: bigint, inode: Inode, path: string): TreeNode | null {
     const { mode, attributes, isOpaque } = inode;
-    switch (mode & 0o170000) {
-      case kinds.directory:
-        return { ...emptyDirectory(), attributes, isOpaque };
-      case kinds.symlink:
-        return { kind: "symlink", attributes, target: this.#target(inode) };
-      case kinds.fifo:
-        return { kind: "fifo", attributes };
-      case kinds.character:
-        return inode.data === 0 ? { kind: "whiteout" } : null;
-      case kinds.file: {
-        const known = this.#linked.get(number);
-        const node = known ?? this.#fileNode(inode);
-        if (known === undefined) this.#linked.set(number, node);
-        return node;
-      }
-      default:
-        return null;
-    }
+    const kind = mode & 0o170000;
+    if (kind === kinds.directory) return { ...emptyDirectory(), attributes, isOpaque };
+    if (kind === kinds.character && inode.data === 0) return { kind: "whiteout" };
+    const node = this.#linked.get(number) ?? this.#leaf(kind, inode);
+    if (node === null) this.#exact?.leaveOut(kind === kinds.socket ? "socket" : "device", path);
+    else this.#linked.set(number, node);
+    return node;
+  }
+
+  #leaf(kind: number, inode: Inode): TreeNode | null {
+    const { attributes } = inode;
+    if (kind === kinds.file) return this.#fileNode(inode);
+    if (kind === kinds.symlink) return { kind: "symlink", attributes, target: this.#target(inode) };
+    return kind === kinds.fifo ? { kind: "fifo", attributes } : null;
   }
 
   #fileNode(inode: Inode): FileNode {
@@ -224,6 +260,18 @@ class ErofsReader {
       }
     }
   }
+}
+
+/** Whether an attribute is one of users, and not of an overlay that they made. */
+function isUsers(name: string): boolean {
+  return name.startsWith("user.") && usualName.test(name) && !name.startsWith("user.overlay.");
+}
+
+/** Throws `Unkept` for what a squashfs image, or a tar file, cannot hold. */
+function mustKeep(prefix: number, name: string): true {
+  if (prefixes[prefix] === undefined) throw new Unkept("it has an access list, which a squashfs image cannot hold");
+  if (!usualName.test(name)) throw new Unkept(`it has an attribute with an unusual name, ${JSON.stringify(name)}`);
+  return true;
 }
 
 function endOfName(block: Buffer, from: number): number {

@@ -28,7 +28,7 @@ beforeEach(() => {
     catalog,
     modules,
     sandboxes,
-    captures: { take: unused },
+    captures: { take: unused, takeModule: unused },
     snapshots,
     dataDir: home,
     buildDirs: [join(home, "open"), "/nonexistent"],

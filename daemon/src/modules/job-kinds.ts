@@ -43,12 +43,9 @@ const kinds: {
   "from-oci": planFromOci,
   "from-sandbox": planFromSandbox,
   preset: planPreset,
-  convert: (request, { catalog, dataDir }) => {
+  convert: (request, world) => {
     checkModuleName(request.name);
-    return {
-      module: request.name,
-      run: (context) => convertModule(catalog, request, { dataDir, ...context }),
-    };
+    return { module: request.name, run: (context) => convertModule(request, world, context) };
   },
   promote: async (request, world) => {
     const { wanted, build } = await promotion(request, world);

@@ -15,7 +15,7 @@ export interface JobWorld {
   readonly modules: Modules;
   readonly dataDir: string;
   readonly sandboxes: BuildSandboxes;
-  readonly captures: Pick<Captures, "take">;
+  readonly captures: Pick<Captures, "take" | "takeModule">;
   readonly snapshots: SnapshotSource;
   /** directories below which the API may make modules of directories */
   readonly buildDirs: readonly string[];

@@ -94,24 +94,41 @@ export async function packTar(
   options: PackOptions,
 ): Promise<ModuleManifest> {
   const { name, signal } = options;
-  const { work, run, runTrusted } = await makeWorkshop(scratch, options);
-  const limits = { target: name, deadlineMs, ...withSignal(signal) };
-  const image = join(work, "image.squashfs");
-  await using file = await open(tar.path, "r");
-  // sqfstar passes over the entry of the root itself, and would make it writable for everybody
-  await run(["sqfstar", ...squashfsOptions, "-root-mode", "0755", image, ...tar.facts.devices], {
-    op: "pack tar file as",
-    stdin: file.fd,
-    // what has no entry, such as the root, would get the time of the packing; this caps all times at the latest of the tar file
-    env: { SOURCE_DATE_EPOCH: String(tar.facts.latestMtimeS) },
-    ...limits,
-  });
+  const workshop = await makeWorkshop(scratch, options);
+  const { work, run, runTrusted } = workshop;
+  const limits = { deadlineMs, ...withSignal(signal) };
+  const image = await squashfsOfTar(workshop, tar, options);
   return await publish(options, async (format, draft) => {
     if (format === "squashfs") return takeFile(image, draft, signal);
     // nobody but root may set what overlayfs marks directories with
     const tool = options.keepWhiteouts === true ? runTrusted : run;
     return erofsOfSquashfs({ work, run: tool }, { image, name }, draft, limits);
   });
+}
+
+/**
+ * Packs a tar file as a squashfs image, which is then in the workshop: the caller's to take. `rootMode` is octal, @default 0755. Throws
+ * `build_failed`, `cancelled`.
+ */
+export async function squashfsOfTar(
+  { work, run }: Pick<Workshop, "work" | "run">,
+  tar: { readonly path: string; readonly facts: TarFacts; readonly rootMode?: string },
+  { name, signal }: { readonly name: string; readonly signal?: AbortSignal },
+): Promise<string> {
+  const image = join(work, "image.squashfs");
+  const { path, facts, rootMode = "0755" } = tar;
+  await using file = await open(path, "r");
+  // sqfstar passes over the entry of the root itself, and would make it writable for everybody
+  await run(["sqfstar", ...squashfsOptions, "-root-mode", rootMode, image, ...facts.devices], {
+    op: "pack tar file as",
+    target: name,
+    deadlineMs,
+    stdin: file.fd,
+    // what has no entry, such as the root, would get the time of the packing; this caps all times at the latest of the tar file
+    env: { SOURCE_DATE_EPOCH: String(facts.latestMtimeS) },
+    ...withSignal(signal),
+  });
+  return image;
 }
 
 /**

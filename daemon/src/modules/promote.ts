@@ -8,7 +8,8 @@ import type { ModuleCatalog } from "../core/ports.js";
 import { stackOrder } from "../core/stack.js";
 import type { BaseOptions } from "./bases/base.js";
 import { Cleanup } from "./cleanup.js";
-import { checkModuleName } from "./module-name.js";
+import { checkModuleName, type ModuleFormat } from "./module-name.js";
+import { buildSquashfs } from "./squashfs-child.js";
 import { draftPath, publish, type ModuleManifest } from "./pack.js";
 
 /** Where files of snapshots come from; core/promotions.ts has what each does. */
@@ -28,29 +29,29 @@ interface Promotion {
     readonly name: string;
     readonly builder: string;
     readonly replace: boolean;
-    readonly formats: readonly ["erofs"];
+    readonly formats: readonly ModuleFormat[];
     readonly requires: readonly string[];
   };
   readonly build: (options: BaseOptions) => Promise<ModuleManifest>;
 }
 
 /**
- * How a snapshot becomes a module that stands on the modules which the snapshot stands on. Its image is erofs only: no tool that could be
- * confined makes squashfs of it, with what overlayfs marks removed files and replaced directories with. Throws `sandbox_not_found`,
- * `snapshot_not_found`, `module_not_found`, `module_invalid`, `invalid_request`.
+ * How a snapshot becomes a module that stands on the modules which the snapshot stands on. Its image is an erofs one, at once, unless the request
+ * says otherwise: squashfs takes longer, and does not hold all. Throws `sandbox_not_found`, `snapshot_not_found`, `module_not_found`,
+ * `module_invalid`, `invalid_request`.
  */
 export async function promotion(
   request: PromoteJob,
   { snapshots, catalog }: { readonly snapshots: SnapshotSource; readonly catalog: ModuleCatalog },
 ): Promise<Promotion> {
-  const { sandbox: id, snapshot: label, name, replace = false } = request;
+  const { sandbox: id, snapshot: label, name, replace = false, formats = ["erofs"] } = request;
   checkModuleName(name);
   const layers = snapshots.layersOf({ id, label });
   refuseBelow(name, layers);
   const modules = await Promise.all(layers.map((layer) => catalog.resolve(layer)));
   const defaults = mergeDefaults(modules);
   return {
-    wanted: { name, builder: `promote ${id}@${label}`, replace, formats: ["erofs"], requires: layers },
+    wanted: { name, builder: `promote ${id}@${label}`, replace, formats, requires: layers },
     build: (options) => build({ id, label }, snapshots, { ...options, ...withDefaults(defaults) }),
   };
 }
@@ -60,16 +61,18 @@ async function build(
   snapshots: SnapshotSource,
   options: BaseOptions,
 ): Promise<ModuleManifest> {
-  const { dataDir, progress, signal = new AbortController().signal } = options;
+  const { name, dataDir, progress, signal = new AbortController().signal } = options;
   await using cleanup = new Cleanup();
-  return await publish(options, async (_, draft) => {
-    progress("merging the images of the snapshot", 0);
-    const raw = draftPath(join(dataDir, "modules"), "promoted.erofs");
-    const remove = (): Promise<void> => rm(raw, { force: true });
-    cleanup.defer(remove);
-    await snapshots.write(snapshot, { path: relative(dataDir, raw), remove }, signal);
+  const raw = draftPath(join(dataDir, "modules"), "promoted.erofs");
+  const remove = (): Promise<void> => rm(raw, { force: true });
+  cleanup.defer(remove);
+  progress("merging the images of the snapshot", 0);
+  await snapshots.write(snapshot, { path: relative(dataDir, raw), remove }, signal);
+  // the erofs image comes last, hence it may take what the other one is made of
+  return await publish(options, async (format, draft) => {
+    if (format === "squashfs") await buildSquashfs({ image: raw, name, dataDir, target: draft }, { signal, progress });
+    else await rename(raw, draft);
     progress("putting it in place", 0.8);
-    await rename(raw, draft);
   });
 }
 

@@ -98,8 +98,8 @@ export function retentionRoutes(app: FastifyInstance, { snapshots, retention }: 
     async (request, reply) => {
       const { id } = request.params;
       checkId(id);
-      const { snapshot, module: name, replace = false } = request.body;
-      const started = await jobs.start({ kind: "promote", sandbox: id, snapshot, name, replace });
+      const { module: name, replace = false, ...rest } = request.body;
+      const started = await jobs.start({ ...rest, kind: "promote", sandbox: id, name, replace });
       return reply.code(202).send(started);
     },
   );

@@ -21,17 +21,17 @@ interface TreeTarOptions {
  */
 export async function writeTreeTar(root: DirectoryNode, path: string, options: TreeTarOptions): Promise<TarFacts> {
   await using writer = new TarWriter(await open(path, "wx", 0o600), options.limit);
-  const firstNames = new Map<FileNode, string>();
+  const firstNames = new Map<TreeNode, string>();
   let latestMtimeS = 0;
   for (const [name, node] of walk(root)) {
     options.signal?.throwIfAborted();
     if (node.kind !== "whiteout") latestMtimeS = Math.max(latestMtimeS, node.attributes?.mtimeS ?? 0);
-    const first = node.kind === "file" ? firstNames.get(node) : undefined;
+    const first = firstNames.get(node);
     if (first !== undefined) {
       await writer.header(name, "1", { ...attributesOf(node), xattrs: new Map() }, { linkname: first });
       continue;
     }
-    if (node.kind === "file") firstNames.set(node, name);
+    if (node.kind !== "directory" && node.kind !== "whiteout") firstNames.set(node, name);
     await writeNode(writer, name, node);
   }
   await writer.finish();

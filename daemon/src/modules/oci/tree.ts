@@ -11,7 +11,7 @@ export interface Attributes {
   readonly xattrs: ReadonlyMap<string, Buffer>;
 }
 
-/** Hard links are one node at several places. */
+/** Hard links are one node at several places, also of links and fifos. */
 export interface FileNode {
   readonly kind: "file";
   attributes: Attributes;
