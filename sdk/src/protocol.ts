@@ -3,6 +3,8 @@
  * types by the compiler. Times are RFC 3339 UTC strings, sizes are bytes unless a name says otherwise.
  */
 
+import type { ModuleFormat } from "./protocol-modules.js";
+
 /** Every stable error code, with the HTTP status that carries it. Append only. */
 export const errorStatus = {
   /** a field is missing, misspelt or out of range */
@@ -419,46 +421,6 @@ export interface ExecResult {
   oom_killed: boolean;
 }
 
-export type ModuleFormat = "squashfs" | "erofs";
-
-/** What a module says of how its programs are started. */
-export interface ModuleDefaults {
-  env: Record<string, string>;
-  /** absolute path; "" for none */
-  workdir: string;
-  /** name or number; "" for none */
-  user: string;
-  entrypoint: string[];
-  cmd: string[];
-}
-
-/** One module, as every route shows it. */
-export interface ModuleInfo {
-  name: string;
-  /** bytes of the image; 0 for remote ones */
-  size: number;
-  location: "local" | "remote";
-  /** of the image that a sandbox would get */
-  format: ModuleFormat;
-  /** of all its images that this machine can use */
-  formats: ModuleFormat[];
-  /** of that image, by its manifest; null where it has none */
-  sha256: string | null;
-  created: string | null;
-  /** what made it, such as `mkbase debian` */
-  source: string | null;
-  /** modules that a stack with this one must have */
-  requires: string[];
-  /** modules that it must not have */
-  conflicts: string[];
-  /** how its programs are meant to be started; null where it does not say */
-  defaults: ModuleDefaults | null;
-  /** ids of the sandboxes that use it */
-  used_by: string[];
-  /** why it cannot be used, and what to do; null where nothing is known against it */
-  problem: string | null;
-}
-
 /** What a job that makes a module may say about it. */
 interface ModuleJob {
   /** of the module; @default the builder's own, where it has one */
@@ -620,3 +582,4 @@ export interface DoctorCheck {
 }
 
 export type * from "./protocol-diff.js";
+export type * from "./protocol-modules.js";

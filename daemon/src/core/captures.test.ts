@@ -55,6 +55,30 @@ describe("Captures", () => {
   });
 });
 
+describe("Captures of a module", () => {
+  const module = { name: "100-m", image: "modules/100-m.erofs", format: "erofs", identity: "1" } as const;
+
+  it("take its image alone and as it is, and give the layer back", async () => {
+    const { captures, machine, layers } = await prepared();
+    const mounted = layers.mounted;
+    const remove = (): Promise<boolean> => Promise.resolve(machine.captured.delete(image));
+    await captures.takeModule(module, { image, remove, sizeLimit: 4096 }, never);
+    expect(machine.captured.get(image)).toEqual([{ kind: "exact", key: layers.keyOf(module) }]);
+    expect(layers.mounted).toBe(mounted);
+  });
+
+  it("leave nothing of an image that is too large, or that nobody waits for any more", async () => {
+    const { captures, machine, layers } = await prepared();
+    const mounted = layers.mounted;
+    const remove = (): Promise<boolean> => Promise.resolve(machine.captured.delete(image));
+    const small = captures.takeModule(module, { image, remove, sizeLimit: 4095 }, never);
+    await expect(small).rejects.toMatchObject({ code: "build_failed", message: /unpacks to more than 0 MiB/ });
+    const late = captures.takeModule(module, { image, remove, sizeLimit: 4096 }, AbortSignal.abort());
+    await expect(late).rejects.toMatchObject({ code: "cancelled" });
+    expect([machine.captured.has(image), layers.mounted]).toEqual([false, mounted]);
+  });
+});
+
 describe("a stack", () => {
   it("has at most as many modules as a new sandbox may have", async () => {
     const machine = new FakeMachine();

@@ -317,6 +317,37 @@ describe.skipIf(lacks("root"))("a capture", () => {
     }
   });
 
+  it("takes a layer exactly, alone, and never to more bytes than it may have", async () => {
+    const { kernel } = machine;
+    const tree = join(machine.home, "exact");
+    const packed = join(machine.dataDir, "exact.erofs");
+    mkdirSync(tree);
+    sh(
+      `cd '${tree}'; echo x >ids; chown 70000:80000 ids; setfattr -n trusted.other -v y ids; mknod null c 1 259; mknod gone c 0 0`,
+    );
+    sh(`cd '${tree}'; head -c ${16 * mebibyte} /dev/zero >bomb; mkfs.erofs -zlz4 '${packed}' . >/dev/null 2>&1`);
+    expect(statSync(packed).size).toBeLessThan(2 * mebibyte);
+    await kernel.mountLayer("packed", "exact.erofs", "erofs");
+    try {
+      const exact = [{ kind: "exact", key: "packed" }] as const;
+      const tooLarge = kernel.capture(image, exact, 4 * mebibyte);
+      await expect(tooLarge).rejects.toMatchObject({ details: { errno: "EFBIG" } });
+      expect(statSync(join(machine.dataDir, image)).size).toBeLessThanOrEqual(4 * mebibyte);
+      rmSync(join(machine.dataDir, image));
+      await expect(kernel.capture(image, [...exact, ...exact])).rejects.toThrow(/understand/);
+      await kernel.capture(image, exact, 32 * mebibyte);
+      await kernel.mountLayer("captured", image, "erofs");
+      const layer = `/proc/${await machine.hostPid()}/root/l/captured`;
+      expect(sh(`cd '${layer}'; stat -c '%n %u:%g %t:%T' ids null gone`)).toBe(
+        "ids 70000:80000 0:0\nnull 0:0 1:103\ngone 0:0 0:0\n",
+      );
+      expect(sh(`getfattr --only-values -n trusted.other '${layer}/ids'`)).toBe("y");
+    } finally {
+      await kernel.unmountLayer("captured");
+      await kernel.unmountLayer("packed");
+    }
+  });
+
   it("refuses what is there already, names that lead elsewhere, and trees that are too deep", async () => {
     const { kernel } = machine;
     await kernel.mountUpper({ path: upper, image: null, sizeBytes: 4 * mebibyte, index: 0 });

@@ -129,13 +129,14 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
     else this.frozen.delete(index);
   }
 
-  async capture(image: string, roots: readonly CapturedRoot[]): Promise<number> {
+  async capture(image: string, roots: readonly CapturedRoot[], sizeLimit = Infinity): Promise<number> {
     this.captured.set(image, roots); // what a failure leaves is the caller's to remove
     await this.step("capture");
     for (const root of roots) {
-      if (root.kind === "layer" && !this.layers.has(root.key)) throw kernelError(`open ${root.key}`, "ENOENT");
+      if (root.kind !== "upper" && !this.layers.has(root.key)) throw kernelError(`open ${root.key}`, "ENOENT");
       if (root.kind === "upper" && !this.frozen.has(root.index)) throw new Error("captured what may be written to");
     }
+    if (sizeLimit < 4096) throw kernelError(`write ${image}`, "EFBIG");
     return 4096;
   }
 
