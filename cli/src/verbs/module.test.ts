@@ -43,6 +43,22 @@ describe("sq module", () => {
     expect(stdout).not.toMatch(/user |cmd|\u001b/);
   });
 
+  it("makes the other image, whichever way the format is said", async () => {
+    const job = { id: "j1", kind: "convert", module: "100-tools", modules: ["100-tools"], state: "done", error: null };
+    const routes = {
+      "POST /v1/jobs": new FakeReply(202, job),
+      "GET /v1/jobs/j1/events": new FakeReply(404, { error: "Cannot", code: "not_found" }),
+      "GET /v1/jobs/j1": job,
+    };
+    for (const format of [["--to", "squashfs"], ["squashfs"]]) {
+      const run = await runFake(["module", "convert", "100-tools", ...format], { routes });
+      expect(run).toMatchObject({ status: 0, stdout: "100-tools\n" });
+      expect(run.requests[0]).toBe('POST /v1/jobs {"kind":"convert","name":"100-tools","format":"squashfs"}');
+    }
+    for (const wrong of [["erofs", "--to", "squashfs"], ["--to", "tar"], []])
+      expect(await runFake(["module", "convert", "100-tools", ...wrong])).toMatchObject({ status: 2, requests: [] });
+  });
+
   it("sends an image with its digest, under its own name or another", async () => {
     const routes = { "PUT /v1/modules/.*": info };
     expect(await runFake(["module", "push", file], { routes })).toMatchObject({

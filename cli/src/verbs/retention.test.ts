@@ -66,6 +66,14 @@ describe("sq promote", () => {
       stdout: "j1\n",
       requests: [`POST ${path}/promote {"snapshot":"one","module":"200-x"}`],
     });
+    const both = await runFake(["promote", "box", "one", "200-x", "--detach", "--format", "both"], { routes });
+    expect(both.requests).toEqual([
+      `POST ${path}/promote {"snapshot":"one","module":"200-x","formats":["squashfs","erofs"]}`,
+    ]);
+    expect(await runFake(["promote", "box", "one", "200-x", "--format", "tar"])).toMatchObject({
+      status: 2,
+      requests: [],
+    });
     const refused = { [`POST ${path}/promote`]: new FakeReply(409, { error: "Cannot: no", code: "module_exists" }) };
     expect(await runFake(["promote", "box", "one", "200-x"], { routes: refused })).toMatchObject({
       status: 1,
