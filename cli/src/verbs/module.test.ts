@@ -44,11 +44,19 @@ describe("sq module", () => {
   });
 
   it("makes the other image, whichever way the format is said", async () => {
-    const job = { id: "j1", kind: "convert", module: "100-tools", modules: ["100-tools"], state: "done", error: null };
+    const job = {
+      id: "j1",
+      kind: "convert",
+      module: "100-tools",
+      modules: ["100-tools"],
+      state: "queued",
+      step: "",
+      fraction: null,
+    };
     const routes = {
       "POST /v1/jobs": new FakeReply(202, job),
       "GET /v1/jobs/j1/events": new FakeReply(404, { error: "Cannot", code: "not_found" }),
-      "GET /v1/jobs/j1": job,
+      "GET /v1/jobs/j1": { ...job, state: "done", error: null },
     };
     for (const format of [["--to", "squashfs"], ["squashfs"]]) {
       const run = await runFake(["module", "convert", "100-tools", ...format], { routes });
