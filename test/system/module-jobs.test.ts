@@ -226,6 +226,14 @@ describe.skipIf(lacks("root"))("the other image of a module", () => {
     expect(leftovers()).toEqual([]);
   });
 
+  it("does not take the place of the quicker one when it is made of that", async () => {
+    const job: JobRequest = { kind: "from-dir", path: join(trees, "tools"), name: "100-quick", formats: ["erofs"] };
+    expect(await endOf(job)).toMatchObject({ state: "done", error: null });
+    expect(await endOf({ kind: "convert", name: "100-quick", format: "squashfs" })).toMatchObject({ state: "done" });
+    expect(await squashd.client.module("100-quick")).toMatchObject({ format: "erofs", formats: ["squashfs", "erofs"] });
+    expect(await inSandbox(["000-base-test", "100-quick"], "cat /opt/tool")).toBe("a tool\n");
+  });
+
   it("is not made of an image that is not trusted, damaged, or where it is there already", async () => {
     const image = readFileSync(
       pack("100-odd", (root) => writeFileSync(join(root, "opt/x"), Buffer.alloc(100_000, "x"))),

@@ -1,4 +1,4 @@
-import { lstat, rename, rm } from "node:fs/promises";
+import { lstat, rename, rm, utimes } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
 import { scratchDirectory } from "./bases/base.js";
@@ -43,6 +43,7 @@ export async function convertModule(wanted: Wanted, world: ConvertWorld, context
     cleanup.defer(() => rm(draft, { force: true }));
     await (format === "erofs" ? makeErofs : makeSquashfs)(name, draft, world, context);
     await appendTrailer(draft, before);
+    if (format === "squashfs") await makeOlder(draft, join(catalog.directory, `${name}.erofs`));
     context.progress("putting it in place", 0.9);
     const file = await finish(draft);
     context.signal.throwIfAborted();
@@ -86,6 +87,12 @@ async function makeSquashfs(
   const output = { image: relative(dataDir, image), remove: () => rm(image, { force: true }), sizeLimit };
   await captures.takeModule(await catalog.resolve(name), output, context.signal);
   await buildSquashfs({ image, name, dataDir, target: draft }, context);
+}
+
+/** An erofs image that is older than the squashfs one would count as left from before, and not be used. */
+async function makeOlder(draft: string, other: string): Promise<void> {
+  const seconds = Math.floor((await lstat(other)).mtimeMs / 1000);
+  await utimes(draft, seconds, seconds);
 }
 
 function refuseUseless(catalog: DirectoryCatalog, { name, format }: Wanted): void {
