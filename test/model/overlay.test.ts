@@ -104,13 +104,13 @@ describe("the model of an overlay", () => {
     expect(overlay.upper.mtime).toBe("1.000000000");
   });
 
-  it("believes ESTALE of the move of a directory alone, and that nothing was done", () => {
-    const overlay = lower("mkdir d", "create f");
-    const move = (path: string): string | null => answer(overlay, { do: "rename", path, to: "new" }, "ESTALE");
-    expect(move("d")).toBe("ESTALE");
-    expect(paths(overlay)).toEqual([".", "./d", "./f"]);
-    expect([move("none"), answer(overlay, { do: "rmdir", path: "d" }, "ESTALE")]).toEqual(["ENOENT", null]);
-    expect(move("f")).toBe(null);
+  it("believes ESTALE of one name of a file moved onto another alone, and that nothing was done", () => {
+    const overlay = lower("mkdir d", "create f", "link f g", "create h");
+    const move = (path: string, to: string): string | null => answer(overlay, { do: "rename", path, to }, "ESTALE");
+    expect(move("f", "g")).toBe("ESTALE");
+    expect(paths(overlay)).toEqual([".", "./d", "./f", "./g", "./h"]);
+    expect([move("none", "f"), move("f", "f"), move("h", "g"), move("d", "e")]).toEqual(["ENOENT", null, null, null]);
+    expect(answer(overlay, { do: "unlink", path: "f" }, "ESTALE")).toBe(null);
   });
 
   it("tells of any other time that is not the one it knows", () => {

@@ -28,7 +28,7 @@ export class World {
   #counter = 0;
   /** steps and operations so far */
   done = 0;
-  /** moves of directories among them that failed with ESTALE */
+  /** those among them that failed with ESTALE */
   stale = 0;
 
   constructor(squashd: TestSquashd, options: ReplicaOptions) {
