@@ -8,6 +8,7 @@ import { measurePeers } from "./peers.js";
 import { NetworkBench } from "./network.js";
 import { startOnline, startSquashd } from "./squash.js";
 import type { Summary } from "./stats.js";
+import { SecretsBench, type SecretFigures } from "./secrets.js";
 import { BtrfsBench } from "./btrfs.js";
 import { TimeBench } from "./time.js";
 import { ms, renderTable, type Row } from "./table.js";
@@ -170,6 +171,39 @@ async function measureBtrfs(): Promise<void> {
   atMost("100 forks at once, btrfs, all interactive", many.p50, 700, ms);
 }
 
+/** What it costs to put secrets in, and how another program does the same. */
+async function measureSecrets(): Promise<void> {
+  say("secrets");
+  using bench = await SecretsBench.start();
+  const tunnelled = await bench.tunnelled();
+  const squash = await bench.squash();
+  const other = await bench.mitmproxy().catch((error: unknown) => String(error).slice(0, 120));
+  const beside = (show: (figures: SecretFigures) => string): string =>
+    typeof other === "string" ? `mitmproxy does not run here: ${other}` : `mitmproxy: ${show(other)}`;
+  const added = squash.latency.p50 - tunnelled.p50;
+  const gigabits = (value: number): string => `${value.toFixed(1)} Gbit/s`;
+  rows.push({
+    what: "request with a secret, beyond a tunnelled one",
+    ...{ p50: ms(added), target: "≤ 0.7 ms", ok: added <= 0.7 },
+    ratio: beside(({ latency }) => ms(latency.p50 - tunnelled.p50)),
+  });
+  rows.push({
+    what: "requests with a secret, 16 connections",
+    ...{ p50: `${squash.perSecond.toFixed(0)} /s`, target: "≥ 2500 /s", ok: squash.perSecond >= 2_500 },
+    ratio: beside(({ perSecond }) => `${perSecond.toFixed(0)} /s`),
+  });
+  rows.push({
+    what: "answer of 2 GiB that is searched for the secret",
+    ...{ p50: gigabits(squash.gigabits), target: "≥ 2 Gbit/s", ok: squash.gigabits >= 2 },
+    ratio: beside((figures) => gigabits(figures.gigabits)),
+  });
+  rows.push({
+    what: "first request to a host, with its certificate",
+    ...{ p50: ms(squash.first.p50), p99: ms(squash.first.p99), target: "≤ 8 ms", ok: squash.first.p50 <= 8 },
+    ratio: beside(({ first }) => ms(first.p50)),
+  });
+}
+
 async function measureCold(): Promise<void> {
   await using squashd = await startSquashd((modules) => makeBenchBase(join(scratch, "root-cold"), modules), {
     SQUASH_POOL_SIZE: "0",
@@ -193,6 +227,7 @@ try {
   await measureTime();
   measureImages();
   await measureBtrfs();
+  await measureSecrets();
   say("peers");
   mkdirSync(root, { recursive: true });
   for (const { name, summary, reason } of await measurePeers(root, scratch, count)) {

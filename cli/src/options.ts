@@ -17,6 +17,7 @@ export interface CreateFlags {
   netDown?: number;
   netUp?: number;
   netConnections?: number;
+  secrets?: string[] | "all";
   nestedUserns?: true;
   keepLast?: number;
   keepFor?: number;
@@ -46,6 +47,7 @@ export function addCreateFlags(command: Command): Command {
     .option("--net-down <kbit/s>", "bandwidth towards it, 64 to 100000000 (no limit)", wholeNumber)
     .option("--net-up <kbit/s>", "bandwidth from it (no limit)", wholeNumber)
     .option("--net-connections <count>", "new connections a second, 1 to 100000 (no limit)", wholeNumber)
+    .option("--secrets <names>", 'secrets that it may use, separated by commas, "none" or "all" (all)', secretNames)
     .option("--nested-userns", "let commands make user namespaces of their own")
     .option("--keep-last <count>", "newest snapshots that stay (the daemon's setting)", wholeNumber)
     .option("--keep-for <time>", "for how long one stays: 90s, 15m, 12h, 7d (the daemon's setting)", duration);
@@ -80,6 +82,7 @@ export function createOptions(flags: CreateFlags): CreateOptions {
     allow_net: flags.allowNet,
     deny_net: flags.denyNet,
     net_limits: Object.keys(limits).length === 0 ? undefined : limits,
+    secrets: flags.secrets === "all" ? null : flags.secrets,
     nested_userns: flags.nestedUserns,
     retention: Object.keys(retention).length === 0 ? undefined : retention,
   });
@@ -107,6 +110,12 @@ export function moduleFormats(format: string): ModuleFormat[] {
   if (format === "both") return ["squashfs", "erofs"];
   if (format === "squashfs" || format === "erofs") return [format];
   throw new UsageError(`Cannot make format "${format}": it must be squashfs, erofs or both`);
+}
+
+/** Names between commas; commander takes null for an option without a value. */
+export function secretNames(text: string): string[] | "all" {
+  if (text === "all") return text;
+  return text === "none" ? [] : commaSeparated(text);
 }
 
 /** A whole number from 0 on. Throws commander's error for anything else. */

@@ -22,6 +22,7 @@ const info = {
   memory_mb: 1024,
   pids: 64,
   max_lifetime_s: 0,
+  secrets_granted: [],
   allow_net: null,
   deny_net: [],
   address: "10.200.0.2",
@@ -161,7 +162,15 @@ describe("sq list, info, health, modules, metrics", () => {
   });
 
   it("health says when there is no base", async () => {
-    const health = { status: "ok", version: "1", uptime_s: 61, sandboxes: 1, modules: 0, base_ready: false };
+    const health = {
+      status: "ok",
+      version: "1",
+      uptime_s: 61,
+      sandboxes: 1,
+      modules: 0,
+      base_ready: false,
+      secrets: { count: 0, usable: true },
+    };
     const routes = { "GET /health": { ...health, pool: { ready: 1, size: 4 } } };
     const { stdout } = await runFake(["health"], { routes });
     expect(stdout).toContain("modules    0, no base; make one with sq mkbase\n");

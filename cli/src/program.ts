@@ -4,6 +4,7 @@ import { Command, CommanderError } from "commander";
 
 import type { Context } from "./context.js";
 import { exitStatus, UsageError } from "./exit-status.js";
+import { addCa } from "./verbs/ca.js";
 import { addCreate } from "./verbs/create.js";
 import { addDestroy } from "./verbs/destroy.js";
 import { addDoctor } from "./verbs/doctor.js";
@@ -21,6 +22,7 @@ import { addModules } from "./verbs/modules.js";
 import { addNet } from "./verbs/net.js";
 import { addRetention } from "./verbs/retention.js";
 import { addRun } from "./verbs/run.js";
+import { addSecret } from "./verbs/secret.js";
 import { addDiff } from "./verbs/diff.js";
 import { addSnapshots } from "./verbs/snapshots.js";
 import { addStack } from "./verbs/stack.js";
@@ -33,6 +35,8 @@ const verbs = [
   addInfo,
   addLogs,
   addNet,
+  addSecret,
+  addCa,
   addSnapshots,
   addRetention,
   addDiff,

@@ -138,6 +138,18 @@ export const settings = {
     parse: absolutePath,
     doc: "file that names the resolvers which are asked for sandboxes; followed when it changes",
   },
+  extraCaFile: {
+    env: "SQUASH_EXTRA_CA_FILE",
+    fallback: "",
+    parse: (text: string) => (text === "" ? text : absolutePath(text)),
+    doc: "PEM file of roots by which servers are known that secrets go to, besides the host's; empty for none",
+  },
+  secretsKeyFile: {
+    env: "SQUASH_SECRETS_KEY_FILE",
+    fallback: "",
+    parse: (text: string) => (text === "" ? text : absolutePath(text)),
+    doc: "file with the key of 32 bytes that `secrets.json` is encrypted with; empty for none",
+  },
   uidBase: {
     env: "SQUASH_UID_BASE",
     fallback: "1342177280",

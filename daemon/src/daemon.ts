@@ -13,14 +13,17 @@ import type { ModuleStore } from "./core/modules.js";
 import { SnapshotImages } from "./core/snapshot-images.js";
 import type { CollectFiles } from "./core/snapshots.js";
 import { timeTravel, type TimeTravel } from "./core/time-travel.js";
+import { SecretInjection } from "./core/secrets/injection.js";
 import type { Gauges } from "./core/service.js";
 import type { LinuxKernel } from "./kernel/kernel.js";
 import { lockNetwork } from "./kernel/network/lock.js";
 import { DaemonNetwork } from "./network.js";
+import { SecretHouse } from "./secret-house.js";
 import { openPool } from "./open-pool.js";
 import { startKernel } from "./start-kernel.js";
 import type { DecisionLog } from "./store/decision-log.js";
 import { Ext4Template } from "./store/ext4-template.js";
+import { TrustImageFolder } from "./secrets/trust/trust-images.js";
 import { SandboxFiles } from "./store/sandbox-files.js";
 
 /** how long a layer that nobody uses stays mounted */
@@ -43,6 +46,7 @@ export class Daemon {
   readonly time: TimeTravel;
   readonly gauges: Gauges;
   readonly decisions: DecisionLog;
+  readonly secrets: SecretHouse;
   readonly #options: DaemonOptions;
   readonly #kernel: LinuxKernel;
   readonly #cells: Cells;
@@ -61,6 +65,7 @@ export class Daemon {
       cells: Cells;
       layers: Layers;
       network: DaemonNetwork;
+      secrets: SecretHouse;
     },
   ) {
     this.#options = options;
@@ -71,6 +76,7 @@ export class Daemon {
     this.#layers = parts.layers;
     this.#network = parts.network;
     this.decisions = parts.network.decisions;
+    this.secrets = parts.secrets;
     this.#stopReaper = startReaper(parts.sandboxes, options.reapFailed);
     this.#stopRetention = parts.time.retention.start();
     this.gauges = {
@@ -100,8 +106,20 @@ export class Daemon {
     const store = new SandboxFiles(config.dataDir, { makeImage, boot: kernel.bootId, pool });
     const cells = new Cells(kernel, { poolSize: config.poolSize, emit });
     const layers = new Layers(kernel, { lingerMs: layerLingerMs });
-    network = await DaemonNetwork.start(kernel.firewall, { ...options, lock });
-    const parts = { kernel, store, catalog: options.catalog, layers, cells, networks: network.networks };
+    const secrets = await SecretHouse.open(options);
+    network = await DaemonNetwork.start(kernel.firewall, { ...options, lock, used: (use) => secrets.used(use) });
+    const { networks } = network;
+    const trust = new TrustImageFolder({ kernel, dataDir: config.dataDir });
+    for (const name of await trust.sweep()) emit({ type: "swept", what: "trust", name });
+    const gateway = kernel.firewall?.subnet.gateway ?? null;
+    const injection = new SecretInjection({
+      granted: (names) => secrets.granted(names),
+      authority: () => secrets.authority,
+      gateway,
+      images: trust,
+      layers,
+    });
+    const parts = { kernel, store, catalog: options.catalog, layers, cells, networks, injection };
     const retention = { keepLast: config.keepLast, keepForS: config.keepForS };
     const images = new SnapshotImages(store, () => sandboxes.all());
     const sandboxes: Sandboxes = new Sandboxes(parts, {
@@ -117,18 +135,28 @@ export class Daemon {
       recovery.cellDied(index, pid).catch((error: unknown) => emit({ type: "cell.failed", error: String(error) }));
     });
     await store.sweepDrafts();
+    // before links are opened again, so that nobody gets through without
+    await secrets.start({
+      setSecrets: (found) => network.setSecrets(found),
+      trusted: () => trustedAuthorities(sandboxes),
+    });
     await recovery.run();
     for (const name of await store.sweepSubvolumes()) emit({ type: "swept", what: "upper", name });
     cells.fill();
-    const time = timeTravel(parts, sandboxes, { images, emit, retention, collectFiles: options.collectFiles });
+    const collectFiles: CollectFiles = async (wanted) => {
+      const [found, unused] = [await options.collectFiles(wanted), await trust.collect(wanted)];
+      return { files: [...found.files, ...unused.files], bytes: found.bytes + unused.bytes };
+    };
+    const time = timeTravel(parts, sandboxes, { images, emit, retention, collectFiles });
     time.upkeep.poke();
-    return new Daemon(options, { kernel, sandboxes, time, cells, layers, network });
+    return new Daemon(options, { kernel, sandboxes, time, cells, layers, network, secrets });
   }
 
   async health(): Promise<Health> {
     const modules = await this.#options.catalog.list();
+    const secrets = this.secrets.health;
     return {
-      status: "ok",
+      status: secrets.usable ? "ok" : "degraded",
       backend: "cell",
       version: this.#options.version,
       tailscale: { status: "off", ip: null },
@@ -136,6 +164,7 @@ export class Daemon {
       modules: modules.length,
       base_ready: modules.some(({ name }) => name.startsWith("000-")),
       pool: { ready: this.#cells.ready, size: this.#options.config.poolSize },
+      secrets,
       uptime_s: Math.round((performance.now() - this.#startedAt) / 1000),
     };
   }
@@ -150,6 +179,11 @@ export class Daemon {
     await this.#layers.sweep();
     const forget = this.sandboxes.count === 0;
     await this.#network.close({ forget });
+    await this.secrets.close();
     await this.#kernel.close({ forget });
   }
+}
+
+function trustedAuthorities(sandboxes: Sandboxes): string[] {
+  return sandboxes.all().flatMap(({ record, draft }) => [record?.trust?.ca ?? [], draft?.trust?.ca ?? []].flat());
 }

@@ -15,7 +15,8 @@ export function logEvents(log: Logger): Emit {
         if (commandsShown) log.debug(facts, type);
         break;
       case "network.decided":
-        break; // has a log of its own
+      case "secret.used":
+        break; // these have logs of their own
       case "cell.made":
         log.debug(facts, type);
         break;
@@ -35,6 +36,7 @@ export function logEvents(log: Logger): Emit {
         break;
       case "record.damaged":
       case "snapshot.damaged":
+      case "secrets.problem":
         log.error(facts, type);
         break;
     }

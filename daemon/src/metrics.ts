@@ -54,6 +54,12 @@ export class Metrics {
     "kind",
     "verdict",
   );
+  readonly #secretUses = this.#counter(
+    "squash_secret_uses_total",
+    "Requests with a secret's placeholder, by whether its value was sent",
+    "secret",
+    "outcome",
+  );
   readonly #networks = Object.entries(networkFigures).map(([name, help]) => {
     const labelNames = ["sandbox"] as const;
     const gauge = new Gauge({ name: `squash_network_${name}`, help, labelNames, registers: [this.#registry] });
@@ -134,6 +140,9 @@ export class Metrics {
       case "network.decided":
         this.#decisions.inc({ kind: event.kind, verdict: event.allowed ? "allowed" : "refused" });
         break;
+      case "secret.used":
+        this.#secretUses.inc({ secret: event.secret, outcome: event.outcome });
+        break;
       case "snapshot.expired":
         this.#upkeep.inc({ what: "expired" }, event.labels.length);
         break;
@@ -151,6 +160,7 @@ export class Metrics {
       case "unwritten":
       case "sandbox.died":
       case "record.damaged":
+      case "secrets.problem":
         break;
     }
   };

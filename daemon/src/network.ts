@@ -5,7 +5,9 @@ import type { Config } from "./config.js";
 import type { Decision } from "./core/egress/decision.js";
 import { SandboxNetworks, type Networks } from "./core/egress/networks.js";
 import { NoNetworks } from "./core/egress/no-networks.js";
+import type { PlaneSecrets } from "./core/egress/plane.js";
 import { specialRanges } from "./core/egress/special-ranges.js";
+import type { SecretUse } from "./core/secrets/secret-use.js";
 import type { Emit } from "./core/events.js";
 import { ThreadPlane } from "./egress/plane.js";
 import type { LinuxFirewall } from "./kernel/network/firewall.js";
@@ -21,6 +23,7 @@ const connectionLimit = 2_048;
 interface NetworkOptions {
   readonly config: Config;
   readonly emit: Emit;
+  readonly used: (use: SecretUse) => void;
   /** told of failures that no caller learns of, and of what was coped with, as a text */
   readonly report: (error: unknown) => void;
   /** from `lockNetwork`, to be held until the end; null where there is no network */
@@ -54,16 +57,19 @@ export class DaemonNetwork {
 
   /** Loads the firewall's rules and starts the plane. Throws `SquashError` that says what this machine lacks. */
   static async start(firewall: LinuxFirewall | null, options: NetworkOptions): Promise<DaemonNetwork> {
-    const { config, emit, report, lock } = options;
+    const { config, emit, used, report, lock } = options;
     const decisions = new DecisionLog(join(config.dataDir, "audit"), { report });
     if (firewall === null) return new DaemonNetwork(decisions, null);
     const { cidr, gateway, ipv6 } = firewall.subnet;
+    const apiPort = config.listen.kind === "tcp" ? config.listen.port : null;
     const plane = await ThreadPlane.start({
       gateway,
       gateway6: ipv6?.gateway ?? null,
       subnets: ipv6 === null ? [cidr] : [cidr, ipv6.cidr],
       resolvConf: config.resolvConf,
       resolverPort: 53,
+      apiPort,
+      extraRoots: config.extraCaFile === "" ? null : config.extraCaFile,
       report,
     });
     const forwarding = new Forwarding(config.runDir);
@@ -71,7 +77,7 @@ export class DaemonNetwork {
     const load = async (): Promise<void> =>
       firewall.load({
         ports: plane.ports,
-        apiPort: config.listen.kind === "tcp" ? config.listen.port : null,
+        apiPort,
         specialRanges: specialRanges[4],
         connectionLimit,
         closedInterfaces: await forwarding.open(),
@@ -82,7 +88,7 @@ export class DaemonNetwork {
       decisions.append(logged(decision));
       emit({ type: "network.decided", kind: decision.kind, allowed: decision.allowed });
     };
-    const networks = new SandboxNetworks({ firewall, plane, audit });
+    const networks = new SandboxNetworks({ firewall, plane, audit, used });
     plane.connect(networks);
     const restore = restorer(async () => {
       await load();
@@ -112,6 +118,11 @@ export class DaemonNetwork {
   /** Addresses that names have resolved to, for all sandboxes. */
   get learned(): number {
     return this.#running?.networks.learned ?? 0;
+  }
+
+  /** Replaces the secrets that the proxy puts in. */
+  async setSecrets(secrets: PlaneSecrets): Promise<void> {
+    await this.#running?.networks.setSecrets(secrets);
   }
 
   /** Loads the rules again, which somebody may have changed behind a new sq-host's back. */

@@ -81,6 +81,8 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
       jobs: modules.jobs,
       health: daemon,
       decisions: daemon.decisions,
+      secrets: daemon.secrets,
+      authorities: daemon.secrets,
       metrics,
       webDir,
       authToken: config.authToken,

@@ -19,11 +19,14 @@ enum { CANNOT_SET_UP = 125, CANNOT_EXECUTE = 126, NOT_FOUND = 127 };
 
 static const char default_path[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/* For shells that others start: squashd says the same in each request, as it is now. */
+#define OWN_SCRIPT "squash-secrets.sh"
+
 /* Sources the login scripts, then becomes the command: $1 is a shell text, or $@ the program and its arguments. */
 static char source_and_eval[] =
-    "for squash_file in /etc/profile.d/*.sh; do [ -r \"$squash_file\" ] && . \"$squash_file\"; done; unset squash_file; eval \"$1\"";
+    "for squash_file in /etc/profile.d/*.sh; do [ -r \"$squash_file\" ] && [ \"${squash_file##*/}\" != " OWN_SCRIPT " ] && . \"$squash_file\"; done; unset squash_file; eval \"$1\"";
 static char source_and_exec[] =
-    "for squash_file in /etc/profile.d/*.sh; do [ -r \"$squash_file\" ] && . \"$squash_file\"; done; unset squash_file; exec \"$@\"";
+    "for squash_file in /etc/profile.d/*.sh; do [ -r \"$squash_file\" ] && [ \"${squash_file##*/}\" != " OWN_SCRIPT " ] && . \"$squash_file\"; done; unset squash_file; exec \"$@\"";
 
 static _Noreturn void die(int code, const char *what, const char *target) {
   char text[1024];
@@ -38,7 +41,7 @@ static bool has_login_scripts(void) {
   if (directory == NULL) return false;
   for (const struct dirent *entry; !found && (entry = readdir(directory)) != NULL;) {
     size_t size = strlen(entry->d_name);
-    found = size > 3 && entry->d_name[0] != '.' && strcmp(entry->d_name + size - 3, ".sh") == 0;
+    found = size > 3 && entry->d_name[0] != '.' && strcmp(entry->d_name + size - 3, ".sh") == 0 && strcmp(entry->d_name, OWN_SCRIPT) != 0;
   }
   (void)closedir(directory);
   return found;

@@ -353,10 +353,11 @@ int64_t compare(const struct compare_side *old, const struct compare_side *new, 
       levels[side].directories[i] = stacks[side]->roots[i].directory;
       levels[side].roots[i] = i;
     }
-    if (look(&self->sides[side], &levels[side], &root, failure) < 0) return -1;
+    if (look(&self->sides[side], &levels[side], stacks[side]->count == 0 ? NULL : &root, failure) < 0) return -1;
   }
-  int result = *wish->only == '\0' ? compare_entry(self, ".", false, failure) : 0;
-  if (result == 0 && (*wish->only != '\0' || !is_same_level(&levels[OLD], &levels[NEW]))) result = compare_levels(self, levels, wish->only, 0, failure);
+  bool root_only = strcmp(wish->only, ".") == 0;
+  int result = *wish->only == '\0' || root_only ? compare_entry(self, ".", root_only, failure) : 0;
+  if (result == 0 && !root_only && (*wish->only != '\0' || !is_same_level(&levels[OLD], &levels[NEW]))) result = compare_levels(self, levels, wish->only, 0, failure);
   if (result == 0) result = flush(self, failure);
   int64_t size = result == 0 ? (int64_t)self->written : -1;
   free(self);

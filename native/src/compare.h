@@ -25,7 +25,7 @@ enum compare_difference { DIFFERS_MODE = 1, DIFFERS_OWNER = 2, DIFFERS_MTIME = 4
 enum compare_flags { COMPARE_OLD_CONTENT = 1, COMPARE_NEW_CONTENT = 2 };
 
 struct compare_side {
-  const struct captured_root *roots; /* topmost first */
+  const struct captured_root *roots; /* topmost first; of the old side there may be none, which is like an empty directory without a root */
   uint32_t count;
 };
 
@@ -33,7 +33,7 @@ struct compare_wish {
   uint32_t flags;
   uint64_t content_limit; /* files that are larger have no content */
   uint64_t output_limit;  /* a larger output is a failure: EFBIG */
-  const char *only;       /* path without "/" at its ends: only that entry, also when it is the same; "" for all */
+  const char *only;       /* path without "/" at its ends: only that entry, also when it is the same, "." for the root; "" for all */
 };
 
 /* Writes to the empty `output`. Ends early, with ECANCELED, once that has no name any more. Returns its size in bytes, or -1. */

@@ -8,7 +8,7 @@
 
 #include "frame.h"
 
-enum { EXEC_SHELL = 1, EXEC_MAX_ARGS = 4096, EXEC_MAX_ENV = 320, EXEC_MAX_GROUPS = 64 };
+enum { EXEC_SHELL = 1, EXEC_MAX_ARGS = 4096, EXEC_MAX_ENV = 512, EXEC_MAX_GROUPS = 64 };
 
 /* On the wire: u32 flags, u32 timeout (ms), u32 stdout limit, u32 stderr limit, user, workdir, u32 count, arguments, u32 count, environment. */
 struct exec_request {

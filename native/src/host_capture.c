@@ -165,9 +165,9 @@ static _Noreturn void run_capture(const struct host *host, const struct capture_
   _exit(write(pipe, &report, sizeof(report)) == (ssize_t)sizeof(report) ? 0 : 1);
 }
 
-static bool read_stack(struct reader *reader, struct stack *stack) {
+static bool read_stack(struct reader *reader, struct stack *stack, uint32_t least) {
   stack->count = read_u32(reader);
-  if (stack->count == 0 || stack->count > MAX_CAPTURED) return false;
+  if (stack->count < least || stack->count > MAX_CAPTURED) return false;
   for (uint32_t i = 0; i < stack->count; i++) {
     struct source *source = &stack->sources[i];
     source->index = read_u32(reader);
@@ -187,9 +187,9 @@ static bool read_plan(struct reader *reader, bool is_comparison, struct capture_
     plan->wish.content_limit = read_u64(reader);
     plan->wish.output_limit = read_u64(reader);
     plan->wish.only = read_string(reader, COMPARED_PATH);
-    if (!read_stack(reader, &plan->old)) return false;
+    if (!read_stack(reader, &plan->old, 0)) return false;
   }
-  if (!read_stack(reader, &plan->stack)) return false;
+  if (!read_stack(reader, &plan->stack, 1)) return false;
   return reader_finished(reader) && plan->output != NULL && plan->output[0] != '/' && plan->output[0] != '\0' && strstr(plan->output, "..") == NULL;
 }
 

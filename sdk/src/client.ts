@@ -5,6 +5,7 @@ import { SquashError } from "./errors.js";
 import { HttpTransport } from "./http-transport.js";
 import { jobEvents } from "./job-events.js";
 import type {
+  AuthorityInfo,
   CollectAnswer,
   CollectRequest,
   CreateSandbox,
@@ -13,6 +14,11 @@ import type {
   JobRequest,
   ModuleInfo,
   SandboxInfo,
+  SecretAuditEntry,
+  SecretAuditQuery,
+  SecretInfo,
+  SecretList,
+  SecretRequest,
 } from "./protocol.js";
 import { Sandbox } from "./sandbox.js";
 import type { Transport } from "./transport.js";
@@ -184,6 +190,42 @@ export class Client {
     return this.#api.object({ method: "POST", path: "/v1/gc", body: request, ...options });
   }
 
+  /** Secrets without their values, by name, and what is wrong with their file. */
+  secrets(options: CallOptions = {}): Promise<SecretList> {
+    return this.#api.object({ method: "GET", path: "/v1/secrets", ...this.#bounded(options) });
+  }
+
+  /** Makes a secret, or replaces one; in force when this returns. The value goes in, and comes out of no call. */
+  putSecret(name: string, secret: SecretRequest, options: CallOptions = {}): Promise<SecretInfo> {
+    return this.#api.object({ method: "PUT", path: secretPath(name), body: secret, ...this.#bounded(options) });
+  }
+
+  /** Removes a secret; when this returns, it is sent nowhere any more. Throws `SquashError` "secret_not_found", "secret_in_use". */
+  async removeSecret(name: string, options: CallOptions = {}): Promise<void> {
+    await this.#api.text({ method: "DELETE", path: secretPath(name), ...this.#bounded(options) });
+  }
+
+  /** The newest requests with placeholders of secrets, oldest first. */
+  secretAudit(options: SecretAuditQuery & CallOptions = {}): Promise<SecretAuditEntry[]> {
+    const { sandbox, secret, verdict, limit } = options;
+    const search = new URLSearchParams();
+    for (const [name, value] of Object.entries({ sandbox, secret, verdict, limit }))
+      if (value !== undefined) search.set(name, String(value));
+    const query = search.toString();
+    const path = `/v1/secrets/audit${query === "" ? "" : `?${query}`}`;
+    return this.#api.list({ method: "GET", path, ...this.#bounded(options) });
+  }
+
+  /** The certificate authority that new sandboxes trust. Throws `SquashError` "network_off" where the daemon gives sandboxes no network. */
+  ca(options: CallOptions = {}): Promise<AuthorityInfo> {
+    return this.#api.object({ method: "GET", path: "/v1/ca", ...this.#bounded(options) });
+  }
+
+  /** Makes another one. Sandboxes that trust the old one go on with it. */
+  rotateCa(options: CallOptions = {}): Promise<AuthorityInfo> {
+    return this.#api.object({ method: "POST", path: "/v1/ca/rotate", ...this.#bounded(options) });
+  }
+
   /** The daemon's metrics in Prometheus' text format. */
   metrics(options: CallOptions = {}): Promise<string> {
     return this.#api.text({ method: "GET", path: "/metrics", ...this.#bounded(options) });
@@ -214,6 +256,11 @@ function isOver({ state }: JobInfo): boolean {
 function jobPath(id: string): string {
   if (id === "") throw new SquashError("invalid_request", "Cannot address a job: its id is empty");
   return `/v1/jobs/${encodeURIComponent(id)}`;
+}
+
+function secretPath(name: string): string {
+  if (name === "") throw new SquashError("invalid_request", "Cannot address a secret: its name is empty");
+  return `/v1/secrets/${encodeURIComponent(name)}`;
 }
 
 function modulePath(name: string): string {

@@ -4,6 +4,7 @@
  */
 
 import type { ModuleFormat } from "./protocol-modules.js";
+import type { NetLimits } from "./protocol-network.js";
 
 /** Every stable error code, with the HTTP status that carries it. Append only. */
 export const errorStatus = {
@@ -81,6 +82,11 @@ export const errorStatus = {
   job_not_found: 404,
   /** too many jobs or uploads wait already */
   job_limit: 503,
+  secret_not_found: 404,
+  /** another secret needs it */
+  secret_in_use: 409,
+  /** the file of secrets, or that of their key, cannot be used as it is; the text says what to do */
+  secrets_unusable: 409,
   /** an image of the snapshot is not what it was when it was taken; nothing is mounted of it */
   snapshot_damaged: 500,
 } as const satisfies Readonly<Record<string, number>>;
@@ -143,6 +149,10 @@ export interface SandboxInfo {
   allow_net: string[] | null;
   deny_net: string[];
   net_limits: NetLimits;
+  /** names of the secrets that it may use, as asked for; null for all that there are, those included that come later */
+  secrets: string[] | null;
+  /** names of those that it has at this moment */
+  secrets_granted: string[];
   /** its IPv4 address; null where it has none */
   address: string | null;
   /** its IPv6 address; null where sandboxes have none */
@@ -256,6 +266,8 @@ export interface ForkRequest {
   count?: number;
   /** label of a snapshot; @default the present */
   from?: string;
+  /** names of the secrets that the forks may use, null for all; @default those of the sandbox */
+  secrets?: string[] | null;
 }
 
 /** One snapshot in the answer of `GET /v1/sandboxes/:id/history`. */
@@ -321,67 +333,12 @@ export interface CreateSandbox {
   /** destinations that may not be reached; the most precise entry of both lists decides, between equals this list */
   deny_net?: string[];
   net_limits?: NetLimits;
+  /** names of the secrets that it may use; absent or null for all that there are, those included that come later; [] for none */
+  secrets?: string[] | null;
   /** whether commands may make user namespaces of their own; @default false */
   nested_userns?: boolean;
   /** snapshots that stay; @default the daemon's `SQUASH_KEEP_LAST` and `SQUASH_KEEP_FOR_S` */
   retention?: RetentionRequest;
-}
-
-/** Limits of a sandbox's network; an absent field is no limit. */
-export interface NetLimits {
-  /** towards the sandbox, in 1,000 bits a second, 64–100,000,000 */
-  down_kbit?: number;
-  /** from the sandbox */
-  up_kbit?: number;
-  /** new connections a second, 1–100,000 */
-  connections_per_s?: number;
-}
-
-/** Body of `PUT /v1/sandboxes/:id/network`: everything is replaced. */
-export interface NetworkRequest {
-  /** as for a creation, but it must be said, so that nothing is opened by forgetting it */
-  allow_net: string[] | null;
-  deny_net?: string[];
-  net_limits?: NetLimits;
-}
-
-/** What a sandbox may reach, and what it has done with it since its cell was made. */
-export interface NetworkInfo {
-  allow_net: string[] | null;
-  deny_net: string[];
-  net_limits: NetLimits;
-  address: string;
-  /** null where sandboxes have no IPv6 */
-  address6: string | null;
-  /** also its name server */
-  gateway: string;
-  sent_bytes: number;
-  sent_packets: number;
-  received_bytes: number;
-  received_packets: number;
-  /** connections that the host tracks at this moment */
-  connections_open: number;
-  /** connections that the proxy, and packets that the firewall refused */
-  connections_refused: number;
-  dns_allowed: number;
-  dns_refused: number;
-  /** queries beyond the rate limit, which were not answered */
-  dns_limited: number;
-}
-
-/** One decision in the audit log. Not every packet has one: floods are logged in part. */
-export interface NetworkDecision {
-  time: string;
-  sandbox: string;
-  /** who decided: the resolver, the proxy for HTTP or TLS, or the firewall */
-  kind: "dns" | "http" | "tls" | "connection";
-  name: string | null;
-  address: string | null;
-  port: number | null;
-  protocol: "tcp" | "udp" | "icmp" | "other";
-  verdict: "allowed" | "refused";
-  /** the entry that decided, or the reason */
-  rule: string;
 }
 
 /** Body of `POST /v1/sandboxes/:id/exec`. */
@@ -568,6 +525,8 @@ export interface Health {
   base_ready: boolean;
   /** cells that wait, and how many are kept */
   pool: { ready: number; size: number };
+  /** how many there are, and whether their file can be used as it is; where not, `GET /v1/secrets` says why */
+  secrets: { count: number; usable: boolean };
   uptime_s: number;
 }
 
@@ -583,3 +542,5 @@ export interface DoctorCheck {
 
 export type * from "./protocol-diff.js";
 export type * from "./protocol-modules.js";
+export type * from "./protocol-network.js";
+export type * from "./protocol-secrets.js";

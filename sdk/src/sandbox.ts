@@ -7,6 +7,7 @@ import type {
   ExecRequest,
   ExecResult,
   ForkRequest,
+  GrantRequest,
   HistoryEntry,
   JobInfo,
   NetworkDecision,
@@ -72,6 +73,12 @@ export class Sandbox {
   setNetwork(network: NetworkRequest, options: CallOptions = {}): Promise<NetworkInfo> {
     const call = { method: "PUT", path: `${this.#path}/network`, body: network } as const;
     return this.#api.object({ ...call, ...this.#bounded(options) });
+  }
+
+  /** Replaces which secrets it may use, null for all; when this returns, connections that were given another one have been cut. */
+  setSecrets(secrets: readonly string[] | null, options: CallOptions = {}): Promise<SandboxInfo> {
+    const body: GrantRequest = { secrets: secrets === null ? null : [...secrets] };
+    return this.#api.object({ method: "PUT", path: `${this.#path}/secrets`, body, ...this.#bounded(options) });
   }
 
   /** The newest decisions on what it wanted to reach, oldest first: 200, or `limit`, at most 1,000. Also after its end. */

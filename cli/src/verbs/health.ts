@@ -29,6 +29,7 @@ function renderHealth(health: Health, colors: Colors): string {
       ["sandboxes", String(health.sandboxes)],
       ["modules", health.base_ready ? String(health.modules) : `${health.modules}, no base; make one with sq mkbase`],
       ["pool", `${health.pool.ready} of ${health.pool.size} cells ready`],
+      ["secrets", health.secrets.usable ? String(health.secrets.count) : "unusable; sq secret list says why"],
     ],
     colors,
   );

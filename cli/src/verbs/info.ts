@@ -41,6 +41,7 @@ function renderSandbox(info: SandboxInfo, colors: Colors): string {
     ["IPv6 address", info.address6],
     ["may reach", info.allow_net?.join(", ") ?? "everything public"],
     ["may not reach", info.deny_net.join(", ") || null],
+    ["secrets", info.secrets_granted.join(", ") || null],
     ["snapshot", info.active_snapshot],
     ["snapshots", info.snapshots.map(({ label }) => label).join(", ") || null],
     ["retention", keptText(info.retention)],

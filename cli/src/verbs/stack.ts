@@ -3,7 +3,7 @@ import { Option, type Command } from "commander";
 
 import { action, printAnswer, withJson } from "../action.js";
 import type { Context } from "../context.js";
-import { wholeNumber } from "../options.js";
+import { secretNames, wholeNumber } from "../options.js";
 
 /** `sq restore`, `sq activate`, `sq deactivate`, `sq fork`: other stacks, and copies. */
 export function addStack(program: Command, context: Context): void {
@@ -34,15 +34,21 @@ export function addStack(program: Command, context: Context): void {
     .argument("<id>")
     .argument("[target]", "id of the one fork")
     .option("-c, --count <number>", "forks with ids that are made up", wholeNumber)
+    .option(
+      "--secrets <names>",
+      'secrets that they may use, separated by commas, "none" or "all" (as the sandbox)',
+      secretNames,
+    )
     .option("--from <label>", "the files of a snapshot; of the present, if absent")
     .addHelpText("after", "\nExamples:\n  sq fork box twin\n  sq fork box --count 10 --from clean\n");
   withJson(fork).action(
     action(context, async (self, id: string, target: string | undefined) => {
-      const { count, from } = self.opts<{ count?: number; from?: string }>();
+      const { count, from, secrets } = self.opts<{ count?: number; from?: string; secrets?: string[] | "all" }>();
       const request = {
         ...(target === undefined ? {} : { target_id: target }),
         ...(count === undefined ? {} : { count }),
         ...(from === undefined ? {} : { from }),
+        ...(secrets === undefined ? {} : { secrets: secrets === "all" ? null : secrets }),
       };
       const forks = await context.client().sandbox(id).fork(request, { signal: context.signal });
       const value = forks.map(({ id: made, created }) => created ?? { id: made });

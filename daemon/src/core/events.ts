@@ -22,6 +22,9 @@ export type DomainEvent =
   | { readonly type: "snapshot.upkeep"; readonly error: string }
   | { readonly type: "snapshot.damaged"; readonly error: string }
   | { readonly type: "host.restarted"; readonly reason: string }
+  /** the file of secrets, or what belongs to it, is not as it must be; somebody must look */
+  | { readonly type: "secrets.problem"; readonly problem: string }
+  | { readonly type: "secret.used"; readonly secret: string; readonly outcome: "sent" | "refused" }
   | { readonly type: "network.decided"; readonly kind: Decision["kind"]; readonly allowed: boolean };
 
 /** The canonical event of an operation, emitted once at its end. */

@@ -6,7 +6,10 @@ import type { Sandboxes } from "./sandboxes.js";
 import type { SnapshotImages } from "./snapshot-images.js";
 import { findSnapshot, type Moment, type Snapshots } from "./snapshots.js";
 
-type Origin = Pick<Moment, "layers" | "images">;
+interface Origin extends Pick<Moment, "layers" | "images"> {
+  /** in which the forks differ from it */
+  readonly more: { readonly secrets?: readonly string[] | null };
+}
 
 /** Copies of sandboxes: they share the files of one moment as layers, and differ from then on. */
 export class Forks {
@@ -29,12 +32,15 @@ export class Forks {
 
   /** All forks or none. Throws `snapshot_not_found`, and what a creation throws. */
   async fork(id: string, request: ForkRequest, signal: AbortSignal): Promise<SandboxInfo[]> {
-    const { from, target_id, count = 1 } = request;
+    const { from, target_id, count = 1, secrets } = request;
+    if (secrets !== undefined) this.#sandboxes.checkSecrets(secrets);
+    const more = secrets === undefined ? {} : { secrets };
     const ids = target_id === undefined ? Array.from({ length: count }, () => forkId(id)) : [target_id];
-    if (from === undefined) return this.#snapshots.moment(id, (moment) => this.#make(id, ids, moment, signal));
+    if (from === undefined)
+      return this.#snapshots.moment(id, (moment) => this.#make(id, ids, { ...moment, more }, signal));
     const sandbox = this.#sandboxes.find(id);
     const snapshot = findSnapshot(sandbox, from);
-    const make = (): Promise<SandboxInfo[]> => this.#make(`${id}@${from}`, ids, snapshot, signal);
+    const make = (): Promise<SandboxInfo[]> => this.#make(`${id}@${from}`, ids, { ...snapshot, more }, signal);
     return this.#labels.use(sandbox, from, () => this.#images.hold(snapshot.images, make));
   }
 
@@ -47,13 +53,13 @@ export class Forks {
     throw failure.reason;
   }
 
-  async #one(id: string, from: string, { layers, images }: Origin, signal: AbortSignal): Promise<SandboxInfo> {
+  async #one(id: string, from: string, { layers, images, more }: Origin, signal: AbortSignal): Promise<SandboxInfo> {
     const { record } = this.#sandboxes.find(from.split("@", 1)[0] ?? from);
     if (record === null) throw new Error(`sandbox "${from}" has no record`);
     const now = new Date().toISOString();
     const fresh = { id, created: now, lastActive: now, restored: null, head: null, restarts: 0, forkedFrom: from };
     const upper = { ...record.upper, generation: 0 };
-    const plan = { ...planOfRecord(record), ...fresh, requestedLayers: layers, snapshots: images, upper };
+    const plan = { ...planOfRecord(record), ...fresh, requestedLayers: layers, snapshots: images, upper, ...more };
     return this.#sandboxes.createPlanned(plan, signal);
   }
 }

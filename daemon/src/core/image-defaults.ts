@@ -44,15 +44,22 @@ export function mergeDefaults(modules: readonly WithDefaults[]): ImageDefaults |
   };
 }
 
-/** A request with what the modules of a stack, topmost first, say where the request says nothing. */
-export function execDefaults(modules: readonly WithDefaults[], request: ExecRequest): ExecRequest {
+/**
+ * A request with what the modules of a stack, topmost first, say where the request says nothing. Of the environment the request's word counts
+ * most, then `injected`.
+ */
+export function execDefaults(
+  modules: readonly WithDefaults[],
+  request: ExecRequest,
+  injected: Readonly<Record<string, string>> = {},
+): ExecRequest {
   const defaults = mergeDefaults(modules);
-  if (defaults === undefined) return request;
-  const env = { ...defaults.env, ...request.env };
+  const env = { ...defaults?.env, ...injected, ...request.env };
+  const { workdir = "", user = "" } = defaults ?? {};
   return {
     ...request,
-    ...(request.workdir === undefined && defaults.workdir !== "" ? { workdir: defaults.workdir } : {}),
-    ...(request.user === undefined && defaults.user !== "" ? { user: defaults.user } : {}),
+    ...(request.workdir === undefined && workdir !== "" ? { workdir } : {}),
+    ...(request.user === undefined && user !== "" ? { user } : {}),
     ...(Object.keys(env).length === 0 ? {} : { env }),
   };
 }

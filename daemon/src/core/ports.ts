@@ -1,5 +1,6 @@
 import type { NetworkSettings } from "./egress/settings.js";
 import type { ImageDefaults } from "./image-defaults.js";
+import type { RootTrust } from "./secrets/root-trust.js";
 import type { ExecResult, SnapshotOrigin } from "@squash/sdk/protocol";
 
 /** Which process a cell's init is: the start time (clock ticks since boot) tells it from a later process with the same number. */
@@ -80,11 +81,11 @@ export type CapturedRoot =
   | { readonly kind: "layer"; readonly key: string }
   | { readonly kind: "exact"; readonly key: string };
 
-/** What is to be compared, each stack topmost first, and what is to be told of it. */
+/** What is to be compared, each stack topmost first, and what is to be told of it. With nothing in `from` all is new. */
 export interface Comparison {
   readonly from: readonly CapturedRoot[];
   readonly to: readonly CapturedRoot[];
-  /** bytes of the path of the only entry to compare, told of also when it is the same; empty for all */
+  /** bytes of the path of the only entry to compare, "." for the root, told of also when it is the same; empty for all */
   readonly only: Buffer;
   /** whose contents are written: of no file, of those that are there afterwards, or of both sides */
   readonly contents: "none" | "new" | "both";
@@ -164,8 +165,10 @@ export interface SandboxRecord {
   readonly layers: readonly string[];
   /** images of snapshots that lie above those and below the upper, topmost first */
   readonly snapshots: readonly string[];
-  /** keys under which all of them are mounted, in the order of the stack */
+  /** keys under which all of them are mounted, in the order of the stack, with that of `trust` between modules and snapshots */
   readonly layerKeys: readonly string[];
+  /** what its root has besides for the sake of secrets; absent where it has nothing */
+  readonly trust?: RootTrust;
   /** label of the snapshot that was restored last; null for none */
   readonly restored: string | null;
   /** label of the snapshot that was taken or restored last: what the next one follows upon */
@@ -185,6 +188,8 @@ export interface SandboxRecord {
   readonly restarts: number;
   /** what its modules said of how to start programs when it was made */
   readonly defaults?: ImageDefaults;
+  /** names of the secrets that it may use; null or absent for all that there are, those included that come later */
+  readonly secrets?: readonly string[] | null;
   /** which of its snapshots stay; what it does not say is the daemon's to say */
   readonly retention?: Partial<RetentionLimits>;
 }

@@ -3,6 +3,7 @@ import type { SandboxRecord, StoredSandbox } from "./ports.js";
 import { newSandbox, type Sandbox } from "./sandbox.js";
 import { planOfRecord, rebuildStages, sandboxStages, type SandboxDraft, type StageParts } from "./sandbox-stages.js";
 import type { Sandboxes } from "./sandboxes.js";
+import { secretAccess } from "./secrets/grants.js";
 import { withKnownLabels } from "./snapshot-chain.js";
 import type { SnapshotImages } from "./snapshot-images.js";
 import { bringUp, takeDown, type Stage } from "./stages.js";
@@ -97,7 +98,8 @@ export class Recovery {
   /** Its link is closed until then, so one that cannot be opened again leaves a sandbox that is rebuilt, or fails with the reason. */
   async #attach(sandbox: Sandbox, record: SandboxRecord): Promise<boolean> {
     try {
-      await this.#parts.networks.attach(record.cell.index, record.id, record.network);
+      const { cell, id, network } = record;
+      await this.#parts.networks.attach(cell.index, id, network, secretAccess(record));
       return true;
     } catch (error) {
       sandbox.reason = error instanceof Error ? error.message : String(error);

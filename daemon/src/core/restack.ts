@@ -87,8 +87,8 @@ export class Restack {
   ): Promise<void> {
     const { id, state, reason } = sandbox;
     const wasReady = state === "ready";
-    const { layers, layerKeys, cell, defaults } = record;
-    const old: SandboxDraft = { id, plan: planOfRecord(record), index: cell.index, layers, layerKeys, defaults };
+    const { layers, layerKeys, trust, cell, defaults } = record;
+    const old: SandboxDraft = { id, plan: planOfRecord(record), index: cell.index, layers, layerKeys, trust, defaults };
     const inPlace = wasReady && isIdle;
     const told = { doing: "change the stack of", code: "change_failed" } as const;
     if (inPlace) await bringUp(doubtStages(this.#parts), draft, told);

@@ -5,6 +5,7 @@ import type { Layers } from "./layers.js";
 import type { Emit } from "./events.js";
 import type { Networks } from "./egress/networks.js";
 import { mergeDefaults, type ImageDefaults } from "./image-defaults.js";
+import { secretAccess } from "./secrets/grants.js";
 import { checkStack } from "./module-stack.js";
 import type {
   CapturedRoot,
@@ -15,6 +16,8 @@ import type {
   SandboxRecord,
   SandboxStore,
 } from "./ports.js";
+import type { Injection } from "./secrets/injection.js";
+import type { RootTrust } from "./secrets/root-trust.js";
 import type { Stage } from "./stages.js";
 import { stackOrder } from "./stack.js";
 
@@ -32,6 +35,7 @@ export interface SandboxDraft {
   cellGone?: boolean;
   layerKeys?: readonly string[];
   layers?: readonly string[];
+  trust?: RootTrust | undefined;
   defaults?: ImageDefaults | undefined;
   record?: SandboxRecord;
   /** what the record was before a change; absent where nothing is changed */
@@ -41,14 +45,14 @@ export interface SandboxDraft {
 }
 
 /** What a record says before there is a cell. */
-export type SandboxPlan = Omit<SandboxRecord, "layers" | "layerKeys" | "cell"> & {
+export type SandboxPlan = Omit<SandboxRecord, "layers" | "layerKeys" | "trust" | "cell"> & {
   /** module names as asked for; empty for the default */
   readonly requestedLayers: readonly string[];
 };
 
 /** The plan that a record came from. */
 export function planOfRecord(record: SandboxRecord): SandboxPlan {
-  const { layers: requestedLayers, layerKeys: _, cell: __, defaults: ___, ...rest } = record;
+  const { layers: requestedLayers, layerKeys: _, trust: __, cell: ___, defaults: ____, ...rest } = record;
   return { ...rest, requestedLayers };
 }
 
@@ -59,6 +63,7 @@ export interface StageParts {
   readonly layers: Layers;
   readonly cells: Cells;
   readonly networks: Networks;
+  readonly injection: Injection;
 }
 
 /** Name under which a sandbox's network namespace is listed by `ip netns`. */
@@ -114,7 +119,8 @@ export function doubtStages(parts: StageParts): Stage<SandboxDraft>[] {
 
 /** The same as `swapStages` where nothing runs in the cell, which therefore stays and gets another root. Taking these down kills it. */
 export function rerootStages(parts: StageParts, options: { readonly keepUpper: boolean }): Stage<SandboxDraft>[] {
-  return [root(parts, { fresh: !options.keepUpper, named: false, again: true }), record(parts, { keep: true })];
+  const again = { fresh: !options.keepUpper, named: false, again: true };
+  return [root(parts, again), trust(parts), record(parts, { keep: true })];
 }
 
 /**
@@ -157,22 +163,27 @@ function directories({ store }: StageParts): Stage<SandboxDraft> {
 }
 
 function layers(
-  { catalog, store, layers: mounted }: StageParts,
+  { catalog, store, layers: mounted, injection }: StageParts,
   options: { readonly fresh: boolean },
 ): Stage<SandboxDraft> {
   return {
     name: "layers",
     async up(draft) {
-      const { requestedLayers: requested, snapshots } = planOf(draft);
+      const { requestedLayers: requested, snapshots, secrets = null } = planOf(draft);
       const names = stackOrder(requested.length > 0 ? requested : await catalog.defaultLayers());
       draft.layers = names; // before they are looked for, so that none is removed meanwhile
       const modules = await Promise.all(names.map((name) => catalog.resolve(name)));
       draft.defaults = mergeDefaults(modules);
       // a stack that there was already was made of modules that went together
       if (options.fresh) checkStack(modules);
-      const keys = await mountSnapshots({ store, layers: mounted }, snapshots);
-      draft.layerKeys = keys; // so that a failure gives them back
-      draft.layerKeys = [...keys, ...(await mounted.acquire(modules))];
+      const above = await mountSnapshots({ store, layers: mounted }, snapshots);
+      draft.layerKeys = above; // so that a failure gives them back
+      const below = await mounted.acquire(modules);
+      draft.layerKeys = [...above, ...below];
+      // below the snapshots, so that what a sandbox itself wrote of the same name counts
+      const trust = await injection.acquire({ secrets, modules: below, defaults: draft.defaults });
+      draft.trust = trust?.root;
+      if (trust !== null) draft.layerKeys = [...above, trust.key, ...below];
     },
     async down(draft) {
       const keys = draft.layerKeys ?? [];
@@ -346,17 +357,32 @@ function network({ kernel, networks }: StageParts): Stage<SandboxDraft> {
     name: "network",
     async up(draft) {
       const { index } = cellOf(draft);
+      const { network, secrets = null } = planOf(draft);
       // sq-host works in order: one trip for all
       await Promise.all([
         kernel.withdrawNetns(netnsName(draft.id)),
         kernel.publishNetns(index, netnsName(draft.id)),
-        networks.attach(index, draft.id, planOf(draft).network),
+        networks.attach(index, draft.id, network, secretAccess({ secrets, trust: draft.trust })),
       ]);
     },
     async down(draft) {
       // the link is closed before anything that it leads to goes
       if (draft.index !== undefined) await networks.detach(draft.index);
       await kernel.withdrawNetns(netnsName(draft.id));
+    },
+  };
+}
+
+/** Has the proxy use the certificate authority of the new root, where the network stays as it is. */
+function trust({ networks }: StageParts): Stage<SandboxDraft> {
+  return {
+    name: "trust",
+    async up({ plan, before, trust: given, ...draft }) {
+      if (before?.trust?.ca === given?.ca) return;
+      await networks.grant(cellOf(draft).index, secretAccess({ secrets: plan?.secrets ?? null, trust: given }));
+    },
+    async down() {
+      // the network goes with the cell
     },
   };
 }
@@ -375,6 +401,7 @@ function record(
         layers: draft.layers ?? [],
         layerKeys: draft.layerKeys ?? [],
         cell: { index, pid: process.pid, startTime: String(process.startTime), bootId: kernel.bootId },
+        ...(draft.trust === undefined ? {} : { trust: draft.trust }),
         ...(draft.defaults === undefined ? {} : { defaults: draft.defaults }),
       };
       await store.writeRecord(draft.record).catch((error: Error) => {

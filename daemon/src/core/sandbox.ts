@@ -1,5 +1,6 @@
 import type { SandboxInfo, SandboxState } from "@squash/sdk/protocol";
 import { networkWish } from "./egress/settings.js";
+import type { RootTrust } from "./secrets/root-trust.js";
 import type { CellUsage, RetentionLimits, SandboxRecord, SnapshotRecord } from "./ports.js";
 
 /** A sandbox in memory. `record` is null until the creation has reached its commit point. */
@@ -12,6 +13,7 @@ export interface Sandbox {
   draft: {
     readonly cell?: { readonly index: number };
     readonly layers?: readonly string[];
+    readonly trust?: RootTrust | undefined;
     readonly plan?: { readonly snapshots: readonly string[] };
   } | null;
   /** highest `seq` given out */
@@ -54,6 +56,7 @@ export interface SandboxFacts {
   readonly address: string | null;
   readonly address6: string | null;
   readonly retention: RetentionLimits;
+  readonly grantedSecrets: readonly string[];
 }
 
 /** What routes show. Only for sandboxes with a record. */
@@ -83,6 +86,8 @@ export function sandboxInfo(sandbox: Sandbox, record: SandboxRecord, facts: Sand
     pids: record.pids,
     max_lifetime_s: record.maxLifetimeS,
     ...networkWish(record.network),
+    secrets: record.secrets === null || record.secrets === undefined ? null : [...record.secrets],
+    secrets_granted: [...facts.grantedSecrets],
     address: alive ? facts.address : null,
     address6: alive ? facts.address6 : null,
     oom_kills: sandbox.earlierOomKills + facts.usage.oomKills,

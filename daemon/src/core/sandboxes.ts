@@ -3,18 +3,21 @@ import type {
   CreateSandbox,
   ExecRequest,
   ExecResult,
+  GrantRequest,
   NetworkInfo,
   NetworkRequest,
   SandboxInfo,
   SandboxState,
 } from "@squash/sdk/protocol";
-import { networkSettings, networkWish } from "./egress/settings.js";
+import { networkSettings } from "./egress/settings.js";
 import type { Emit, OperationEvent } from "./events.js";
 import { execResult, toCommand } from "./exec.js";
 import { execDefaults } from "./image-defaults.js";
 import { KeyedMutex } from "./keyed-mutex.js";
+import { LiveNetworks } from "./live-networks.js";
 import type { CellUsage, RetentionLimits, SandboxRecord, SnapshotRecord, UpperBackend } from "./ports.js";
 import { retentionLimits, retentionOf } from "./retention.js";
+import { secretAccess } from "./secrets/grants.js";
 import { newSandbox, sandboxInfo, type Sandbox } from "./sandbox.js";
 import { sandboxStages, type SandboxDraft, type SandboxPlan, type StageParts } from "./sandbox-stages.js";
 import type { NetworkFigures, SandboxService } from "./service.js";
@@ -31,7 +34,6 @@ export interface SandboxesOptions {
   readonly forgotten?: (images: readonly string[]) => Promise<void>;
 }
 
-const figuresAtOnce = 4;
 const noUsage: CellUsage = { memoryBytes: 0, oomKills: 0 };
 
 /** The registry: which sandboxes there are, and what can be done with them. Operations on one sandbox wait for each other, commands do not. */
@@ -39,6 +41,7 @@ export class Sandboxes implements SandboxService {
   readonly #parts: StageParts;
   readonly #options: SandboxesOptions;
   readonly #stages: readonly Stage<SandboxDraft>[];
+  readonly #live: LiveNetworks;
   readonly #byId = new Map<string, Sandbox>();
   readonly #mutex = new KeyedMutex();
   #closed = false;
@@ -47,6 +50,7 @@ export class Sandboxes implements SandboxService {
     this.#parts = parts;
     this.#options = options;
     this.#stages = sandboxStages(parts);
+    this.#live = new LiveNetworks(parts, this);
   }
 
   get count(): number {
@@ -74,7 +78,8 @@ export class Sandboxes implements SandboxService {
     return counts;
   }
 
-  create(request: CreateSandbox, signal: AbortSignal): Promise<SandboxInfo> {
+  async create(request: CreateSandbox, signal: AbortSignal): Promise<SandboxInfo> {
+    this.checkSecrets(request.secrets ?? null);
     return this.createPlanned(this.#plan(request), signal);
   }
 
@@ -150,7 +155,7 @@ export class Sandboxes implements SandboxService {
     const sandbox = this.find(id);
     while (sandbox.changing !== null) await sandbox.changing;
     const record = this.mustBeReady(sandbox);
-    const request = execDefaults([record], asked);
+    const request = execDefaults([record], asked, this.#parts.injection.environment(record));
     const start = performance.now();
     const abort = new AbortController();
     const seq = ++sandbox.lastSeq;
@@ -195,47 +200,27 @@ export class Sandboxes implements SandboxService {
     return this.#parts.store.readLog(id);
   }
 
-  async network(id: string): Promise<NetworkInfo> {
-    const record = this.mustBeReady(this.find(id));
-    const usage = await this.#parts.networks.usage(record.cell.index);
-    if (usage === null) throw networkOff(id);
-    return { ...networkWish(record.network), ...usage };
+  network(id: string): Promise<NetworkInfo> {
+    return this.#live.network(id);
   }
 
-  /** Figures of all sandboxes that have a network, a few at a time, so that what else the kernel is asked for is not held up. */
-  async networks(): Promise<NetworkFigures[]> {
-    const ready = this.all().filter(({ state, record }) => state === "ready" && record !== null);
-    const found: NetworkFigures[] = [];
-    for (let at = 0; at < ready.length; at += figuresAtOnce) {
-      const some = ready.slice(at, at + figuresAtOnce).map(async ({ id, record }) => {
-        // one that goes meanwhile has none
-        const usage = record === null ? null : await this.#parts.networks.usage(record.cell.index).catch(() => null);
-        return usage === null ? [] : [{ sandbox: id, usage }];
-      });
-      found.push(...(await Promise.all(some)).flat());
-    }
-    return found;
+  /** Figures of all sandboxes that have a network. */
+  networks(): Promise<NetworkFigures[]> {
+    return this.#live.figures();
   }
 
-  async setNetwork(id: string, request: NetworkRequest): Promise<NetworkInfo> {
-    const sandbox = this.find(id);
-    const network = networkSettings(request);
-    this.#parts.networks.check(network);
-    await this.#mutex.run(id, async () => {
-      const before = this.mustBeReady(sandbox);
-      await this.#parts.networks.change(before.cell.index, network);
-      // in force first: a crash in between leaves the stricter or the wider of the two, and the caller without an answer
-      const record = { ...before, network };
-      try {
-        await this.#parts.store.writeRecord(record);
-      } catch (error) {
-        // what a restart would find is what is in force
-        await this.#parts.networks.change(before.cell.index, before.network);
-        throw error;
-      }
-      sandbox.record = record;
-    });
-    return this.network(id);
+  setNetwork(id: string, request: NetworkRequest): Promise<NetworkInfo> {
+    return this.#live.setNetwork(id, request);
+  }
+
+  async setSecrets(id: string, request: GrantRequest): Promise<SandboxInfo> {
+    await this.#live.setSecrets(id, request);
+    return this.get(id);
+  }
+
+  /** Throws `invalid_request` for secrets that no sandbox can have. */
+  checkSecrets(names: readonly string[] | null): void {
+    this.#parts.networks.checkSecrets(names);
   }
 
   /** Stops taking requests and kills running commands; the sandboxes stay. */
@@ -275,6 +260,7 @@ export class Sandboxes implements SandboxService {
       forkedFrom: null,
       restarts: 0,
       ...(retention === undefined ? {} : { retention }),
+      secrets: request.secrets ?? null,
     };
   }
 
@@ -377,7 +363,8 @@ export class Sandboxes implements SandboxService {
     const addresses = this.#parts.networks.addressesOf(record.cell.index);
     const cgroup = kernel.cgroupPath(record.cell.index);
     const retention = retentionOf(record.retention, this.#options.retention);
-    return sandboxInfo(sandbox, record, { usage, upperBytes, cgroup, retention, ...addresses });
+    const grantedSecrets = this.#parts.networks.granted(secretAccess(record));
+    return sandboxInfo(sandbox, record, { usage, upperBytes, cgroup, retention, grantedSecrets, ...addresses });
   }
 }
 
@@ -387,10 +374,6 @@ function imagesOf(record: SandboxRecord, snapshots: readonly SnapshotRecord[]): 
 
 function notFound(id: string): SquashError {
   return new SquashError("sandbox_not_found", `Cannot find sandbox "${id}": not found`);
-}
-
-function networkOff(id: string): SquashError {
-  return new SquashError("network_off", `Cannot show the network of "${id}": SQUASH_SUBNET is "none"`);
 }
 
 function cannotDestroy(id: string, failures: readonly Error[]): SquashError {

@@ -1,5 +1,6 @@
 import type { NetworkUsage } from "./egress/networks.js";
 import type {
+  AuthorityInfo,
   CollectAnswer,
   CreateSandbox,
   DiffAnswer,
@@ -7,6 +8,7 @@ import type {
   ExecRequest,
   ExecResult,
   ForkRequest,
+  GrantRequest,
   Health,
   HistoryEntry,
   JobInfo,
@@ -20,6 +22,11 @@ import type {
   RetentionAnswer,
   RetentionRequest,
   SandboxInfo,
+  SecretAuditEntry,
+  SecretAuditQuery,
+  SecretInfo,
+  SecretList,
+  SecretRequest,
   SnapshotAnswer,
   SnapshotRequest,
 } from "@squash/sdk/protocol";
@@ -41,6 +48,8 @@ export interface SandboxService {
   network(id: string): Promise<NetworkInfo>;
   /** Replaces the policy; returns when it is in force and what it does not allow is cut. */
   setNetwork(id: string, request: NetworkRequest): Promise<NetworkInfo>;
+  /** Replaces which secrets it may use; returns when they are in force and what had another one is cut. */
+  setSecrets(id: string, request: GrantRequest): Promise<SandboxInfo>;
 }
 
 /** What the routes about sandboxes' files over time need; core/time-travel.ts has what each does. */
@@ -89,6 +98,24 @@ export interface DiffFileQuery extends DiffSides {
 export interface DecisionLog {
   /** The newest decisions on a sandbox, oldest first; also of one that does not exist any more. */
   read(sandbox: string, limit: number): Promise<NetworkDecision[]>;
+}
+
+/** What the routes about secrets need. Nothing that it returns or throws has a value in it. */
+export interface SecretService {
+  list(): SecretList;
+  /** Makes a secret, or replaces one; in force when this returns. Throws `invalid_request`, `secrets_unusable`. */
+  put(name: string, request: SecretRequest): Promise<SecretInfo>;
+  /** When this returns, it is sent nowhere any more. Throws `secret_not_found`, `secret_in_use`, `secrets_unusable`. */
+  remove(name: string): Promise<void>;
+  /** The newest entries, oldest first; also of sandboxes and secrets that do not exist any more. */
+  audit(query: SecretAuditQuery & { readonly limit: number }): Promise<SecretAuditEntry[]>;
+}
+
+/** What the routes about the certificate authority need. Both throw `network_off` where there is none. */
+export interface Authorities {
+  current(): AuthorityInfo;
+  /** Makes another one; sandboxes that trust the old one go on with it. */
+  rotate(): Promise<AuthorityInfo>;
 }
 
 /** What the module routes need. Methods that take a name throw `module_not_found`, or `invalid_request` for what can be no name. */

@@ -23,7 +23,7 @@ export function networkChecks({ subnet }: { readonly subnet: Subnet | null }): P
 
 /** Has nft and the kernel check the very rules, which are not loaded. */
 async function nftables(subnet: Subnet): Promise<Finding> {
-  const ports = { dnsUdp: 1, dnsTcp: 1, http: 1, tls: 1, http6: 1, tls6: 1 };
+  const ports = { dnsUdp: 1, dnsTcp: 1, http: 1, tls: 1, explicit: 1, http6: 1, tls6: 1 };
   const ranges = { specialRanges: specialRanges[4], closedInterfaces: [], isClosed6: false };
   try {
     const facts = rulesetFacts(subnet, { ports, apiPort: null, connectionLimit: 1, ...ranges });

@@ -1,20 +1,30 @@
 import { parentPort, workerData } from "node:worker_threads";
-import type { PlaneCounters } from "../core/egress/plane.js";
+import type { PlaneClient, PlaneCounters, PlaneSecrets } from "../core/egress/plane.js";
+import type { EgressPolicy } from "../core/egress/egress-policy.js";
 import { parsePolicy } from "../core/egress/policy.js";
 import { DnsServer } from "./dns/dns-server.js";
 import { Resolver } from "./dns/resolver.js";
 import type { EgressClient } from "./egress-client.js";
 import { closedToOwn, OwnAddresses } from "./own-addresses.js";
+import { trustedContext } from "./tls/roots.js";
+import type { Resolve } from "./proxy/dial.js";
+import { postForm } from "./proxy/post-form.js";
+import { SecretSet } from "./secrets/secret-set.js";
+import { TokenSources } from "./secrets/oauth2/token-sources.js";
 import { EgressProxy } from "./proxy/egress-proxy.js";
+import { SecretShelf } from "./secret-shelf.js";
 import type { FromThread, ThreadData, ToThread } from "./thread-protocol.js";
 
 /** The thread that parses what sandboxes send: it shares no event loop with the API, and holds no privilege that it uses. */
 const port = parentPort;
 if (port === null) throw new Error("this is a thread of squashd");
-const { gateway, gateway6, resolvConf, resolverPort, subnets, ports } = workerData as ThreadData;
+const { gateway, gateway6, resolvConf, resolverPort, subnets, apiPort, extraRoots, ports } = workerData as ThreadData;
 
 /** by address, those with IPv6 twice */
 const clients = new Map<string, EgressClient>();
+/** as they were made known, by the address by which they are called */
+const known = new Map<string, PlaneClient>();
+const shelf = new SecretShelf();
 /** by the address by which a client is called */
 const second = new Map<string, string>();
 const learning = new Map<number, { resolve: () => void; reject: (error: Error) => void }>();
@@ -39,14 +49,26 @@ const dns = new DnsServer({
   report: (error) => send({ type: "report", error: error.message }),
 });
 
+const resolve: Resolve = async (name, family) => {
+  const found = await resolver.addresses(name, family);
+  return "addresses" in found ? found.addresses : [];
+};
+const trusted = trustedContext({ extraFile: extraRoots });
+const anywhere = closedToOwn(parsePolicy({ allow: null, deny: [] }, { subnets }), own, apiPort);
+const tokens = new TokenSources({
+  post: postForm({ resolve, trusted, policy: anywhere }),
+  now: () => performance.now(),
+  rotated: () => undefined, // the source goes on with it as long as this thread lives
+});
+
 const proxy = new EgressProxy({
   find,
   ipv6: gateway6 !== null,
-  resolve: async (name, family) => {
-    const found = await resolver.addresses(name, family);
-    return "addresses" in found ? found.addresses : [];
-  },
+  resolve,
   audit: (decision) => send({ type: "decided", decision }),
+  trusted,
+  compile: (secrets) => SecretSet.compile(secrets, tokens),
+  noteUse: (use) => send({ type: "used", use }),
 });
 
 function counters(address: string): PlaneCounters {
@@ -62,6 +84,7 @@ function counters(address: string): PlaneCounters {
 }
 
 function forget(address: string): void {
+  known.delete(address);
   clients.delete(address);
   clients.delete(second.get(address) ?? "");
   second.delete(address);
@@ -69,28 +92,49 @@ function forget(address: string): void {
   dns.forget(address);
 }
 
+function place({ sandbox, address, address6, secrets, ca }: PlaneClient, policy: EgressPolicy): void {
+  const client = { sandbox, address, policy, secrets: shelf.granted(secrets), authority: shelf.authority(ca) };
+  clients.set(address, client);
+  if (address6 === null) return;
+  clients.set(address6, client);
+  second.set(address, address6);
+}
+
+/** Those whose secrets stay the same notice nothing. */
+function setSecrets(secrets: PlaneSecrets): void {
+  shelf.keepOnly(Array.from(known.values(), (client) => client.secrets));
+  shelf.replace(secrets);
+  tokens.set(secrets.secrets);
+  for (const client of known.values()) {
+    const before = clients.get(client.address);
+    if (before === undefined) continue;
+    place(client, before.policy);
+    if (clients.get(client.address)?.secrets !== before.secrets) proxy.recheck(client.address);
+  }
+}
+
 async function serve(message: Exclude<ToThread, { type: "learned" }>): Promise<PlaneCounters | null> {
   switch (message.type) {
     case "set": {
-      const { sandbox, address, address6, spec } = message.client;
-      const known = clients.get(address);
+      const { sandbox, address } = message.client;
+      const before = clients.get(address);
       // an address passes on with its number: nothing of the one before is to be seen
-      if (known !== undefined && known.sandbox !== sandbox) forget(address);
-      const client = { sandbox, address, policy: closedToOwn(parsePolicy(spec, { subnets }), own) };
-      clients.set(address, client);
-      if (address6 !== null) {
-        clients.set(address6, client);
-        second.set(address, address6);
-      }
-      if (known !== undefined) proxy.recheck(address);
+      if (before !== undefined && before.sandbox !== sandbox) forget(address);
+      known.set(address, message.client);
+      place(message.client, closedToOwn(parsePolicy(message.client.spec, { subnets }), own, apiPort));
+      if (before !== undefined) proxy.recheck(address);
       return null;
     }
+    case "secrets":
+      setSecrets(message.secrets);
+      return null;
     case "remove":
       forget(message.address);
       return null;
     case "counters":
       return counters(message.address);
     case "close":
+      tokens.close();
       await Promise.all([dns.close(), proxy.close()]);
       return null;
   }
@@ -116,12 +160,17 @@ const dnsPorts = await dns.listen(
 );
 const proxyPorts = await proxy.listen(
   gateway,
-  ports === null ? undefined : { httpPort: ports.http, tlsPort: ports.tls },
+  ports === null ? null : { httpPort: ports.http, tlsPort: ports.tls, explicitPort: ports.explicit },
+  { explicit: true },
 );
 const proxyPorts6 =
   gateway6 === null
     ? { httpPort: 0, tlsPort: 0 }
-    : await proxy.listen(gateway6, ports === null ? undefined : { httpPort: ports.http6, tlsPort: ports.tls6 });
+    : await proxy.listen(
+        gateway6,
+        ports === null ? null : { httpPort: ports.http6, tlsPort: ports.tls6, explicitPort: 0 },
+        { explicit: false },
+      );
 send({
   type: "ready",
   ports: {
@@ -129,6 +178,7 @@ send({
     dnsTcp: dnsPorts.tcpPort,
     http: proxyPorts.httpPort,
     tls: proxyPorts.tlsPort,
+    explicit: proxyPorts.explicitPort,
     http6: proxyPorts6.httpPort,
     tls6: proxyPorts6.tlsPort,
   },

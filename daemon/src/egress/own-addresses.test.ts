@@ -69,6 +69,13 @@ describe("closedToOwn()", () => {
     expect(policy.connectByAddress(own, 23, "tcp").allowed).toBe(false);
   });
 
+  it("keeps the port of the API closed, whatever entries say", () => {
+    const closed = closedToOwn(policyOf(own), machine(own), 7080);
+    expect(closed.connectByAddress(own, 7080, "tcp")).toEqual(refusal);
+    expect(closed.connectResolved(own, 7080, "tcp")).toEqual(refusal);
+    expect(closed.connectByAddress(own, 7081, "tcp").allowed).toBe(true);
+  });
+
   it("says of everything else what the policy says", () => {
     const policy = policyOf("*.example.org:22 1.2.3.4", "evil.example.org");
     const closed = closedToOwn(policy, machine(own));

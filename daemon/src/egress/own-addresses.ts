@@ -32,12 +32,13 @@ function canonical(text: string): string {
 
 /**
  * A policy that takes the machine's own addresses for closed, public ones as well, unless an entry is that very address: connections that the
- * proxy makes come from the machine itself, where no firewall tells them from others. The firewall has the same rule for all other ones.
+ * proxy makes come from the machine itself, where no firewall tells them from others. No entry opens `apiPort` there. The firewall has the same rule for all other ones.
  */
-export function closedToOwn(policy: EgressPolicy, own: OwnAddresses): EgressPolicy {
-  const isClosed = (address: string): boolean =>
-    own.has(address) &&
-    !policy.addressRules.some(
+export function closedToOwn(policy: EgressPolicy, own: OwnAddresses, apiPort: number | null = null): EgressPolicy {
+  const isClosed = (address: string, port: number | null = null): boolean =>
+    own.has(address) && ((port !== null && port === apiPort) || !isOpened(address));
+  const isOpened = (address: string): boolean =>
+    policy.addressRules.some(
       ({ family, network, prefix, allowed }) => allowed && network === canonical(address) && prefix === widthOf(family),
     );
   const refusal = { allowed: false, rule: "address of the host" };
@@ -51,8 +52,8 @@ export function closedToOwn(policy: EgressPolicy, own: OwnAddresses): EgressPoli
     acceptsAnswer: (address) => (isClosed(address) ? refusal : policy.acceptsAnswer(address)),
     connectByName: (name, port, protocol) => policy.connectByName(name, port, protocol),
     connectResolved: (address, port, protocol) =>
-      isClosed(address) ? refusal : policy.connectResolved(address, port, protocol),
+      isClosed(address, port) ? refusal : policy.connectResolved(address, port, protocol),
     connectByAddress: (address, port, protocol) =>
-      isClosed(address) ? refusal : policy.connectByAddress(address, port, protocol),
+      isClosed(address, port) ? refusal : policy.connectByAddress(address, port, protocol),
   };
 }

@@ -3,6 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, describe, expect, it, vi } from "vitest";
 import type { Decision } from "../core/egress/decision.js";
+import type { Secret } from "../core/secrets/secret.js";
+import type { SecretUse } from "../core/secrets/secret-use.js";
 import type { PlaneEvents } from "../core/egress/plane.js";
 import { NameServer } from "./dns/testing/name-server.js";
 import { addressesIn, UdpClient } from "./dns/testing/dns-client.js";
@@ -27,6 +29,8 @@ async function start(options: Partial<PlaneOptions> = {}): Promise<ThreadPlane> 
     subnets: ["10.200.0.0/14"],
     resolvConf: "/dev/null",
     resolverPort: 53,
+    apiPort: null,
+    extraRoots: null,
     report: (error) => reports.push(error),
     ...options,
   });
@@ -51,7 +55,7 @@ function fakeThread(script: string, before = ""): string {
       if (message.type === "set") clients.push(message.client.sandbox);
       ${script}
     });
-    parentPort.postMessage({ type: "ready", ports: workerData.ports ?? { dnsUdp: 1, dnsTcp: 2, http: 3, tls: 4, http6: 5, tls6: 6 } });`;
+    parentPort.postMessage({ type: "ready", ports: workerData.ports ?? { dnsUdp: 1, dnsTcp: 2, http: 3, tls: 4, explicit: 7, http6: 5, tls6: 6 } });`;
   writeFileSync(path, text);
   return path;
 }
@@ -61,11 +65,14 @@ const client = (sandbox: string, allow: readonly string[] | null = null, address
   address,
   address6: null,
   spec: { allow, deny: [] },
+  secrets: [],
+  ca: null,
 });
 
 class Heard implements PlaneEvents {
   readonly learned: string[] = [];
   readonly decisions: Decision[] = [];
+  readonly uses: SecretUse[] = [];
   learn: PlaneEvents["learn"] = (address, name, { addresses, ttlS }) => {
     this.learned.push(`${address} ${name} ${addresses.join(",")} ${ttlS}`);
     return Promise.resolve();
@@ -73,6 +80,10 @@ class Heard implements PlaneEvents {
 
   decided(decision: Decision): void {
     this.decisions.push(decision);
+  }
+
+  used(use: SecretUse): void {
+    this.uses.push(use);
   }
 }
 
@@ -129,6 +140,43 @@ describe("ThreadPlane with its thread", () => {
   });
 });
 
+describe("secrets", () => {
+  const secrets = { secrets: [{ name: "A", value: "v" } as Secret], authorities: [] };
+
+  it("are told to the thread, and uses of them to the domain", async () => {
+    const used = `answer(message); parentPort.postMessage({ type: "used", use: { secret: message.secrets?.secrets[0]?.name } });`;
+    const plane = await start({ thread: fakeThread(used) });
+    const heard = new Heard();
+    plane.connect(heard);
+    await plane.setSecrets(secrets);
+    await expect.poll(() => heard.uses).toContainEqual({ secret: "A" });
+  });
+
+  it("are told to the next thread before any sandbox is", async () => {
+    const script = `
+      if (message.type === "counters") answer(message, { counters: figures(clients.join() === "secrets A,box" ? 7 : 0) });
+      else if (message.type === "remove") process.exit(3);
+      else answer(message);`;
+    const before = `
+      parentPort.on("message", (message) => {
+        if (message.type === "secrets") clients.push("secrets " + message.secrets.secrets.map(({ name }) => name).join());
+      });`;
+    const plane = await start({ thread: fakeThread(script, before) });
+    await plane.setSecrets(secrets);
+    await plane.set(client("box"));
+    await expect(plane.remove("127.0.0.99")).rejects.toThrow(/ended with status 3/);
+    await expect.poll(async () => (await plane.counters("127.0.0.50")).dnsAllowed).toBe(7);
+  });
+
+  it("come and go for a sandbox that is known to the real thread", async () => {
+    const plane = await start();
+    await plane.set({ ...client("box"), secrets: ["A"], ca: "f" });
+    await plane.setSecrets(secrets);
+    await plane.setSecrets({ secrets: [], authorities: [] });
+    expect((await plane.counters("127.0.0.50")).openConnections).toBe(0);
+  });
+});
+
 describe("a thread that ends", () => {
   const crashing = `
     if (message.type === "counters") {
@@ -154,7 +202,7 @@ describe("a thread that ends", () => {
     expect(plane.ports).toEqual(ports);
     expect(reports).toEqual([expect.stringMatching(/^the egress thread is started again: /)]);
     await expect(plane.counters("crash")).rejects.toThrow(
-      /the end of \{"dnsUdp":1,"dnsTcp":2,"http":3,"tls":4,"http6":5,"tls6":6\},one,two/,
+      /the end of \{"dnsUdp":1,"dnsTcp":2,"http":3,"tls":4,"explicit":7,"http6":5,"tls6":6\},one,two/,
     );
   });
 

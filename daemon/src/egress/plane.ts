@@ -1,7 +1,7 @@
 import { createRequire } from "node:module";
 import { Worker } from "node:worker_threads";
 import { SquashError } from "@squash/sdk/errors";
-import type { EgressPlane, PlaneClient, PlaneCounters, PlaneEvents } from "../core/egress/plane.js";
+import type { EgressPlane, PlaneClient, PlaneCounters, PlaneEvents, PlaneSecrets } from "../core/egress/plane.js";
 import type { FromThread, PlanePorts, ThreadData, ToThread } from "./thread-protocol.js";
 
 type Request = Exclude<ToThread, { type: "learned" }>;
@@ -20,6 +20,10 @@ export interface PlaneOptions {
   readonly subnets: readonly string[];
   readonly resolvConf: string;
   readonly resolverPort: number;
+  /** TCP port of the control API; null where it is a unix socket */
+  readonly apiPort: number | null;
+  /** PEM file of roots that servers' certificates are verified against besides the host's; null for none */
+  readonly extraRoots: string | null;
   /** path of the thread's program; another than ours only in tests */
   readonly thread?: string;
   /** told of failures that no caller learns of */
@@ -41,6 +45,7 @@ const usualThread = createRequire(import.meta.url).resolve("#egress-thread");
 export class ThreadPlane implements EgressPlane {
   readonly #options: PlaneOptions;
   readonly #clients = new Map<string, PlaneClient>();
+  #secrets: PlaneSecrets = { secrets: [], authorities: [] };
   readonly #waiting = new Map<number, Waiting>();
   #events: PlaneEvents | null = null;
   #worker: Promise<Worker>;
@@ -76,6 +81,12 @@ export class ThreadPlane implements EgressPlane {
   async set(client: PlaneClient): Promise<void> {
     this.#clients.set(client.address, client);
     await this.#request({ type: "set", client });
+  }
+
+  /** Kept for later threads also where this one does not take it. */
+  async setSecrets(secrets: PlaneSecrets): Promise<void> {
+    this.#secrets = secrets;
+    await this.#request({ type: "secrets", secrets });
   }
 
   async remove(address: string): Promise<void> {
@@ -118,9 +129,19 @@ export class ThreadPlane implements EgressPlane {
 
   #start(): Promise<Worker> {
     if (this.#closing) return Promise.reject(shuttingDown());
-    const { gateway, gateway6, subnets, resolvConf, resolverPort, thread = usualThread } = this.#options;
+    const { gateway, gateway6, subnets, resolvConf, resolverPort, apiPort, extraRoots } = this.#options;
+    const { thread = usualThread } = this.#options;
     const ports = this.#ports;
-    const workerData = { gateway, gateway6, subnets, resolvConf, resolverPort, ports } satisfies ThreadData;
+    const workerData = {
+      gateway,
+      gateway6,
+      subnets,
+      resolvConf,
+      resolverPort,
+      apiPort,
+      extraRoots,
+      ports,
+    } satisfies ThreadData;
     const worker = new Worker(thread, { name: "egress", workerData });
     this.#latest = worker;
     worker.unref();
@@ -137,6 +158,7 @@ export class ThreadPlane implements EgressPlane {
         if (message.type !== "ready") return this.#receive(worker, message);
         clearTimeout(timer);
         this.#ports = message.ports;
+        worker.postMessage({ type: "secrets", id: 0, secrets: this.#secrets } satisfies ToThread);
         for (const client of this.#clients.values())
           worker.postMessage({ type: "set", id: 0, client } satisfies ToThread);
         resolve(worker);
@@ -159,6 +181,9 @@ export class ThreadPlane implements EgressPlane {
         break;
       case "decided":
         this.#events?.decided(message.decision);
+        break;
+      case "used":
+        this.#events?.used(message.use);
         break;
       case "report":
         this.#options.report(message.error);

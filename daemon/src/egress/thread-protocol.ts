@@ -1,5 +1,6 @@
 import type { Decision } from "../core/egress/decision.js";
-import type { PlaneClient, PlaneCounters } from "../core/egress/plane.js";
+import type { SecretUse } from "../core/secrets/secret-use.js";
+import type { PlaneClient, PlaneCounters, PlaneSecrets } from "../core/egress/plane.js";
 
 /** Ports on the gateway's address to which the firewall leads what sandboxes send. */
 export interface PlanePorts {
@@ -7,6 +8,8 @@ export interface PlanePorts {
   readonly dnsTcp: number;
   readonly http: number;
   readonly tls: number;
+  /** the proxy that programs ask for by name */
+  readonly explicit: number;
   /** the proxy's on the gateway's IPv6 address; 0 where there is none */
   readonly http6: number;
   readonly tls6: number;
@@ -21,6 +24,10 @@ export interface ThreadData {
   readonly resolverPort: number;
   /** CIDRs of all sandboxes' addresses */
   readonly subnets: readonly string[];
+  /** TCP port of the control API, which nothing leads to; null where it is a unix socket */
+  readonly apiPort: number | null;
+  /** PEM file of roots that servers' certificates are verified against besides the host's; null for none */
+  readonly extraRoots: string | null;
   /** ports of an earlier thread, which the firewall still leads to */
   readonly ports: PlanePorts | null;
 }
@@ -28,6 +35,7 @@ export interface ThreadData {
 /** Each is answered by `done` with its id. */
 export type ToThread =
   | { readonly type: "set"; readonly id: number; readonly client: PlaneClient }
+  | { readonly type: "secrets"; readonly id: number; readonly secrets: PlaneSecrets }
   | { readonly type: "remove"; readonly id: number; readonly address: string }
   | { readonly type: "counters"; readonly id: number; readonly address: string }
   | { readonly type: "learned"; readonly id: number; readonly error: string | null }
@@ -49,4 +57,5 @@ export type FromThread =
       readonly answer: { readonly addresses: readonly string[]; readonly ttlS: number };
     }
   | { readonly type: "decided"; readonly decision: Decision }
+  | { readonly type: "used"; readonly use: SecretUse }
   | { readonly type: "report"; readonly error: string };

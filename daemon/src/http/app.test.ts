@@ -17,6 +17,7 @@ import { makeApp, type AppOptions } from "./app.js";
 import { makeDocument } from "./document.js";
 import { FakeJobs } from "./testing/fake-jobs.js";
 import { FakeModules } from "./testing/fake-modules.js";
+import { FakeSecrets } from "./testing/fake-secrets.js";
 
 const token = "correct horse battery staple".replaceAll(" ", "-");
 let machine: FakeMachine;
@@ -44,10 +45,13 @@ async function app(options: Partial<AppOptions> = {}): Promise<FastifyInstance> 
           modules: 1,
           base_ready: true,
           pool: { ready: 0, size: 0 },
+          secrets: { count: 0, usable: true },
           uptime_s: 1,
         }),
     },
     decisions: { read: () => Promise.resolve([]) },
+    secrets: new FakeSecrets(),
+    authorities: new FakeSecrets(),
     metrics: new Metrics(),
     webDir,
     authToken: "",

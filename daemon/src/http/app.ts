@@ -2,12 +2,14 @@ import type { Socket } from "node:net";
 import type { ErrorCode } from "@squash/sdk/protocol";
 import Fastify, { type FastifyInstance } from "fastify";
 import type {
+  Authorities,
   DecisionLog,
   DiffService,
   HealthSource,
   JobService,
   ModuleService,
   SandboxService,
+  SecretService,
   TimeService,
 } from "../core/service.js";
 import { requireOwnOrigin, requireToken } from "./auth.js";
@@ -23,6 +25,7 @@ import { metricsRoutes, type MetricsSource } from "./routes/metrics.js";
 import { moduleRoutes } from "./routes/modules.js";
 import { networkRoutes } from "./routes/network.js";
 import { retentionRoutes } from "./routes/retention.js";
+import { secretRoutes } from "./routes/secrets.js";
 import { sandboxRoutes } from "./routes/sandboxes.js";
 import { timeRoutes } from "./routes/time.js";
 import { namedSchemas } from "./schemas.js";
@@ -36,6 +39,8 @@ export interface AppOptions {
   readonly jobs: JobService;
   readonly health: HealthSource;
   readonly decisions: DecisionLog;
+  readonly secrets: SecretService;
+  readonly authorities: Authorities;
   readonly metrics: MetricsSource;
   /** folder of the page's files */
   readonly webDir: string;
@@ -100,6 +105,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
         jobRoutes(scope, options.jobs);
         sandboxRoutes(scope, options.sandboxes);
         networkRoutes(scope, options.sandboxes, options.decisions);
+        secretRoutes(scope, options);
         timeRoutes(scope, options.time);
         retentionRoutes(scope, options.time, options.jobs);
         diffRoutes(scope, options.diffs);

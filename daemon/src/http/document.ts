@@ -18,6 +18,7 @@ export async function makeDocument(version: string): Promise<string> {
       logs: never,
       network: never,
       setNetwork: never,
+      setSecrets: never,
     },
     diffs: { list: never, file: never, tar: never },
     time: {
@@ -27,6 +28,8 @@ export async function makeDocument(version: string): Promise<string> {
       forks: { fork: never },
     },
     decisions: { read: never },
+    secrets: { list: never, put: never, remove: never, audit: never },
+    authorities: { current: never, rotate: never },
     modules: { list: never, get: never, remove: never, put: never, trust: never },
     jobs: { start: never, startFromTar: never, list: never, get: never, watch: never, remove: never },
     health: { health: never },

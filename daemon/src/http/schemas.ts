@@ -16,6 +16,7 @@ import { bounds, idPattern, labelPattern } from "../core/validate.js";
 import { jobBody, jobInfo } from "./job-schemas.js";
 import { moduleInfo } from "./module-schemas.js";
 import { allowNet, denyNet, netLimits, networkBody, networkDecision, networkInfo } from "./network-schemas.js";
+import { grantedNames, secretSchemas } from "./secret-schemas.js";
 import { closed, nullable, time, type Same } from "./schema-parts.js";
 import { diffSchemas } from "./diff-schemas.js";
 import { retention, retentionBody, timeSchemas } from "./time-schemas.js";
@@ -72,6 +73,12 @@ export const sandboxInfo = Type.Object(
     allow_net: nullable(Type.Array(Type.String())),
     deny_net: Type.Array(Type.String()),
     net_limits: netLimits,
+    secrets: nullable(
+      Type.Array(Type.String(), {
+        description: "names of the secrets that it may use, as asked for; null = all, those included that come later",
+      }),
+    ),
+    secrets_granted: Type.Array(Type.String(), { description: "names of those that it has at this moment" }),
     address: nullable(Type.String({ description: "its IPv4 address" })),
     address6: nullable(Type.String({ description: "its IPv6 address; null where sandboxes have none" })),
     oom_kills: Type.Integer({ description: "processes that the kernel killed for lack of memory" }),
@@ -113,6 +120,7 @@ export const createBody = Type.Object(
     allow_net: Type.Optional(allowNet),
     deny_net: Type.Optional(denyNet),
     net_limits: Type.Optional(netLimits),
+    secrets: Type.Optional(grantedNames),
     nested_userns: Type.Optional(
       Type.Boolean({ default: false, description: "whether commands may make user namespaces of their own" }),
     ),
@@ -189,6 +197,12 @@ export const health = Type.Object(
     modules: Type.Integer(),
     base_ready: Type.Boolean({ description: "whether any 000-* module is there" }),
     pool: Type.Object({ ready: Type.Integer({ description: "cells that wait" }), size: Type.Integer() }),
+    secrets: Type.Object({
+      count: Type.Integer(),
+      usable: Type.Boolean({
+        description: "whether their file can be used as it is; where not, GET /v1/secrets says why",
+      }),
+    }),
     uptime_s: Type.Integer(),
   },
   { $id: "Health" },
@@ -213,4 +227,5 @@ export const namedSchemas = [
   health,
   ...timeSchemas,
   ...diffSchemas,
+  ...secretSchemas,
 ];

@@ -18,6 +18,7 @@ import type {
 } from "@squash/sdk/protocol";
 import { bounds, idPattern, labelPattern } from "../core/validate.js";
 import { moduleFormats } from "./module-schemas.js";
+import { grantedNames } from "./secret-schemas.js";
 import { closed, nullable, time, type Same } from "./schema-parts.js";
 
 const label = Type.String({ pattern: labelPattern, description: "letters, digits, _ - and .; at most 128" });
@@ -88,6 +89,7 @@ export const forkBody = Type.Object(
       Type.Integer({ minimum: 1, maximum: bounds.forks, default: 1, description: "forks with ids that are made up" }),
     ),
     from: Type.Optional(Type.String({ pattern: labelPattern, description: "a snapshot; the present by default" })),
+    secrets: Type.Optional(grantedNames),
   },
   { $id: "ForkRequest", ...closed },
 );

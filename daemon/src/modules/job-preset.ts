@@ -49,7 +49,7 @@ async function buildPreset(
   const settleSinceS = Math.floor(Date.now() / 1000);
   progress(`making a sandbox on ${bases.join(", ")}`);
   const about = { id, owner: marks.owner, task: `${marks.task}${request.preset}`, layers: [...bases] };
-  const limits = { memory_mb: memoryMb, max_lifetime_s: lifetimeS, allow_net: ["none"] };
+  const limits = { memory_mb: memoryMb, max_lifetime_s: lifetimeS, allow_net: ["none"], secrets: [] };
   await sandboxes.create({ ...about, ...limits }, signal);
   try {
     const { manager, urls } = await findManager(context);

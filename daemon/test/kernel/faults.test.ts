@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Cells } from "../../src/core/cells.js";
 import { NoNetworks } from "../../src/core/egress/no-networks.js";
 import { networkSettings } from "../../src/core/egress/settings.js";
+import { noInjection } from "../../src/core/secrets/injection.js";
 import { Layers } from "../../src/core/layers.js";
 import {
   rebuildStages,
@@ -74,6 +75,7 @@ describe.skipIf(lacks("root"))("a sandbox's stages", () => {
       layers,
       cells: new Cells(kernel, { poolSize: 0, emit: () => undefined }),
       networks: new NoNetworks(),
+      injection: noInjection,
     };
     await parts.store.list(); // makes the directory of all sandboxes, as at a start
     create = sandboxStages(parts);

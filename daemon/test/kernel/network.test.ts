@@ -21,7 +21,12 @@ describe.skipIf(lacks("root", "nft"))("the network of cells", () => {
   function networks(): SandboxNetworks {
     audited.length = 0;
     const audit = (decision: Decision): void => void audited.push(decision);
-    return new SandboxNetworks({ firewall: bed.firewall, plane: new FakePlane(new Steps()), audit });
+    return new SandboxNetworks({
+      firewall: bed.firewall,
+      plane: new FakePlane(new Steps()),
+      audit,
+      used: () => undefined,
+    });
   }
 
   afterEach(async () => {
@@ -38,6 +43,7 @@ describe.skipIf(lacks("root", "nft"))("the network of cells", () => {
       index,
       address: linkAddress(subnet, index),
       address6: null,
+      hasSecrets: false,
       policy: policyOf(allow),
       connectionsPerS: null,
     });
@@ -111,6 +117,7 @@ describe.skipIf(lacks("root", "nft"))("the network of cells", () => {
         index: 3,
         address: linkAddress(subnet, 3),
         address6: null,
+        hasSecrets: false,
         policy: policyOf("10.1.0.0/16 93.184.216.34:22 *.example.org 8.8.8.8:53/udp", "1.0.0.0/8"),
         connectionsPerS: 25,
       }),

@@ -35,7 +35,7 @@ export const worldTcpPort = 7_000;
 export const facts: RulesetFacts = {
   subnet: subnet.cidr,
   gateway: subnet.gateway,
-  ports: { dnsUdp: 30_053, dnsTcp: 30_054, http: 30_080, tls: 30_443 },
+  ports: { dnsUdp: 30_053, dnsTcp: 30_054, http: 30_080, tls: 30_443, explicit: 30_888 },
   apiPort: null,
   specialRanges: specialRanges[4],
   connectionLimit: 60_000,

@@ -8,7 +8,15 @@ import { describeElements } from "./testing/kernel-sets.js";
 const address = addressNumber("10.200.0.7");
 
 function client(allow: string, deny = "", more: Partial<FirewallClient> = {}): FirewallClient {
-  return { index: 5, address, address6: null, policy: policyOf(allow, deny), connectionsPerS: null, ...more };
+  return {
+    index: 5,
+    address,
+    address6: null,
+    policy: policyOf(allow, deny),
+    hasSecrets: false,
+    connectionsPerS: null,
+    ...more,
+  };
 }
 
 /** "sq5h" in 16 bytes */

@@ -19,6 +19,8 @@ export interface FirewallClient {
   /** null where it has no IPv6 */
   readonly address6: bigint | null;
   readonly policy: EgressPolicy;
+  /** whether secrets are put in for it, which the proxy does */
+  readonly hasSecrets: boolean;
   /** new connections a second; null for no limit of its own */
   readonly connectionsPerS: number | null;
 }
@@ -28,7 +30,7 @@ export interface FirewallClient {
  * and, together with where they go to, by their address, which cannot be forged.
  */
 export function clientElements(client: FirewallClient): FirewallElement[] {
-  const { index, address, address6, policy, connectionsPerS } = client;
+  const { index, address, address6, policy, hasSecrets, connectionsPerS } = client;
   const link = nameKey(linkName(index));
   const rules = policy.addressRules.filter(({ family }) => family === 4);
   return [
@@ -36,8 +38,9 @@ export function clientElements(client: FirewallClient): FirewallElement[] {
     { set: "refused", key: link },
     ...(policy.silent
       ? []
-      : [{ set: "asking", key: link } as const, { set: "mode", key: link, mark: modeOf(policy) } as const]),
-    ...(policy.enforcesNames ? [{ set: "proxied", key: link } as const] : []),
+      : [{ set: "asking", key: link } as const, { set: "mode", key: link, mark: modeOf(policy, hasSecrets) } as const]),
+    ...(policy.enforcesNames || hasSecrets ? [{ set: "proxied", key: link } as const] : []),
+    ...(hasSecrets && !policy.silent ? [{ set: "explicit", key: link } as const] : []),
     ...(connectionsPerS === null ? [] : [{ set: "rates", key: link, rate: connectionsPerS } as const]),
     ...rules.map((rule) => ruleElement(address, rule)),
     ...(address6 === null ? [] : elements6(address6, link, policy)),
@@ -107,8 +110,9 @@ function isSame(a: FirewallElement | undefined, b: FirewallElement): boolean {
   return a !== undefined && a.mark === b.mark && a.rate === b.rate;
 }
 
-function modeOf(policy: EgressPolicy): number {
-  if (policy.open) return policy.enforcesNames ? modes.openNamed : modes.open;
+function modeOf(policy: EgressPolicy, hasSecrets: boolean): number {
+  if (policy.open && !policy.enforcesNames) return hasSecrets ? modes.openProxied : modes.open;
+  if (policy.open) return modes.openNamed;
   return policy.enforcesNames ? modes.listedNamed : modes.listed;
 }
 

@@ -6,7 +6,10 @@ import { formatAddress, parseAddress } from "./address.js";
 export const marks = { permitted: 1, refused: 2 } as const;
 
 /** Which chain of the ruleset decides on a sandbox's new connections; what no chain is named for is refused. */
-export const modes = { open: 11, openNamed: 12, listed: 13, listedNamed: 14 } as const;
+export const modes = { open: 11, openNamed: 12, listed: 13, listedNamed: 14, openProxied: 15 } as const;
+
+/** TCP port on the gateway's address at which sandboxes with secrets find the proxy. */
+export const proxyPort = 8888;
 
 /** An address as a number: of IPv4 a plain one, of IPv6 a bigint. */
 export type AddressValue = number | bigint;
@@ -20,6 +23,7 @@ export type SetName =
   | "links6"
   | "asking"
   | "proxied"
+  | "explicit"
   | "mode"
   | "refused"
   | "rates"

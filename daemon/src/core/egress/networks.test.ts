@@ -17,6 +17,8 @@ describe("attach()", () => {
     expect(bed.plane.clients.get(address)).toEqual({
       sandbox: "box",
       address6: null,
+      secrets: [],
+      ca: null,
       address,
       spec: { allow: ["example.org"], deny: [] },
     });

@@ -1,8 +1,11 @@
 import { SquashError, isSquashError } from "@squash/sdk/errors";
 import type { NetworkInfo } from "@squash/sdk/protocol";
 import { KeyedMutex } from "../keyed-mutex.js";
+import { grantedNames, noSecrets, type SecretAccess } from "../secrets/grants.js";
+import type { SecretUse } from "../secrets/secret-use.js";
 import type { Decision } from "./decision.js";
 import type { EgressPolicy, PolicySpec } from "./egress-policy.js";
+import { allElements, icmp, isFlowAllowed, planeClient, protocolNames, type Attached } from "./attached.js";
 import { clientElements, difference } from "./elements.js";
 import {
   addressNumber,
@@ -12,11 +15,10 @@ import {
   linkAddress6,
   type Firewall,
   type FirewallElement,
-  type Flow,
   type LoggedPacket,
 } from "./firewall.js";
 import { Learned, type Change } from "./learned.js";
-import type { EgressPlane, PlaneClient, PlaneEvents } from "./plane.js";
+import type { EgressPlane, PlaneEvents, PlaneSecrets } from "./plane.js";
 import { parsePolicy } from "./policy.js";
 import type { NetworkLimits, NetworkSettings } from "./settings.js";
 
@@ -24,10 +26,16 @@ import type { NetworkLimits, NetworkSettings } from "./settings.js";
 export interface Networks {
   /** Throws `invalid_request` for what no sandbox can be given. */
   check(settings: NetworkSettings): void;
+  /** Throws `invalid_request` for names of secrets that there are not, or that nothing could be done with. */
+  checkSecrets(names: readonly string[] | null): void;
+  /** Names of the secrets that a sandbox has at this moment, sorted. */
+  granted(access: SecretAccess): string[];
   /** Opens the link of a cell as far as the settings allow; until then nothing passes it. */
-  attach(index: number, sandbox: string, settings: NetworkSettings): Promise<void>;
+  attach(index: number, sandbox: string, settings: NetworkSettings, access: SecretAccess): Promise<void>;
   /** Puts other settings into force: when this returns, what they do not allow is cut, and at no moment more than either allowed was possible. */
   change(index: number, settings: NetworkSettings): Promise<void>;
+  /** Puts other secrets into force: when this returns, connections that were given one which is not among them are cut. */
+  grant(index: number, access: SecretAccess): Promise<void>;
   /** Closes it; idempotent. */
   detach(index: number): Promise<void>;
   /** The addresses that a cell has; null where there is no network, or no IPv6. */
@@ -43,38 +51,29 @@ export interface LinkAddresses {
 
 export type NetworkUsage = Omit<NetworkInfo, "allow_net" | "deny_net" | "net_limits">;
 
-interface Attached {
-  readonly index: number;
-  readonly sandbox: string;
-  readonly address: number;
-  readonly address6: bigint | null;
-  policy: EgressPolicy;
-  settings: NetworkSettings;
-  elements: readonly FirewallElement[];
-  learned: Learned;
-}
-
-/** of both families */
-const icmp: readonly number[] = [1, 58];
-const protocolNames: Readonly<Record<number, "tcp" | "udp">> = { 6: "tcp", 17: "udp" };
-
 /** Keeps firewall and plane in line with what every sandbox may reach. What changes one sandbox's network runs one after another. */
 export class SandboxNetworks implements Networks, PlaneEvents {
   readonly #firewall: Firewall;
   readonly #plane: EgressPlane;
   readonly #audit: (decision: Decision) => void;
+  readonly #used: (use: SecretUse) => void;
+  /** names of all secrets */
+  #known: ReadonlySet<string> = new Set();
   readonly #attached = new Map<number, Attached>();
   /** by index: what was computed from one state must not meet another */
   readonly #mutex = new KeyedMutex();
+  readonly #secretsMutex = new KeyedMutex();
 
   constructor(parts: {
     readonly firewall: Firewall;
     readonly plane: EgressPlane;
     readonly audit: (decision: Decision) => void;
+    readonly used: (use: SecretUse) => void;
   }) {
     this.#firewall = parts.firewall;
     this.#plane = parts.plane;
     this.#audit = parts.audit;
+    this.#used = parts.used;
     this.#firewall.onPacket((packet) => this.#packetLogged(packet));
   }
 
@@ -82,13 +81,36 @@ export class SandboxNetworks implements Networks, PlaneEvents {
     this.#parse(settings.policy);
   }
 
-  attach(index: number, sandbox: string, settings: NetworkSettings): Promise<void> {
+  checkSecrets(names: readonly string[] | null): void {
+    const missing = (names ?? []).find((name) => !this.#known.has(name));
+    if (missing !== undefined)
+      throw new SquashError("invalid_request", `Cannot grant secret "${missing}": there is none of that name`, {
+        details: { field: "secrets" },
+      });
+  }
+
+  granted(access: SecretAccess): string[] {
+    return grantedNames(access, this.#known);
+  }
+
+  attach(index: number, sandbox: string, settings: NetworkSettings, access: SecretAccess = noSecrets): Promise<void> {
     return this.#inTurn(index, async () => {
       const address = linkAddress(this.#firewall.subnet, index);
       const address6 = this.#address6(index);
       const policy = this.#parse(settings.policy);
       const learned = new Learned(address, address6);
-      const attached: Attached = { index, sandbox, address, address6, policy, settings, elements: [], learned };
+      const attached: Attached = {
+        index,
+        sandbox,
+        address,
+        address6,
+        policy,
+        settings,
+        access,
+        secrets: this.granted(access),
+        elements: [],
+        learned,
+      };
       const elements = this.#elements(attached);
       this.#attached.set(index, attached);
       await this.#plane.set(planeClient(attached));
@@ -112,6 +134,38 @@ export class SandboxNetworks implements Networks, PlaneEvents {
           .catch(() => undefined);
         throw error;
       }
+    });
+  }
+
+  grant(index: number, access: SecretAccess): Promise<void> {
+    return this.#inTurn(index, async () => {
+      const attached = this.#mustBeAttached(index);
+      const before = attached.access;
+      try {
+        await this.#regrant(attached, access);
+      } catch (error) {
+        // the caller learns that nothing has changed, so that must be so, as far as it is possible
+        await this.#regrant(attached, before).catch(() => undefined);
+        throw error;
+      }
+    });
+  }
+
+  /** Replaces the secrets that there are, for all sandboxes. One whose firewall does not follow does not keep others from it. */
+  setSecrets(secrets: PlaneSecrets): Promise<void> {
+    return this.#secretsMutex.run("", async () => {
+      this.#known = new Set(secrets.secrets.map(({ name }) => name));
+      const failures: unknown[] = [];
+      const keep = (error: unknown): number => failures.push(error);
+      // values first: what was taken away is cut by this alone
+      await this.#plane.setSecrets(secrets).catch(keep);
+      for (const index of this.#attached.keys()) {
+        await this.#inTurn(index, async () => {
+          const attached = this.#attached.get(index);
+          if (attached !== undefined) await this.#regrant(attached, attached.access);
+        }).catch(keep);
+      }
+      if (failures.length > 0) throw failures[0];
     });
   }
 
@@ -190,6 +244,10 @@ export class SandboxNetworks implements Networks, PlaneEvents {
     this.#audit(decision);
   }
 
+  used(use: SecretUse): void {
+    this.#used(use);
+  }
+
   /** Tells a firewall whose sets were emptied of all sandboxes again. */
   async restore(): Promise<void> {
     for (const index of this.#attached.keys()) {
@@ -224,8 +282,20 @@ export class SandboxNetworks implements Networks, PlaneEvents {
     return ipv6 === null ? null : linkAddress6(ipv6, index);
   }
 
-  #elements({ index, address, address6, policy, settings }: Attached): FirewallElement[] {
-    return clientElements({ index, address, address6, policy, connectionsPerS: settings.limits.connectionsPerS });
+  #elements({ index, address, address6, policy, secrets, settings }: Attached): FirewallElement[] {
+    const { connectionsPerS } = settings.limits;
+    return clientElements({ index, address, address6, policy, hasSecrets: secrets.length > 0, connectionsPerS });
+  }
+
+  /** The plane first: it must not go on giving what is taken away, and gives nothing by itself to whom the firewall does not lead to it. */
+  async #regrant(attached: Attached, access: SecretAccess): Promise<void> {
+    const secrets = this.granted(access);
+    const isSame = access.ca === attached.access.ca && secrets.join() === attached.secrets.join();
+    Object.assign(attached, { access, secrets });
+    if (!isSame) await this.#plane.set(planeClient(attached));
+    const elements = this.#elements(attached);
+    await this.#apply(difference(attached.elements, elements));
+    attached.elements = elements;
   }
 
   async #shape(index: number, { downKbit, upKbit }: NetworkLimits): Promise<void> {
@@ -261,7 +331,7 @@ export class SandboxNetworks implements Networks, PlaneEvents {
     const [, flows] = await Promise.all([this.#plane.set(planeClient(attached)), this.#firewall.flows(index)]);
     await this.#firewall.cut(
       index,
-      flows.filter((flow) => !this.#isAllowed(attached, flow)),
+      flows.filter((flow) => !isFlowAllowed(attached, flow)),
     );
     if (!sameRates(before.limits, settings.limits)) await this.#shape(index, settings.limits);
   }
@@ -291,22 +361,6 @@ export class SandboxNetworks implements Networks, PlaneEvents {
     }
   }
 
-  #isAllowed({ policy, learned }: Attached, flow: Flow): boolean {
-    if (flow.redirected) return !policy.silent; // the plane has cut what it does not allow
-    const protocol = protocolNames[flow.protocol];
-    const address = addressText(flow.destination);
-    if (protocol === undefined)
-      return (
-        icmp.includes(flow.protocol) && policy.open && !policy.enforcesNames && policy.acceptsAnswer(address).allowed
-      );
-    if (policy.connectByAddress(address, flow.destinationPort, protocol).allowed) return true;
-    return (
-      policy.enforcesNames &&
-      learned.has(flow.destination) &&
-      policy.connectResolved(address, flow.destinationPort, protocol).allowed
-    );
-  }
-
   #packetLogged({ index, allowed, destination, port, protocol }: LoggedPacket): void {
     const attached = this.#attached.get(index);
     if (attached === undefined) return;
@@ -332,19 +386,6 @@ export class SandboxNetworks implements Networks, PlaneEvents {
       throw new SquashError("internal", `Cannot find the network of cell ${index}: it has none`);
     return attached;
   }
-}
-
-function planeClient({ sandbox, address, address6, settings }: Attached): PlaneClient {
-  return {
-    sandbox,
-    address: addressText(address),
-    address6: address6 === null ? null : addressText(address6),
-    spec: settings.policy,
-  };
-}
-
-function allElements({ elements, learned }: Attached): FirewallElement[] {
-  return [...elements, ...learned.elements()];
 }
 
 function isLimited({ downKbit, upKbit }: NetworkLimits): boolean {

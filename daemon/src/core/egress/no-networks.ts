@@ -1,4 +1,5 @@
 import { SquashError } from "@squash/sdk/errors";
+import type { SecretAccess } from "../secrets/grants.js";
 import type { LinkAddresses, Networks } from "./networks.js";
 import type { NetworkSettings } from "./settings.js";
 
@@ -13,6 +14,24 @@ export class NoNetworks implements Networks {
       'Cannot accept the request: SQUASH_SUBNET is "none", so sandboxes have no network, and allow_net must be absent or ["none"]',
       { details: { field: "allow_net" } },
     );
+  }
+
+  checkSecrets(names: readonly string[] | null): void {
+    if (names === null || names.length === 0) return;
+    throw new SquashError(
+      "invalid_request",
+      'Cannot grant secrets: SQUASH_SUBNET is "none", so sandboxes have no network that they could be sent over; leave secrets out',
+      { details: { field: "secrets" } },
+    );
+  }
+
+  granted(): string[] {
+    return [];
+  }
+
+  grant(_index: number, { secrets }: SecretAccess): Promise<void> {
+    this.checkSecrets(secrets);
+    return Promise.resolve();
   }
 
   attach(): Promise<void> {

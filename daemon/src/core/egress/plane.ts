@@ -1,5 +1,8 @@
 import type { Decision } from "./decision.js";
 import type { PolicySpec } from "./egress-policy.js";
+import type { Authority } from "../secrets/authority.js";
+import type { Secret } from "../secrets/secret.js";
+import type { SecretUse } from "../secrets/secret-use.js";
 
 /** A sandbox as the resolver and the proxy have to know it. */
 export interface PlaneClient {
@@ -9,6 +12,10 @@ export interface PlaneClient {
   /** null where it has no IPv6 */
   readonly address6: string | null;
   readonly spec: PolicySpec;
+  /** names of the secrets that are put in for it, sorted */
+  readonly secrets: readonly string[];
+  /** fingerprint of the certificate authority that its root trusts; null for none, and no TLS of it can be read */
+  readonly ca: string | null;
 }
 
 /** Since the sandbox was made known. */
@@ -29,6 +36,13 @@ export interface PlaneEvents {
     answer: { readonly addresses: readonly string[]; readonly ttlS: number },
   ): Promise<void>;
   decided(decision: Decision): void;
+  used(use: SecretUse): void;
+}
+
+/** Everything that the proxy has to know of secrets. */
+export interface PlaneSecrets {
+  readonly secrets: readonly Secret[];
+  readonly authorities: readonly Authority[];
 }
 
 /** What decides by name: the resolver and the proxy. */
@@ -38,4 +52,6 @@ export interface EgressPlane {
   /** Cuts everything; idempotent. */
   remove(address: string): Promise<void>;
   counters(address: string): Promise<PlaneCounters>;
+  /** Replaces the secrets of all: when this returns, connections that were given what a sandbox does not have any more are cut. */
+  setSecrets(secrets: PlaneSecrets): Promise<void>;
 }

@@ -2,6 +2,7 @@ import { basename } from "node:path";
 import { Readable } from "node:stream";
 import { SquashError } from "@squash/sdk/errors";
 import type { ExecResult } from "@squash/sdk/protocol";
+import type { ImageDefaults } from "../image-defaults.js";
 import { ownerOfImage } from "../image-ids.js";
 import type {
   CapturedRoot,
@@ -57,6 +58,8 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
   damage: string | null = null;
   readonly logs = new Map<string, ExecResult[]>();
   readonly modules = new Set<string>(["000-base"]);
+  /** what all of them say */
+  defaults: ImageDefaults | undefined;
   /** operations that fail, with how often they still will */
   readonly failing = new Map<string, number>();
   /** operations so far */
@@ -366,7 +369,9 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
   resolve(name: string): Promise<ModuleImage> {
     if (!this.modules.has(name))
       return Promise.reject(new SquashError("module_not_found", `Cannot find module "${name}"`));
-    return Promise.resolve({ name, image: `modules/${name}.squashfs`, format: "squashfs", identity: "1" });
+    const { defaults } = this;
+    const image = { name, image: `modules/${name}.squashfs`, format: "squashfs", identity: "1" } as const;
+    return Promise.resolve(defaults === undefined ? image : { ...image, defaults });
   }
 
   defaultLayers(): Promise<readonly string[]> {

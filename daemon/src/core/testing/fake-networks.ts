@@ -1,11 +1,15 @@
+import { SquashError } from "@squash/sdk/errors";
 import type { Networks, NetworkUsage } from "../egress/networks.js";
 import { parsePolicy } from "../egress/policy.js";
 import type { NetworkSettings } from "../egress/settings.js";
+import { grantedNames, type SecretAccess } from "../secrets/grants.js";
 import type { FakeMachine } from "./fake-machine.js";
 
 /** The networks of a fake machine, which shows them in its state. Links go with their cells. */
 export class FakeNetworks implements Networks {
   readonly #machine: FakeMachine;
+  /** by index */
+  readonly grants = new Map<number, SecretAccess>();
 
   constructor(machine: FakeMachine) {
     this.#machine = machine;
@@ -15,8 +19,26 @@ export class FakeNetworks implements Networks {
     parsePolicy(policy, { subnets: ["10.200.0.0/14"] });
   }
 
-  async attach(index: number, sandbox: string, { policy }: NetworkSettings): Promise<void> {
+  /** names of all secrets */
+  readonly secrets = new Set<string>();
+
+  checkSecrets(names: readonly string[] | null): void {
+    const missing = (names ?? []).find((name) => !this.secrets.has(name));
+    if (missing !== undefined) throw new SquashError("invalid_request", `Cannot grant secret "${missing}"`);
+  }
+
+  granted(access: SecretAccess): string[] {
+    return grantedNames(access, this.secrets);
+  }
+
+  async grant(index: number, access: SecretAccess): Promise<void> {
+    await this.#machine.step("grantSecrets");
+    this.grants.set(index, access);
+  }
+
+  async attach(index: number, sandbox: string, { policy }: NetworkSettings, access: SecretAccess): Promise<void> {
     await this.#machine.step("attachNetwork");
+    this.grants.set(index, access);
     if (!this.#machine.cells.has(index)) throw new Error(`cell ${index} has no link`);
     this.#machine.networks.set(index, `${sandbox} ${policy.allow?.join(",") ?? "open"}`);
   }
@@ -31,6 +53,7 @@ export class FakeNetworks implements Networks {
   async detach(index: number): Promise<void> {
     await this.#machine.step("detachNetwork");
     this.#machine.networks.delete(index);
+    this.grants.delete(index);
   }
 
   addressesOf(index: number): { address: string; address6: string } {

@@ -4,6 +4,7 @@ import { Layers } from "../layers.js";
 import type { RetentionLimits, UpperBackend } from "../ports.js";
 import { Recovery } from "../recovery.js";
 import { Sandboxes } from "../sandboxes.js";
+import { noInjection, type Injection } from "../secrets/injection.js";
 import { SnapshotImages } from "../snapshot-images.js";
 import type { CollectFiles } from "../snapshots.js";
 import type { UpkeepOptions } from "../snapshot-upkeep.js";
@@ -16,6 +17,7 @@ export interface FakeSquashd extends TimeTravel {
   readonly recovery: Recovery;
   readonly cells: Cells;
   readonly layers: Layers;
+  readonly networks: FakeNetworks;
   readonly events: readonly DomainEvent[];
   readonly images: SnapshotImages;
 }
@@ -29,6 +31,7 @@ export function fakeSquashd(
     upperBackend?: UpperBackend;
     retention?: RetentionLimits;
     upkeep?: UpkeepOptions;
+    injection?: (layers: Layers) => Injection;
   } = {},
 ): FakeSquashd {
   const retention = options.retention ?? { keepLast: 0, keepForS: 0 };
@@ -37,7 +40,8 @@ export function fakeSquashd(
   const cells = new Cells(machine, { poolSize: options.poolSize ?? 0, emit });
   const layers = new Layers(machine, { lingerMs: 0 });
   const networks = new FakeNetworks(machine);
-  const parts = { kernel: machine, store: machine, catalog: machine, layers, cells, networks };
+  const injection = options.injection?.(layers) ?? noInjection;
+  const parts = { kernel: machine, store: machine, catalog: machine, layers, cells, networks, injection };
   const images = new SnapshotImages(machine, () => sandboxes.all());
   const sandboxes: Sandboxes = new Sandboxes(parts, {
     maxSandboxes: options.maxSandboxes ?? 100,
@@ -53,5 +57,5 @@ export function fakeSquashd(
   // without a word of a test, the background waits longer than it lasts
   const upkeep = { settleMs: 60_000, ...options.upkeep };
   const time = timeTravel(parts, sandboxes, { images, emit, retention, collectFiles, upkeep });
-  return { sandboxes, recovery, cells, layers, events, images, ...time };
+  return { sandboxes, recovery, cells, layers, networks, events, images, ...time };
 }

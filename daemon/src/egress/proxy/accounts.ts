@@ -1,7 +1,8 @@
 import type { Socket } from "node:net";
 import type { Audit, FindClient } from "../egress-client.js";
-import { Account, Connection } from "./connection.js";
+import { Account, Connection, portOf, type ConnectionKind } from "./connection.js";
 import { resetSocket } from "./reset-socket.js";
+import type { SecretUses } from "./secret-uses.js";
 
 const limitAuditMs = 1_000;
 
@@ -18,6 +19,7 @@ export interface AccountOptions {
   readonly audit: Audit;
   /** connections that one sandbox may have at a time */
   readonly limit: number;
+  readonly uses: SecretUses;
 }
 
 /** The connections of all sandboxes, by their addresses. */
@@ -30,7 +32,7 @@ export class Accounts {
   }
 
   /** Takes in a new connection; null, and the connection is gone, where nobody has its address or somebody too many connections. */
-  admit(socket: Socket, kind: "http" | "tls"): Connection | null {
+  admit(socket: Socket, kind: ConnectionKind): Connection | null {
     socket.on("error", () => undefined); // what follows from it hangs on "close"
     const from = socket.remoteAddress;
     const client = from === undefined ? undefined : this.#options.find(from);
@@ -43,7 +45,7 @@ export class Accounts {
     const account = this.#accountOf(address, client.sandbox);
     if (account.connections.size >= this.#options.limit) {
       resetSocket(socket);
-      this.#noteLimit(account, address, kind);
+      this.#noteLimit(account, kind);
       return null;
     }
     return new Connection(socket, { ...this.#options, account, address, kind });
@@ -84,7 +86,7 @@ export class Accounts {
     return account;
   }
 
-  #noteLimit(account: Account, address: string, kind: "http" | "tls"): void {
+  #noteLimit(account: Account, kind: ConnectionKind): void {
     account.refused += 1;
     const now = performance.now();
     if (now - account.lastLimitAudit < limitAuditMs) return;
@@ -94,7 +96,7 @@ export class Accounts {
       kind: "connection",
       name: null,
       address: null,
-      port: kind === "http" ? 80 : 443,
+      port: portOf[kind],
       protocol: "tcp",
       allowed: false,
       rule: `more than ${this.#options.limit} connections at a time`,

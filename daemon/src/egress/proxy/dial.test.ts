@@ -2,7 +2,9 @@ import { once } from "node:events";
 import { connect, createServer, Socket, type AddressInfo, type Server } from "node:net";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { Accounts } from "./accounts.js";
+import { SecretSet } from "../secrets/secret-set.js";
 import type { Connection, Flow } from "./connection.js";
+import { SecretUses } from "./secret-uses.js";
 import { dial } from "./dial.js";
 import { defaultTimings } from "./timings.js";
 import { FakePolicy } from "./testing/fake-policy.js";
@@ -18,9 +20,13 @@ beforeEach(async () => {
   server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const accounts = new Accounts({
-    find: (address) => ({ sandbox: "alice", address, policy }),
+    find: (address) => ({ sandbox: "alice", address, policy, secrets: [], authority: null }),
     audit: () => undefined,
     limit: 1,
+    uses: new SecretUses(
+      () => undefined,
+      (secrets) => SecretSet.compile(secrets),
+    ),
   });
   connect((server.address() as AddressInfo).port, "127.0.0.1").on("error", () => undefined);
   const [socket] = (await once(server, "connection")) as [Socket];
@@ -36,7 +42,7 @@ function dialAll(
   addresses: readonly string[],
   { connectMs = 60, dialMs = 1_000, answering = "", ipv6 = false } = {},
 ): Promise<Socket> {
-  const flow: Flow = { name: "a.test", address: null };
+  const flow: Flow = { name: "a.test", port: 80, address: null };
   return dial(connection, flow, {
     resolve: (_, family) => Promise.resolve(addresses.filter((each) => each.includes(":") === (family === 6))),
     ipv6,

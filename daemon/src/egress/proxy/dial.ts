@@ -93,7 +93,7 @@ async function dialFamily(
   attempt.end += performance.now() - before;
   let tried = 0;
   for (const address of found.filter((each) => isIP(each) === family).slice(0, maxLookedAt)) {
-    const refused = refusal(connection, flow.name, address);
+    const refused = refusal(connection, flow, address);
     attempt.refused = refused;
     if (refused !== null) continue;
     const left = Math.min(timings.connect, attempt.end - performance.now());
@@ -102,7 +102,7 @@ async function dialFamily(
     flow.address = address;
     try {
       const socket = await connected(options.open(address), left, connection.signal);
-      attempt.refused = refusal(connection, flow.name, address); // it may have changed meanwhile
+      attempt.refused = refusal(connection, flow, address); // it may have changed meanwhile
       if (attempt.refused === null) return socket;
       socket.destroy();
     } catch (error) {
@@ -114,12 +114,12 @@ async function dialFamily(
   return null;
 }
 
-function refusal(connection: Connection, name: string, address: string): DialRefused | null {
+function refusal(connection: Connection, { name, port }: Flow, address: string): DialRefused | null {
   const policy = connection.policy();
   if (policy === null || connection.signal.aborted || connection.client.destroyed) throw new DialFailed("gone");
-  const byName = policy.connectByName(name, connection.port, "tcp");
+  const byName = policy.connectByName(name, port, "tcp");
   if (!byName.allowed) return new DialRefused(byName.rule, null);
-  const resolved = policy.connectResolved(address, connection.port, "tcp");
+  const resolved = policy.connectResolved(address, port, "tcp");
   return resolved.allowed ? null : new DialRefused(resolved.rule, address);
 }
 

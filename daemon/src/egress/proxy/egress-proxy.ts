@@ -1,16 +1,27 @@
 import { once } from "node:events";
 import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
-import type { Audit, FindClient } from "../egress-client.js";
+import { createSecureContext, type SecureContext } from "node:tls";
+import type { Audit, FindClient, NoteUse } from "../egress-client.js";
+import type { Secret } from "../../core/secrets/secret.js";
+import { SecretSet } from "../secrets/secret-set.js";
 import { Accounts, type Counters } from "./accounts.js";
+import { ConnectProxy } from "./connect-proxy.js";
 import type { Connection } from "./connection.js";
 import type { Resolve } from "./dial.js";
 import { HttpProxy } from "./http-proxy.js";
+import { Http2Proxy } from "./http2-proxy.js";
+import { Interceptor } from "./interceptor.js";
+import { LargeBuffers } from "./large-buffers.js";
+import { SecretUses, type CompileSecrets } from "./secret-uses.js";
+import { SessionPool } from "./session-pool.js";
 import { defaultTimings, tcpKeepAlive, type Timings } from "./timings.js";
 import { TlsProxy } from "./tls-proxy.js";
 import { UpstreamPool } from "./upstream-pool.js";
+import { Upstreams } from "./upstreams.js";
 
 const maxConnections = 512;
 const backlog = 4096;
+const largeBuffers = 32;
 
 export interface EgressProxyOptions {
   readonly find: FindClient;
@@ -18,8 +29,14 @@ export interface EgressProxyOptions {
   /** whether servers are tried by IPv6 as well; false */
   readonly ipv6?: boolean;
   readonly audit: Audit;
-  /** where servers listen, instead of on 80 and 443; for tests */
-  readonly ports?: { readonly http: number; readonly tls: number };
+  /** nobody is told in its absence; for tests */
+  readonly noteUse?: NoteUse;
+  /** what servers' certificates are verified against; nothing in its absence, so that no TLS server is reached by requests */
+  readonly trusted?: SecureContext;
+  /** what puts secrets in; another one than ours only in tests */
+  readonly compile?: CompileSecrets;
+  /** where servers listen, instead of on the ports that sandboxes connect to; for tests */
+  readonly portOf?: (port: number) => number;
   /** for tests */
   readonly timings?: Partial<Timings>;
 }
@@ -27,61 +44,92 @@ export interface EgressProxyOptions {
 export interface ProxyPorts {
   readonly httpPort: number;
   readonly tlsPort: number;
+  /** of the proxy that programs ask for by name; 0 where it is not offered */
+  readonly explicitPort: number;
 }
 
-/** The two listeners to which TCP connections of sandboxes to ports 80 and 443 are redirected, whatever address they were to. */
+/**
+ * The listeners to which TCP connections of sandboxes are redirected: those to ports 80 and 443, whatever address they were to, and those to
+ * the proxy that programs know of.
+ */
 export class EgressProxy {
   readonly #find: FindClient;
   readonly #accounts: Accounts;
   readonly #pool: UpstreamPool;
+  readonly #sessions: SessionPool;
   readonly #http: Server;
   readonly #tls: Server;
+  readonly #explicit: Server;
   /** listeners, each of which hands its connections to one of the two servers */
   readonly #listeners: Server[] = [];
 
   constructor(options: EgressProxyOptions) {
-    const { find, audit, resolve, ipv6 = false, ports = { http: 80, tls: 443 } } = options;
+    const { find, audit, resolve, ipv6 = false, portOf = (port: number): number => port } = options;
+    const { noteUse = () => undefined, compile = compileSecrets } = options;
+    const { trusted = createSecureContext({ ca: [] }) } = options;
     const timings = { ...defaultTimings, ...options.timings };
     this.#find = find;
-    this.#accounts = new Accounts({ find, audit, limit: maxConnections });
+    this.#accounts = new Accounts({ find, audit, limit: maxConnections, uses: new SecretUses(noteUse, compile) });
     this.#pool = new UpstreamPool(timings.idle);
+    this.#sessions = new SessionPool(timings.idle);
+    const ways = { resolve, ipv6, timings, portOf };
+    const upstreams = new Upstreams({ ...ways, trusted, pool: this.#pool, sessions: this.#sessions });
     const admitHttp = (socket: Socket): Connection | null => this.#accounts.admit(socket, "http");
-    this.#http = new HttpProxy({ resolve, ipv6, timings, pool: this.#pool, port: ports.http }, admitHttp).server;
-    const tls = new TlsProxy({ resolve, ipv6, timings, port: ports.tls });
+    const http = new HttpProxy({ timings, upstreams, connect: null }, admitHttp, {
+      secure: false,
+      expected: null,
+      explicit: false,
+    });
+    this.#http = http.server;
+    const interceptor = new Interceptor({ timings, http, http2: new Http2Proxy({ timings, upstreams }) });
+    const tunnels = { ...ways, large: new LargeBuffers(largeBuffers) };
+    const tls = new TlsProxy({ ...tunnels, interceptor });
     this.#tls = createServer({ allowHalfOpen: true, noDelay: true, ...tcpKeepAlive }, (socket) => {
       const connection = this.#accounts.admit(socket, "tls");
       if (connection !== null) tls.serve(connection);
     });
+    const admitAsked = (socket: Socket): Connection | null => this.#accounts.admit(socket, "proxy");
+    const connect = new ConnectProxy({ ...tunnels, tls });
+    const explicit = { secure: false, expected: null, explicit: true };
+    this.#explicit = new HttpProxy({ timings, upstreams, connect }, admitAsked, explicit).server;
   }
 
   /** Listens at an address, on the ports that are asked for, otherwise on ports that the kernel chooses; to be called for each address. */
-  async listen(host: string, wanted: ProxyPorts = { httpPort: 0, tlsPort: 0 }): Promise<ProxyPorts> {
+  async listen(
+    host: string,
+    wanted: ProxyPorts | null,
+    { explicit }: { readonly explicit: boolean },
+  ): Promise<ProxyPorts> {
     return {
-      httpPort: await this.#listenFor(this.#http, host, wanted.httpPort),
-      tlsPort: await this.#listenFor(this.#tls, host, wanted.tlsPort),
+      httpPort: await this.#listenFor(this.#http, host, wanted?.httpPort ?? 0),
+      tlsPort: await this.#listenFor(this.#tls, host, wanted?.tlsPort ?? 0),
+      explicitPort: explicit ? await this.#listenFor(this.#explicit, host, wanted?.explicitPort ?? 0) : 0,
     };
   }
 
   /** Cuts everything. */
   async close(): Promise<void> {
-    const servers = [this.#http, this.#tls, ...this.#listeners].filter(({ listening }) => listening);
+    const servers = [this.#http, this.#tls, this.#explicit, ...this.#listeners].filter(({ listening }) => listening);
     const closed = servers.map((server) => new Promise((resolve) => server.close(resolve)));
     this.#accounts.forgetAll();
     this.#pool.forgetAll();
+    this.#sessions.forgetAll();
     await Promise.all(closed);
   }
 
-  /** After a change of a policy: cuts what it no longer allows, and leaves the rest. */
+  /** After a change of a policy or of its secrets: cuts what it no longer allows, and leaves the rest. */
   recheck(address: string): void {
     this.#accounts.recheck(address);
     const policy = this.#find(address)?.policy;
-    if (policy === undefined) this.#pool.forget(address);
-    else {
-      this.#pool.prune(
-        address,
-        (name, server) =>
-          policy.connectByName(name, 80, "tcp").allowed && policy.connectResolved(server, 80, "tcp").allowed,
-      );
+    for (const pool of [this.#pool, this.#sessions]) {
+      if (policy === undefined) pool.forget(address);
+      else {
+        pool.prune(
+          address,
+          ({ name, port }, server) =>
+            policy.connectByName(name, port, "tcp").allowed && policy.connectResolved(server, port, "tcp").allowed,
+        );
+      }
     }
   }
 
@@ -89,6 +137,7 @@ export class EgressProxy {
   forget(address: string): void {
     this.#accounts.forget(address);
     this.#pool.forget(address);
+    this.#sessions.forget(address);
   }
 
   counters(address: string): Counters {
@@ -104,6 +153,10 @@ export class EgressProxy {
     this.#listeners.push(listener);
     return listenOn(listener, host, port);
   }
+}
+
+function compileSecrets(secrets: readonly Secret[]): SecretSet {
+  return SecretSet.compile(secrets);
 }
 
 async function listenOn(server: Server, host: string, port: number): Promise<number> {

@@ -2,10 +2,13 @@ import { IncomingMessage, ServerResponse, createServer, type Server } from "node
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { Connection } from "./connection.js";
-import { Exchange, maxHeadBytes, type ExchangeOptions, type Upgrade } from "./http-exchange.js";
+import { Exchange } from "./exchange.js";
 import { sayRefusedRaw } from "./http-refusal.js";
-import { wantsWebSocket } from "./http-target.js";
-import { tcpKeepAlive } from "./timings.js";
+import { wantsWebSocket, type Scope } from "./http-target.js";
+import { Http1Client, type Http1Link } from "./http1-client.js";
+import { maxHeadBytes } from "./http1-upstream.js";
+import { tcpKeepAlive, type Timings } from "./timings.js";
+import type { Upstreams } from "./upstreams.js";
 
 /** requests that a client may send ahead; they are served one after the other */
 const maxWaiting = 32;
@@ -26,7 +29,7 @@ class ProxiedRequest extends IncomingMessage {
 }
 
 /** A connection with its requests. */
-interface Link {
+interface Link extends Http1Link {
   readonly connection: Connection;
   readonly waiting: (() => void)[];
   busy: boolean;
@@ -34,14 +37,25 @@ interface Link {
   failed: boolean;
 }
 
+interface ServesConnect {
+  serve(connection: Connection, request: IncomingMessage, head: Buffer): void;
+}
+
+export interface HttpProxyOptions {
+  readonly timings: Timings;
+  readonly upstreams: Upstreams;
+  /** who takes connections over that ask for a tunnel; null: nobody may */
+  readonly connect: ServesConnect | null;
+}
+
 /** Lets HTTP requests through to the names in their Host fields, where the policy allows it, each for itself. */
 export class HttpProxy {
-  /** for the caller to listen with; every connection is given to `admit` first */
+  /** for those to listen with whose connections speak HTTP from the first byte on; every one is given to `admit` first */
   readonly server: Server;
-  readonly #options: ExchangeOptions;
+  readonly #options: HttpProxyOptions;
   readonly #links = new WeakMap<Duplex, Link>();
 
-  constructor(options: ExchangeOptions, admit: (socket: Socket) => Connection | null) {
+  constructor(options: HttpProxyOptions, admit: (socket: Socket) => Connection | null, scope: Scope) {
     this.#options = options;
     const { timings } = options;
     this.server = createServer({
@@ -58,14 +72,27 @@ export class HttpProxy {
     });
     this.server.maxHeadersCount = 0; // bounded by their size; the default drops what is beyond 2,000 in silence
     this.server.prependListener("connection", (socket: Socket) => {
+      if (this.#links.has(socket)) return;
       const connection = admit(socket);
-      if (connection !== null) this.#links.set(socket, { connection, waiting: [], busy: false, failed: false });
+      if (connection !== null) this.#link(connection, socket, scope);
     });
     const serve = (request: IncomingMessage, response: ServerResponse): void => this.#queue(request, response);
     this.server.on("request", serve).on("checkContinue", serve).on("checkExpectation", serve);
     this.server.on("upgrade", (request, socket, head) => this.#upgrade(request, socket, head));
-    this.server.on("connect", (request, socket) => this.#refuseRaw(socket, 405, "CONNECT"));
+    this.server.on("connect", (request, socket, head) => this.#connect(request, socket, head));
     this.server.on("clientError", (error: NodeJS.ErrnoException, socket) => this.#broken(error, socket));
+  }
+
+  /** Serves a connection whose bytes come out of `stream`. */
+  serve(connection: Connection, stream: Duplex, scope: Scope): void {
+    this.#link(connection, stream, scope);
+    this.server.emit("connection", stream);
+  }
+
+  #link(connection: Connection, stream: Duplex, scope: Scope): void {
+    const cut = (): void => connection.cut();
+    const lingerMs = this.#options.timings.linger;
+    this.#links.set(stream, { ...scope, connection, stream, cut, lingerMs, waiting: [], busy: false, failed: false });
   }
 
   #queue(request: IncomingMessage, response: ServerResponse): void {
@@ -87,17 +114,18 @@ export class HttpProxy {
   }
 
   #next(link: Link): void {
-    if (!link.busy && !link.failed && !link.connection.client.destroyed) link.waiting.shift()?.();
+    if (!link.busy && !link.failed && !link.stream.destroyed) link.waiting.shift()?.();
   }
 
-  #serve(link: Link, request: IncomingMessage, response: ServerResponse, upgrade: Upgrade | null): void {
+  #serve(link: Link, request: IncomingMessage, response: ServerResponse, upgrade: Buffer | null): void {
     link.busy = true;
     response.once("close", () => {
       link.busy = false;
       this.#next(link);
     });
     try {
-      const sound = new Exchange(link.connection, { request, response, upgrade }, this.#options).start();
+      const client = new Http1Client(link, { request, response, upgrade });
+      const sound = new Exchange(link.connection, client, { ...this.#options, http2: false }).start();
       if (!sound) link.failed = true;
     } catch (error) {
       const rule = `internal error: ${String(error)}`;
@@ -115,17 +143,28 @@ export class HttpProxy {
       link?.connection.cut();
       return;
     }
-    const { client } = link.connection;
+    const stream = link.stream as unknown as Socket; // TLS or plain, it is one of Node's
     const response = new ServerResponse(request);
     response.shouldKeepAlive = false;
-    response.assignSocket(client);
+    response.assignSocket(stream);
     response.once("finish", () => {
-      response.detachSocket(client);
+      response.detachSocket(stream);
       response.emit("close");
-      client.end();
-      client.resume();
+      stream.end();
+      stream.resume();
     });
-    this.#serve(link, request, response, { head });
+    this.#serve(link, request, response, head);
+  }
+
+  #connect(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    const link = this.#links.get(socket);
+    const { connect } = this.#options;
+    if (link === undefined || connect === null || !link.explicit) this.#refuseRaw(socket, 405, "CONNECT");
+    else if (link.busy || link.waiting.length > 0) this.#refuseRaw(socket, 400, "a CONNECT sent ahead");
+    else if (!link.failed) {
+      link.failed = true; // no request of its own comes any more
+      connect.serve(link.connection, request, head);
+    }
   }
 
   #broken(error: NodeJS.ErrnoException, socket: Duplex): void {
@@ -146,12 +185,6 @@ export class HttpProxy {
     link.failed = true;
     link.connection.decide({ name: null, address: null, allowed: false, rule });
     if (link.busy) link.connection.cut();
-    else
-      sayRefusedRaw(
-        link.connection.client,
-        status,
-        `the request is not allowed (${rule})`,
-        this.#options.timings.linger,
-      );
+    else sayRefusedRaw(link.stream, status, `the request is not allowed (${rule})`, this.#options.timings.linger);
   }
 }

@@ -1,11 +1,14 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
-import type { Socket } from "node:net";
+import type { Duplex } from "node:stream";
 import { hasBody } from "./http-target.js";
 
 const reasons: Readonly<Record<number, string>> = {
   400: "Bad Request",
+  403: "Forbidden",
   405: "Method Not Allowed",
   408: "Request Timeout",
+  502: "Bad Gateway",
+  504: "Gateway Timeout",
   431: "Request Header Fields Too Large",
 };
 
@@ -41,7 +44,7 @@ export function sayRefused(
 }
 
 /** The same where there is no request that could be answered; then closes. */
-export function sayRefusedRaw(client: Socket, status: number, text: string, lingerMs: number): void {
+export function sayRefusedRaw(client: Duplex, status: number, text: string, lingerMs: number): void {
   const body = Buffer.from(`squash: ${text}\n`);
   const head =
     `HTTP/1.1 ${status} ${reasons[status] ?? ""}\r\nContent-Type: text/plain; charset=utf-8\r\n` +

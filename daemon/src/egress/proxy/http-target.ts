@@ -1,44 +1,72 @@
 import type { IncomingMessage } from "node:http";
 import { parseHostName } from "./host-name.js";
+import { valuesOf } from "./http-fields.js";
+import { BadRequest } from "./message.js";
 
 /** What a request is for. */
 export interface Target {
   readonly name: string;
+  readonly port: number;
   /** path and query as the client wrote them, or `*` */
   readonly path: string;
 }
 
-/** A request that is refused whatever the policy says, since it is not certain what it means. */
-export class BadRequest extends Error {
-  override readonly name = "BadRequest";
+/** What requests of a connection may be for. */
+export interface Scope {
+  /** whether the connection is TLS that was meant for the server */
+  readonly secure: boolean;
+  /** the only name that they may be for, as TLS has it; null: each says it for itself */
+  readonly expected: string | null;
+  /** whether the client knows that it speaks to a proxy, and so names whole URLs */
+  readonly explicit: boolean;
 }
 
-/** The values of one field, in order; the name is in lower case. */
-export function valuesOf(rawHeaders: readonly string[], field: string): string[] {
-  return rawHeaders.filter((_, index) => index % 2 === 1 && rawHeaders[index - 1]?.toLowerCase() === field);
+interface Authority {
+  readonly name: string;
+  readonly port: number;
 }
 
-/** Reads the Host field and the target, which must agree. Throws `BadRequest`. */
-export function targetOf(request: IncomingMessage): Target {
+/** Reads the Host field and the target, which must agree with each other and with the connection. Throws `BadRequest`. */
+export function targetOf(request: IncomingMessage, scope: Scope): Target {
   const hosts = valuesOf(request.rawHeaders, "host");
   if (hosts.length !== 1) throw new BadRequest(hosts.length === 0 ? "no Host field" : "more than one Host field");
-  const name = nameOf(hosts[0] ?? "");
-  if (name === null) throw new BadRequest("a Host field that is not a name on port 80");
+  const authority = authorityOf(hosts[0] ?? "", scope, "a Host field");
   const target = request.url ?? "";
-  if (target.startsWith("/")) return { name, path: target };
-  if (target === "*" && request.method === "OPTIONS") return { name, path: "*" };
-  const absolute = /^http:\/\/([^/?#]*)(.*)$/is.exec(target);
-  if (absolute === null) throw new BadRequest("a target that is neither a path nor an http URL");
-  if (nameOf(absolute[1] ?? "") !== name) throw new BadRequest("a target that does not agree with the Host field");
+  if (scope.explicit && !/^http:/i.test(target)) throw new BadRequest("a target that is not an http URL");
+  if (target.startsWith("/")) return { ...authority, path: target };
+  if (target === "*" && request.method === "OPTIONS") return { ...authority, path: "*" };
+  const absolute = (scope.secure ? /^https:\/\/([^/?#]*)(.*)$/is : /^http:\/\/([^/?#]*)(.*)$/is).exec(target);
+  if (absolute === null)
+    throw new BadRequest(`a target that is neither a path nor an ${scope.secure ? "https" : "http"} URL`);
+  const named = readAuthority(absolute[1] ?? "", usualPort(scope));
+  if (named?.name !== authority.name || named.port !== authority.port)
+    throw new BadRequest("a target that does not agree with the Host field");
   const path = absolute[2] ?? "";
-  if (path === "" && request.method === "OPTIONS") return { name, path: "*" };
-  return { name, path: path.startsWith("/") ? path : `/${path}` };
+  if (path === "" && request.method === "OPTIONS") return { ...authority, path: "*" };
+  return { ...authority, path: path.startsWith("/") ? path : `/${path}` };
 }
 
-/** Null for all but a host name, on no other port than 80. */
-function nameOf(authority: string): string | null {
-  const match = /^([^:]*)(?::0*80)?$/.exec(authority);
-  return match === null ? null : parseHostName(match[1] ?? "");
+/** The name and port of a Host field or of `:authority`, which must be those of the connection. Throws `BadRequest`. */
+export function authorityOf(text: string, scope: Scope, what: string): Authority {
+  const usual = usualPort(scope);
+  const authority = readAuthority(text, usual);
+  if (authority === null || (!scope.explicit && authority.port !== usual))
+    throw new BadRequest(`${what} that is not a name${scope.explicit ? "" : ` on port ${usual}`}`);
+  if (scope.expected !== null && authority.name !== scope.expected)
+    throw new BadRequest(`${what} that is not the name of the TLS connection`, 421);
+  return authority;
+}
+
+/** Null for all but a host name, with a port or without. */
+export function readAuthority(authority: string, usual: number): Authority | null {
+  const match = /^([^:]*)(?::0*([0-9]{1,5}))?$/.exec(authority);
+  const name = match === null ? null : parseHostName(match[1] ?? "");
+  const port = match?.[2] === undefined ? usual : Number(match[2]);
+  return name === null || port === 0 || port > 65_535 ? null : { name, port };
+}
+
+function usualPort({ secure }: Scope): number {
+  return secure ? 443 : 80;
 }
 
 /** Throws `BadRequest` where the length of the body could be read in more than one way. Node's parser refuses most of it before. */

@@ -1,4 +1,5 @@
 import { connect, type Socket } from "node:net";
+import type { Duplex } from "node:stream";
 import type { LargeBuffers } from "./large-buffers.js";
 import { resetSocket } from "./reset-socket.js";
 import { tcpKeepAlive } from "./timings.js";
@@ -56,14 +57,14 @@ export function connectInto(client: Socket, to: { host: string; port: number }, 
  * Passes on what comes from `client`, and the ends and failures of both; an end leaves the other direction open. What comes from `server`
  * is passed on by `connectInto`, or by a pipe of the caller.
  */
-export function splice(client: Socket, server: Socket): void {
+export function splice(client: Duplex, server: Duplex): void {
   client.pipe(server);
   server.once("end", () => client.end());
   resetAfter(client, server);
   resetAfter(server, client);
 }
 
-function resetAfter(one: Socket, other: Socket): void {
+function resetAfter(one: Duplex, other: Duplex): void {
   const follow = (): void => {
     // after an orderly end the other one may still have bytes to send
     if (one.errored !== null || !one.readableEnded || !one.writableFinished) resetSocket(other);

@@ -1,12 +1,10 @@
-import type { Socket } from "node:net";
 import { ClientHelloReader, type ClientHello } from "./client-hello.js";
-import type { Connection } from "./connection.js";
-import { DialFailed, DialRefused, dial, type Resolve } from "./dial.js";
-import { LargeBuffers } from "./large-buffers.js";
-import { connectInto, splice } from "./splice.js";
-import type { Timings } from "./timings.js";
+import type { EgressClient } from "../egress-client.js";
+import type { Connection, Flow } from "./connection.js";
+import type { Interceptor } from "./interceptor.js";
+import { tunnel, type TunnelOptions } from "./tunnel.js";
 
-const largeBuffers = 32;
+const httpsPort = 443;
 
 /** Source: RFC 8446, section 6.2 */
 const alert = {
@@ -17,25 +15,23 @@ const alert = {
   unrecognized_name: 112,
 };
 
-export interface TlsProxyOptions {
-  readonly resolve: Resolve;
-  readonly ipv6: boolean;
-  readonly timings: Timings;
-  /** where servers listen, other than on 443 in tests */
-  readonly port: number;
+export interface TlsProxyOptions extends TunnelOptions {
+  readonly interceptor: Interceptor;
 }
 
-/** Lets a TLS connection through to the name in its ClientHello, where the policy allows it. What is within stays a secret. */
+/**
+ * Lets a TLS connection through to the name in its ClientHello, where the policy allows it. What is within stays a secret, unless the
+ * sandbox has a secret of its own for that name: then the proxy is the server.
+ */
 export class TlsProxy {
   readonly #options: TlsProxyOptions;
-  readonly #large = new LargeBuffers(largeBuffers);
 
   constructor(options: TlsProxyOptions) {
     this.#options = options;
   }
 
-  /** Serves a connection that was just accepted. */
-  serve(connection: Connection): void {
+  /** Serves a connection that was just accepted, or one that the client has asked for `expected` on, which has to be its name then. */
+  serve(connection: Connection, expected: string | null = null): void {
     const { client } = connection;
     const reader = new ClientHelloReader();
     const timer = setTimeout(
@@ -45,7 +41,7 @@ export class TlsProxy {
     client.once("close", () => clearTimeout(timer));
     // its end before its hello: nobody is left who could be told
     client.on("end", () => {
-      if (connection.flow === null) client.end();
+      if (connection.flows.size === 0 && !connection.intercepted) client.end();
     });
     const receive = (chunk: Buffer): void => {
       const result = reader.push(chunk);
@@ -53,12 +49,16 @@ export class TlsProxy {
       client.off("data", receive).pause();
       clearTimeout(timer);
       if (result.kind === "bad") this.#refuse(connection, { name: null, rule: result.reason }, alert.decode_error);
-      else this.#decide(connection, result, reader.received);
+      else this.#decide(connection, result, { received: reader.received, expected });
     };
     client.on("data", receive);
   }
 
-  #decide(connection: Connection, hello: ClientHello, received: Buffer): void {
+  #decide(
+    connection: Connection,
+    hello: ClientHello,
+    { received, expected }: { received: Buffer; expected: string | null },
+  ): void {
     const { serverName: name } = hello;
     if (hello.ech) {
       this.#refuse(connection, { name, rule: "encrypted client hello" }, alert.handshake_failure);
@@ -68,35 +68,29 @@ export class TlsProxy {
       this.#refuse(connection, { name, rule: "no server name" }, alert.unrecognized_name);
       return;
     }
-    const verdict = connection.policy()?.connectByName(name, connection.port, "tcp");
-    if (verdict === undefined) return;
-    if (verdict.allowed) void this.#connect(connection, { name, rule: verdict.rule, received });
-    else this.#refuse(connection, { name, rule: verdict.rule }, alert.access_denied);
+    if (expected !== null && name !== expected) {
+      this.#refuse(connection, { name, rule: "another server name than was asked for" }, alert.unrecognized_name);
+      return;
+    }
+    const now = connection.now();
+    if (now === null) return;
+    const verdict = now.policy.connectByName(name, httpsPort, "tcp");
+    if (!verdict.allowed) this.#refuse(connection, { name, rule: verdict.rule }, alert.access_denied);
+    else if (now.authority !== null && connection.uses.intercepts(now, name)) {
+      connection.client.unshift(received);
+      this.#options.interceptor.intercept(connection, name, now.authority);
+    } else this.#connect(connection, { name, rule: verdict.rule, received });
   }
 
-  async #connect(connection: Connection, { name, rule, received }: Wanted): Promise<void> {
-    const { client } = connection;
-    const flow = { name, address: null };
-    connection.flow = flow;
-    const open = (host: string): Socket => connectInto(client, { host, port: this.#options.port }, this.#large);
-    try {
-      const server = await dial(connection, flow, { ...this.#options, open });
-      connection.attach(server);
-      connection.decide({ name, address: flow.address, allowed: true, rule });
-      server.write(received);
-      splice(client, server);
-    } catch (error) {
-      connection.flow = null;
-      if (error instanceof DialRefused) {
-        this.#refuse(connection, { name, rule: error.rule, address: error.address }, alert.access_denied);
-      } else if (!(error instanceof DialFailed)) {
-        connection.decide({ name, address: null, allowed: false, rule: `internal error: ${String(error)}` });
-        connection.cut();
-      } else if (error.reason !== "gone") {
-        connection.decide({ name, address: null, allowed: true, rule });
-        this.#say(connection, alert.internal_error);
-      }
-    }
+  #connect(connection: Connection, { name, rule, received }: Wanted): void {
+    const suits = (now: EgressClient): boolean => !connection.uses.intercepts(now, name);
+    const flow: Flow = { name, port: httpsPort, address: null, suits };
+    const ends = {
+      connected: () => received,
+      refused: () => this.#say(connection, alert.access_denied),
+      failed: () => this.#say(connection, alert.internal_error),
+    };
+    void tunnel(connection, flow, { ...this.#options, rule, ends });
   }
 
   #refuse(
@@ -104,7 +98,7 @@ export class TlsProxy {
     why: { name: string | null; rule: string; address?: string | null },
     code: number,
   ): void {
-    connection.decide({ address: null, ...why, allowed: false });
+    connection.decide({ address: null, port: httpsPort, ...why, allowed: false });
     this.#say(connection, code);
   }
 

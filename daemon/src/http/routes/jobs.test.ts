@@ -11,6 +11,7 @@ import type { JobContext } from "../../core/jobs.js";
 import { makeApp } from "../app.js";
 import { FakeJobs } from "../testing/fake-jobs.js";
 import { FakeModules } from "../testing/fake-modules.js";
+import { FakeSecrets } from "../testing/fake-secrets.js";
 
 let jobs: FakeJobs;
 let app: FastifyInstance;
@@ -37,6 +38,8 @@ beforeEach(async () => {
     jobs,
     health: { health: () => Promise.reject(new Error("not asked for")) },
     decisions: { read: () => Promise.resolve([]) },
+    secrets: new FakeSecrets(),
+    authorities: new FakeSecrets(),
     metrics: { contentType: "text/plain", render: () => Promise.resolve("") },
     webDir: import.meta.dirname,
     authToken: "",

@@ -8,6 +8,7 @@ import { fakeSquashd } from "../../core/testing/fake-squashd.js";
 import { makeApp } from "../app.js";
 import { FakeJobs } from "../testing/fake-jobs.js";
 import { FakeModules } from "../testing/fake-modules.js";
+import { FakeSecrets } from "../testing/fake-secrets.js";
 import { digestOf } from "../upload.js";
 
 let modules: FakeModules;
@@ -25,6 +26,8 @@ beforeEach(async () => {
     jobs: new FakeJobs(),
     health: { health: () => Promise.reject(new Error("not asked for")) },
     decisions: { read: () => Promise.resolve([]) },
+    secrets: new FakeSecrets(),
+    authorities: new FakeSecrets(),
     metrics: { contentType: "text/plain", render: () => Promise.resolve("") },
     webDir: import.meta.dirname,
     authToken: "",

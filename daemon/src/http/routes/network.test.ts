@@ -7,6 +7,7 @@ import { fakeSquashd } from "../../core/testing/fake-squashd.js";
 import { Metrics } from "../../metrics.js";
 import { FakeJobs } from "../testing/fake-jobs.js";
 import { FakeModules } from "../testing/fake-modules.js";
+import { FakeSecrets } from "../testing/fake-secrets.js";
 import { makeApp, type AppOptions } from "../app.js";
 
 let machine: FakeMachine;
@@ -34,6 +35,8 @@ async function app(options: Partial<AppOptions> = {}): Promise<FastifyInstance> 
     jobs: new FakeJobs(),
     health: { health: unused },
     decisions: { read: () => Promise.resolve([]) },
+    secrets: new FakeSecrets(),
+    authorities: new FakeSecrets(),
     metrics: new Metrics(),
     webDir: import.meta.dirname,
     authToken: "",

@@ -7,6 +7,7 @@ import { Metrics } from "../../metrics.js";
 import { makeApp } from "../app.js";
 import { FakeJobs } from "../testing/fake-jobs.js";
 import { FakeModules } from "../testing/fake-modules.js";
+import { FakeSecrets } from "../testing/fake-secrets.js";
 
 let server: FastifyInstance;
 let jobs: FakeJobs;
@@ -26,6 +27,8 @@ beforeEach(async () => {
     jobs,
     health: { health: unused },
     decisions: { read: () => Promise.resolve([]) },
+    secrets: new FakeSecrets(),
+    authorities: new FakeSecrets(),
     metrics: new Metrics(),
     webDir: import.meta.dirname,
     authToken: "",

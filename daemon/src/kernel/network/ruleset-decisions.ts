@@ -29,6 +29,7 @@ export function decisionChains(family: Family, apiPort: number | null): string {
   // where no entry has decided: addresses of the host's own, and what routes lead nowhere
   const publicOnly = `fib daddr type != unicast goto refuse
     ${protocol} daddr @special${suffix} goto refuse`;
+  // the proxy's share, which is reached by TCP alone
   const byName = "udp dport 443 goto refuse\n    tcp dport { 80, 443 } accept";
   const otherProtocols = "meta l4proto != { tcp, udp } goto refuse";
   const learnedPort = `meta mark set ${ends} . meta l4proto . th dport map @learned${suffix}_port
@@ -38,6 +39,15 @@ export function decisionChains(family: Family, apiPort: number | null): string {
     jump by_address${suffix}
     ${decided}
     ${publicOnly}
+    meta l4proto { tcp, udp } goto permit
+    ${ping} goto permit
+    goto refuse
+  }
+  chain open_proxied${suffix} {
+    jump by_address${suffix}
+    ${decided}
+    ${publicOnly}
+    ${byName}
     meta l4proto { tcp, udp } goto permit
     ${ping} goto permit
     goto refuse

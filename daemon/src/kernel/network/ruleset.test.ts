@@ -10,7 +10,7 @@ import { renderRuleset, type RulesetFacts } from "./ruleset.js";
 const facts: RulesetFacts = {
   subnet: "10.200.0.0/14",
   gateway: "10.200.0.1",
-  ports: { dnsUdp: 1001, dnsTcp: 1002, http: 1003, tls: 1004 },
+  ports: { dnsUdp: 1001, dnsTcp: 1002, http: 1003, tls: 1004, explicit: 1007 },
   apiPort: 7080,
   specialRanges: specialRanges[4],
   connectionLimit: 777,
@@ -81,7 +81,7 @@ describe("the ruleset", () => {
     );
     const elements = [
       ...policies.flatMap((policy) =>
-        clientElements({ index: 0, address: 1, address6: 1n, policy, connectionsPerS: 5 }),
+        clientElements({ index: 0, address: 1, address6: 1n, policy, hasSecrets: true, connectionsPerS: 5 }),
       ),
       ...learnedElements(1n, 2n, [{ all: true, ports: [{ port: 5, protocol: "udp", allowed: true }] }], 9),
       ...learnedElements(1, 2, [{ all: true, ports: [{ port: 5, protocol: "udp", allowed: true }] }], 9),
@@ -103,17 +103,17 @@ describe("the ruleset", () => {
     const verdicts = `${marks.permitted} : goto permit, ${marks.refused} : goto refuse`;
     for (const map of maps.filter((each) => each.includes("permit"))) expect(map.startsWith(verdicts)).toBe(true);
     expect(maps.at(-2)).toBe(
-      `${modes.open} : goto open6, ${modes.openNamed} : goto open_named6, ${modes.listed} : goto listed6, ${modes.listedNamed} : goto listed_named6`,
+      `${modes.open} : goto open6, ${modes.openNamed} : goto open_named6, ${modes.openProxied} : goto open_proxied6, ${modes.listed} : goto listed6, ${modes.listedNamed} : goto listed_named6`,
     );
     expect(maps.at(-1)).toBe(
-      `${modes.open} : goto open, ${modes.openNamed} : goto open_named, ${modes.listed} : goto listed, ${modes.listedNamed} : goto listed_named`,
+      `${modes.open} : goto open, ${modes.openNamed} : goto open_named, ${modes.openProxied} : goto open_proxied, ${modes.listed} : goto listed, ${modes.listedNamed} : goto listed_named`,
     );
     const values = [...Object.values(marks), ...Object.values(modes), 3, 0];
     expect(new Set(values).size).toBe(values.length);
   });
 
   it("refuses what nothing has decided on, in every chain that decides", () => {
-    const both = ["open", "listed", "listed_named", "own", "decide", "resolvers"];
+    const both = ["open", "open_proxied", "listed", "listed_named", "own", "decide", "resolvers"];
     for (const chain of ["gateway", ...both, ...both.map((name) => `${name}6`)])
       expect([chain, lines(chain).at(-1)]).toEqual([chain, "goto refuse"]);
     expect(lines("spoof").at(-1)).toBe("drop");
@@ -236,7 +236,17 @@ describe("without IPv6", () => {
   });
 
   it("IPv4 is decided in the same way", () => {
-    for (const chain of ["by_address", "resolvers", "open", "open_named", "listed", "listed_named", "own", "gateway"])
+    for (const chain of [
+      "by_address",
+      "resolvers",
+      "open",
+      "open_proxied",
+      "open_named",
+      "listed",
+      "listed_named",
+      "own",
+      "gateway",
+    ])
       expect(lines(chain, text4)).toEqual(lines(chain));
     expect(lines("decide", text4)).toEqual(lines("decide").filter((line) => line !== "meta nfproto ipv6 goto decide6"));
   });
@@ -247,6 +257,7 @@ describe("facts", () => {
     expect(lines("to_squashd").filter((line) => line.includes("dnat"))).toEqual([
       "ip daddr 10.200.0.1 udp dport 53 dnat ip to 10.200.0.1:1001",
       "ip daddr 10.200.0.1 tcp dport 53 dnat ip to 10.200.0.1:1002",
+      "ip daddr 10.200.0.1 tcp dport 8888 dnat ip to 10.200.0.1:1007",
       "meta nfproto ipv4 iifname @proxied tcp dport 80 dnat ip to 10.200.0.1:1003",
       "meta nfproto ipv4 iifname @proxied tcp dport 443 dnat ip to 10.200.0.1:1004",
       "meta nfproto ipv6 iifname @proxied tcp dport 80 dnat ip6 to [fd00:10:200::1]:1005",
@@ -257,6 +268,15 @@ describe("facts", () => {
     expect(lines("decide6")).toContain("add @tracked { iifname ct count over 777 } goto refuse");
     expect(lines("decide6")[0]).toBe("ip6 daddr fd00:10:200::/64 goto refuse");
     for (const chain of ["own", "own6"]) expect(lines(chain)[0]).toBe("tcp dport 7080 goto refuse");
+  });
+
+  it("lead to the proxy that programs ask only sandboxes that have secrets, within their limits", () => {
+    expect(lines("gateway").at(-2)).toBe("iifname @explicit tcp dport 8888 goto explicit");
+    expect(lines("explicit")).toEqual([
+      "iifname @rates goto refuse",
+      "add @tracked { iifname ct count over 777 } goto refuse",
+      "accept",
+    ]);
   });
 
   it("without a port of the API close none", () => {

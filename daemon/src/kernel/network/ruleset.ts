@@ -1,5 +1,5 @@
 import { covers, readNetwork } from "../../core/egress/address.js";
-import { marks, modes } from "../../core/egress/firewall.js";
+import { marks, modes, proxyPort } from "../../core/egress/firewall.js";
 import { decisionChains, familyIpv4, familyIpv6 } from "./ruleset-decisions.js";
 import { lookups4, lookups6, maps4, maps6 } from "./ruleset-lookups.js";
 
@@ -10,7 +10,13 @@ export interface RulesetFacts {
   /** the address that every sandbox knows as its gateway and resolver */
   readonly gateway: string;
   /** where squashd answers on the gateway's address */
-  readonly ports: { readonly dnsUdp: number; readonly dnsTcp: number; readonly http: number; readonly tls: number };
+  readonly ports: {
+    readonly dnsUdp: number;
+    readonly dnsTcp: number;
+    readonly http: number;
+    readonly tls: number;
+    readonly explicit: number;
+  };
   /** TCP port of the control API; null where it is a unix socket */
   readonly apiPort: number | null;
   /** CIDRs that are not public, which only an entry by address opens */
@@ -65,6 +71,7 @@ function sets({ specialRanges, closedInterfaces, ipv6 }: RulesetFacts): string {
   return `  set links { type ifname . ipv4_addr; }
   set asking { type ifname; }
   set proxied { type ifname; }
+  set explicit { type ifname; }
   map mode { type ifname : mark; }
   set refused { type ifname; counter; }
   set rates { type ifname; limit rate over 1000/second; }
@@ -80,8 +87,9 @@ ${maps4()}${ipv6 === null ? "" : `\n${maps6()}`}`;
 
 function decisions(facts: RulesetFacts): string {
   const { gateway, subnet, apiPort, connectionLimit, specialRanges, ipv6 } = facts;
-  const limits = `iifname @rates goto refuse
-    add @tracked { iifname ct count over ${connectionLimit} } goto refuse
+  const counted = `iifname @rates goto refuse
+    add @tracked { iifname ct count over ${connectionLimit} } goto refuse`;
+  const limits = `${counted}
     meta mark set iifname map @mode
     meta mark vmap`;
   const chains6 = `
@@ -110,10 +118,15 @@ ${lookups4(specialRanges)}
     iifname @refused
     drop
   }
+  chain explicit {
+    ${counted}
+    accept
+  }
   chain gateway {
     iifname @asking udp dport 53 accept
     iifname @asking tcp dport 53 update @queries { iifname ${queryLimit} } goto refuse
     iifname @asking tcp dport 53 accept
+    iifname @explicit tcp dport ${proxyPort} goto explicit
     goto refuse
   }
 ${decisionChains(familyIpv4, apiPort)}${ipv6 === null ? "" : chains6}
@@ -130,9 +143,10 @@ ${decisionChains(familyIpv4, apiPort)}${ipv6 === null ? "" : chains6}
 }
 
 function modeChains(suffix: "" | "6"): string {
-  const { open, openNamed, listed, listedNamed } = modes;
-  const chains = [`${open} : goto open`, `${openNamed} : goto open_named`, `${listed} : goto listed`];
-  return [...chains, `${listedNamed} : goto listed_named`].map((each) => each + suffix).join(", ");
+  const { open, openNamed, openProxied, listed, listedNamed } = modes;
+  const opened = [`${open} : goto open`, `${openNamed} : goto open_named`, `${openProxied} : goto open_proxied`];
+  const chains = [...opened, `${listed} : goto listed`, `${listedNamed} : goto listed_named`];
+  return chains.map((each) => each + suffix).join(", ");
 }
 
 function hooks({ gateway, subnet, ports, ipv6 }: RulesetFacts): string {
@@ -153,6 +167,7 @@ function hooks({ gateway, subnet, ports, ipv6 }: RulesetFacts): string {
     meta iifgroup != ${linkGroup} accept
     ip daddr ${gateway} udp dport 53 dnat ip to ${gateway}:${ports.dnsUdp}
     ip daddr ${gateway} tcp dport 53 dnat ip to ${gateway}:${ports.dnsTcp}
+    ip daddr ${gateway} tcp dport ${proxyPort} dnat ip to ${gateway}:${ports.explicit}
     meta mark ${permitted} accept
     meta nfproto ipv4 iifname @proxied tcp dport 80 dnat ip to ${gateway}:${ports.http}
     meta nfproto ipv4 iifname @proxied tcp dport 443 dnat ip to ${gateway}:${ports.tls}${ipv6 === null ? "" : toSquashd6(ipv6)}

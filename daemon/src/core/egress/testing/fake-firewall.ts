@@ -1,7 +1,7 @@
 import type { SquashError } from "@squash/sdk/errors";
 import type { Firewall, FirewallElement, Flow, LinkTraffic, LoggedPacket, Subnet, Subnet6 } from "../firewall.js";
 import { addressNumber } from "../firewall.js";
-import type { EgressPlane, PlaneClient, PlaneCounters } from "../plane.js";
+import type { EgressPlane, PlaneClient, PlaneCounters, PlaneSecrets } from "../plane.js";
 import { KernelSets, refusal } from "./kernel-sets.js";
 
 /** Steps in order, and those that fail or wait; shared by the fakes of a test. */
@@ -87,9 +87,14 @@ export class FakePlane implements EgressPlane {
 
   set(client: PlaneClient): Promise<void> {
     const { allow } = client.spec;
-    return this.#steps.take(`set ${client.address} ${client.sandbox} ${allow?.join(",") ?? "open"}`, () => {
+    const secrets = client.secrets.length === 0 ? "" : ` with ${client.secrets.join(",")}`;
+    return this.#steps.take(`set ${client.address} ${client.sandbox} ${allow?.join(",") ?? "open"}${secrets}`, () => {
       this.clients.set(client.address, client);
     });
+  }
+
+  setSecrets({ secrets }: PlaneSecrets): Promise<void> {
+    return this.#steps.take(`secrets ${secrets.map(({ name }) => name).join(",")}`, () => undefined);
   }
 
   remove(address: string): Promise<void> {

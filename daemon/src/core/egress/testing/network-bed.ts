@@ -2,6 +2,7 @@ import type { Decision } from "../decision.js";
 import { clientElements } from "../elements.js";
 import { addressNumber, addressValue, type Flow, type Subnet6 } from "../firewall.js";
 import { SandboxNetworks } from "../networks.js";
+import type { SecretUse } from "../../secrets/secret-use.js";
 import { networkSettings, type NetworkSettings, type NetworkWish } from "../settings.js";
 import { policyOf } from "./ask.js";
 import { FakeFirewall, FakePlane, Steps } from "./fake-firewall.js";
@@ -17,13 +18,19 @@ export class NetworkBed {
   readonly firewall: FakeFirewall;
   readonly plane = new FakePlane(this.steps);
   readonly audited: Decision[] = [];
+  readonly uses: SecretUse[] = [];
   readonly networks: SandboxNetworks;
 
   /** With a subnet of IPv6 or without. */
   constructor(ipv6: Subnet6 | null = null) {
     this.firewall = new FakeFirewall(this.steps, ipv6);
     const { firewall, plane } = this;
-    this.networks = new SandboxNetworks({ firewall, plane, audit: (decision) => this.audited.push(decision) });
+    this.networks = new SandboxNetworks({
+      firewall,
+      plane,
+      audit: (decision) => this.audited.push(decision),
+      used: (use) => this.uses.push(use),
+    });
   }
 
   /** Attaches the sandbox; its steps are forgotten. */
@@ -46,7 +53,14 @@ export function settings(allow: string, more: NetworkWish = {}): NetworkSettings
 export function elementsOf(allow: string, deny = "", connectionsPerS: number | null = null): string[] {
   const policy = policyOf(allow, deny);
   return describeElements(
-    clientElements({ index: 5, address: addressNumber(address), address6: null, policy, connectionsPerS }),
+    clientElements({
+      index: 5,
+      address: addressNumber(address),
+      address6: null,
+      policy,
+      hasSecrets: false,
+      connectionsPerS,
+    }),
   );
 }
 

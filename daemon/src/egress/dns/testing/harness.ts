@@ -58,7 +58,7 @@ export class Harness {
 
   /** Makes a sandbox known at an address; its id is `at-ADDRESS` unless given. */
   know(address: string, rules: FakeRules, sandbox = `at-${address}`): EgressClient {
-    const client = { sandbox, address, policy: fakePolicy(rules) };
+    const client = { sandbox, address, policy: fakePolicy(rules), secrets: [], authority: null };
     this.clients.set(address, client);
     return client;
   }

@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import type { EgressClient, EgressDecision } from "../../egress-client.js";
-import { EgressProxy } from "../egress-proxy.js";
+import { EgressProxy, type EgressProxyOptions } from "../egress-proxy.js";
 import type { Timings } from "../timings.js";
 import { FakePolicy } from "./fake-policy.js";
 import { Peer, connectFrom } from "./peer.js";
@@ -22,6 +22,7 @@ export interface Bed {
   readonly decisions: EgressDecision[];
   readonly httpPort: number;
   readonly tlsPort: number;
+  readonly explicitPort: number;
   /** where servers listen, on addresses of 127.0.1.0/24 */
   readonly port: number;
   http(from?: string): Promise<Peer>;
@@ -36,7 +37,7 @@ export interface Bed {
 }
 
 /** A proxy with two sandboxes that may reach a.test on `first` and b.test on `second`, but not c.test, which is on `first`, too. */
-export async function makeBed(timings: Partial<Timings> = {}): Promise<Bed> {
+export async function makeBed(timings: Partial<Timings> = {}, options: Partial<EgressProxyOptions> = {}): Promise<Bed> {
   const port = await freePort();
   const clients = new Map<string, EgressClient>();
   const names: Bed["names"] = new Map();
@@ -46,14 +47,16 @@ export async function makeBed(timings: Partial<Timings> = {}): Promise<Bed> {
     find: (address) => clients.get(address),
     resolve: async (name) => (await names.get(name)?.()) ?? [],
     audit: (decision) => decisions.push(decision),
-    ports: { http: port, tls: port },
+    portOf: (asked) => (asked === 80 || asked === 443 ? port : asked),
     timings: { linger: 200, ...timings },
+    ...options,
   });
-  const ports = await proxy.listen("127.0.0.1");
+  const ports = await proxy.listen("127.0.0.1", null, { explicit: true });
   for (const name of ["a.test", "c.test"]) names.set(name, () => [first]);
   names.set("b.test", () => [second]);
   const set = (address: string, policy: FakePolicy): void => {
-    clients.set(address, { sandbox: address === alice ? "alice" : "bob", address, policy });
+    const sandbox = address === alice ? "alice" : "bob";
+    clients.set(address, { sandbox, address, policy, secrets: [], authority: null });
   };
   for (const address of [alice, bob]) set(address, new FakePolicy(["a.test", "b.test"]));
   return {

@@ -1,0 +1,71 @@
+import { TLSSocket, type SecureContext } from "node:tls";
+import type { Authority } from "../../core/secrets/authority.js";
+import { LeafIssuer } from "../tls/leaf-issuer.js";
+import type { Connection } from "./connection.js";
+import { parseHostName } from "./host-name.js";
+import type { HttpProxy } from "./http-proxy.js";
+import type { Http2Proxy } from "./http2-proxy.js";
+import { carriedBy } from "./reset-socket.js";
+import type { Timings } from "./timings.js";
+
+export interface InterceptorOptions {
+  readonly timings: Timings;
+  readonly http: HttpProxy;
+  readonly http2: Http2Proxy;
+}
+
+/** Is the TLS server of a host, for clients that trust our authority, and has the requests within served. */
+export class Interceptor {
+  readonly #options: InterceptorOptions;
+  readonly #issuers = new WeakMap<Authority, LeafIssuer>();
+
+  constructor(options: InterceptorOptions) {
+    this.#options = options;
+  }
+
+  /** Takes a connection over whose ClientHello is the next that is read from it, and whose name was allowed. */
+  intercept(connection: Connection, name: string, authority: Authority): void {
+    const { client } = connection;
+    connection.intercepted = true;
+    let secureContext: SecureContext;
+    try {
+      secureContext = this.#issuerOf(authority).contextFor(name);
+    } catch (error) {
+      connection.decide({ name, address: null, allowed: false, rule: `internal error: ${String(error)}` });
+      connection.cut();
+      return;
+    }
+    const tls = new TLSSocket(client, { isServer: true, secureContext, ALPNProtocols: ["h2", "http/1.1"] });
+    carriedBy(tls, client);
+    const fail = (rule: string): void => {
+      clearTimeout(timer);
+      connection.decide({ name, address: null, allowed: false, rule });
+      connection.cut();
+    };
+    const failed = (): void => fail("the client did not accept the proxy's certificate, or broke TLS off");
+    const timer = setTimeout(() => fail("no TLS in time"), this.#options.timings.hello);
+    client.once("close", () => clearTimeout(timer));
+    tls.on("error", () => undefined); // what comes after the handshake, whoever serves it sees
+    tls.once("error", failed);
+    tls.once("secure", () => {
+      clearTimeout(timer);
+      tls.off("error", failed);
+      // a second ClientHello may say something else than the first
+      const servername: unknown = (tls as { servername?: unknown }).servername;
+      if (typeof servername !== "string" || parseHostName(servername) !== name) fail("another server name than before");
+      else this.#serve(connection, tls, name);
+    });
+  }
+
+  #serve(connection: Connection, tls: TLSSocket, name: string): void {
+    const { http, http2 } = this.#options;
+    const scope = { secure: true, expected: name, explicit: false };
+    (tls.alpnProtocol === "h2" ? http2 : http).serve(connection, tls, scope);
+  }
+
+  #issuerOf(authority: Authority): LeafIssuer {
+    let issuer = this.#issuers.get(authority);
+    if (issuer === undefined) this.#issuers.set(authority, (issuer = new LeafIssuer(authority)));
+    return issuer;
+  }
+}

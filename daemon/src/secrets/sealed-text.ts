@@ -1,0 +1,78 @@
+import { createCipheriv, createDecipheriv, createHash, randomBytes } from "node:crypto";
+import { readPrivate, unusable } from "./private-file.js";
+
+const cipher = "aes-256-gcm";
+const keyBytes = 32;
+const nonceBytes = 12;
+const tagBytes = 16;
+const maxKeyFile = 4_096;
+const version = 1;
+const context = Buffer.from(`squash secrets ${version}`);
+
+/** As it is on the disk, in JSON; bytes in base64. */
+interface Sealed {
+  readonly sealed: number;
+  readonly cipher: string;
+  /** tells keys apart, and nothing of the key */
+  readonly key: string;
+  readonly nonce: string;
+  /** what the cipher made, and the tag of 16 bytes behind it */
+  readonly data: string;
+}
+
+/** Reads the key that secrets are encrypted with: 32 bytes as they are, in hexadecimal digits or in base64. Throws `secrets_unusable`. */
+export async function readKey(path: string): Promise<Buffer> {
+  const file = await readPrivate(path, maxKeyFile);
+  const hint = `make one by: head -c 32 /dev/urandom > ${path} && chmod 600 ${path}`;
+  if (file === null) throw unusable(path, `there is no such file; ${hint}`);
+  if (file.bytes.length === keyBytes) return file.bytes;
+  const text = file.bytes.toString("latin1").trim();
+  if (/^[0-9a-fA-F]{64}$/.test(text)) return Buffer.from(text, "hex");
+  if (/^[A-Za-z0-9+/]{43}=$/.test(text)) return Buffer.from(text, "base64");
+  throw unusable(path, `it is no key of 32 bytes, as they are, in hexadecimal digits or in base64; ${hint}`);
+}
+
+/** Encrypts a text with AES-256-GCM under a fresh nonce. */
+export function seal(text: string, key: Buffer): string {
+  const nonce = randomBytes(nonceBytes);
+  const sealing = createCipheriv(cipher, key, nonce).setAAD(context);
+  const data = Buffer.concat([sealing.update(text, "utf8"), sealing.final(), sealing.getAuthTag()]);
+  const sealed: Sealed = {
+    sealed: version,
+    cipher,
+    key: nameOf(key),
+    nonce: nonce.toString("base64"),
+    data: data.toString("base64"),
+  };
+  return `${JSON.stringify(sealed, null, 2)}\n`;
+}
+
+/** Whether a value that was read is what `seal` writes. */
+export function isSealed(value: unknown): value is Sealed {
+  return typeof value === "object" && value !== null && Object.hasOwn(value, "sealed");
+}
+
+/** Decrypts what `seal` made. Throws `secrets_unusable` where the key is another one, or any byte is not as it was. */
+export function unseal(path: string, sealed: Sealed, key: Buffer): string {
+  if (sealed.sealed !== version || sealed.cipher !== cipher)
+    throw unusable(path, "it was encrypted by another version of squashd");
+  if (sealed.key !== nameOf(key))
+    throw unusable(
+      path,
+      "it was encrypted with another key than that of SQUASH_SECRETS_KEY_FILE; nothing of it was changed",
+    );
+  try {
+    const data = Buffer.from(sealed.data, "base64");
+    const end = data.length - tagBytes;
+    const opening = createDecipheriv(cipher, key, Buffer.from(sealed.nonce, "base64"), { authTagLength: tagBytes });
+    opening.setAAD(context).setAuthTag(data.subarray(Math.max(0, end)));
+    return Buffer.concat([opening.update(data.subarray(0, Math.max(0, end))), opening.final()]).toString("utf8");
+  } catch {
+    // the reason of the cipher's says no more
+    throw unusable(path, "it is damaged: what it holds is not what was encrypted; put a copy of it back");
+  }
+}
+
+function nameOf(key: Buffer): string {
+  return createHash("sha256").update("squash secrets key\0").update(key).digest("hex").slice(0, 16);
+}
