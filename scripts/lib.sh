@@ -15,9 +15,9 @@ is_root() { [ "$(id -u)" = 0 ]; }
 # Debian packages, by what they are for.
 build_packages=(gcc libc6-dev make musl-tools libseccomp-dev linux-libc-dev)
 run_packages=(squashfs-tools erofs-utils e2fsprogs btrfs-progs busybox-static mmdebstrap nftables zstd)
-test_packages=(attr clang llvm iproute2 openssl curl docker-registry)
+test_packages=(attr clang llvm iproute2 openssl curl git wget python3-requests docker-registry)
 # what the measurements compare with
-peer_packages=(bubblewrap runc podman)
+peer_packages=(bubblewrap runc podman mitmproxy)
 
 # Prints those of the named packages that are not installed.
 missing_packages() {
