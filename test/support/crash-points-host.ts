@@ -338,6 +338,7 @@ async function watchSqHost(): Promise<void> {
           if (host.fate === "unanswered")
             fields.frame = (type, id) => {
               lost.ids.add(id);
+              fields.frame = frame; // whoever asks again gets an answer
               return frame(type, id);
             };
         }
