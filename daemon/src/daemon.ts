@@ -107,7 +107,7 @@ export class Daemon {
     const cells = new Cells(kernel, { poolSize: config.poolSize, emit });
     const layers = new Layers(kernel, { lingerMs: layerLingerMs });
     const secrets = await SecretHouse.open(options);
-    network = await DaemonNetwork.start(kernel.firewall, { ...options, lock, used: (use) => secrets.used(use) });
+    network = await DaemonNetwork.start(kernel.firewall, { ...options, lock, secretEvents: secrets });
     const { networks } = network;
     const trust = new TrustImageFolder({ kernel, dataDir: config.dataDir });
     for (const name of await trust.sweep()) emit({ type: "swept", what: "trust", name });

@@ -5,9 +5,8 @@ import type { Config } from "./config.js";
 import type { Decision } from "./core/egress/decision.js";
 import { SandboxNetworks, type Networks } from "./core/egress/networks.js";
 import { NoNetworks } from "./core/egress/no-networks.js";
-import type { PlaneSecrets } from "./core/egress/plane.js";
+import type { PlaneSecrets, SecretEvents } from "./core/egress/plane.js";
 import { specialRanges } from "./core/egress/special-ranges.js";
-import type { SecretUse } from "./core/secrets/secret-use.js";
 import type { Emit } from "./core/events.js";
 import { ThreadPlane } from "./egress/plane.js";
 import type { LinuxFirewall } from "./kernel/network/firewall.js";
@@ -23,7 +22,7 @@ const connectionLimit = 2_048;
 interface NetworkOptions {
   readonly config: Config;
   readonly emit: Emit;
-  readonly used: (use: SecretUse) => void;
+  readonly secretEvents: SecretEvents;
   /** told of failures that no caller learns of, and of what was coped with, as a text */
   readonly report: (error: unknown) => void;
   /** from `lockNetwork`, to be held until the end; null where there is no network */
@@ -57,7 +56,7 @@ export class DaemonNetwork {
 
   /** Loads the firewall's rules and starts the plane. Throws `SquashError` that says what this machine lacks. */
   static async start(firewall: LinuxFirewall | null, options: NetworkOptions): Promise<DaemonNetwork> {
-    const { config, emit, used, report, lock } = options;
+    const { config, emit, secretEvents, report, lock } = options;
     const decisions = new DecisionLog(join(config.dataDir, "audit"), { report });
     if (firewall === null) return new DaemonNetwork(decisions, null);
     const { cidr, gateway, ipv6 } = firewall.subnet;
@@ -88,7 +87,7 @@ export class DaemonNetwork {
       decisions.append(logged(decision));
       emit({ type: "network.decided", kind: decision.kind, allowed: decision.allowed });
     };
-    const networks = new SandboxNetworks({ firewall, plane, audit, used });
+    const networks = new SandboxNetworks({ firewall, plane, audit, secretEvents });
     plane.connect(networks);
     const restore = restorer(async () => {
       await load();

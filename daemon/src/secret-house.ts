@@ -13,7 +13,7 @@ import type { Config } from "./config.js";
 import type { PlaneSecrets } from "./core/egress/plane.js";
 import type { Emit } from "./core/events.js";
 import { grantedNames } from "./core/secrets/grants.js";
-import type { Secret, SecretRule } from "./core/secrets/secret.js";
+import type { RotatedToken, Secret, SecretRule } from "./core/secrets/secret.js";
 import type { TrustedAuthority } from "./core/secrets/trust.js";
 import type { SecretUse } from "./core/secrets/secret-use.js";
 import { auditPath, type UseFigures } from "./core/secrets/secret-uses.js";
@@ -54,11 +54,13 @@ interface Parts {
 export class SecretHouse implements SecretService, Authorities {
   readonly #parts: Parts;
   readonly #emit: Emit;
+  readonly #report: (error: unknown) => void;
   #users: SecretUsers | null = null;
 
-  private constructor(parts: Parts, emit: Emit) {
+  private constructor(parts: Parts, { emit, report }: Pick<HouseOptions, "emit" | "report">) {
     this.#parts = parts;
     this.#emit = emit;
+    this.#report = report;
   }
 
   /** What cannot be used is reported, and squashd goes on without it: sandboxes are not to wait for a file that nobody mends. */
@@ -83,7 +85,7 @@ export class SecretHouse implements SecretService, Authorities {
         noAuthority = error;
         report(`${error.message}; until that is put right secrets are not put into what is encrypted`);
       }
-    return new SecretHouse({ store, uses, log, authority, noAuthority }, emit);
+    return new SecretHouse({ store, uses, log, authority, noAuthority }, { emit, report });
   }
 
   /** The authority that new roots are to trust; null for none. */
@@ -143,6 +145,11 @@ export class SecretHouse implements SecretService, Authorities {
     uses.count(use);
     log.append(auditEntry(use, placeholders));
     this.#emit({ type: "secret.used", secret: use.secret, outcome: use.allowed ? "sent" : "refused" });
+  }
+
+  /** Keeps a refresh token for the next squashd. */
+  rotated({ secret, before, after }: RotatedToken): void {
+    this.#parts.store.replaceRefreshToken(secret, before, after).catch(this.#report);
   }
 
   current(): AuthorityInfo {

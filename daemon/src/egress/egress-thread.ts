@@ -58,7 +58,7 @@ const anywhere = closedToOwn(parsePolicy({ allow: null, deny: [] }, { subnets })
 const tokens = new TokenSources({
   post: postForm({ resolve, trusted, policy: anywhere }),
   now: () => performance.now(),
-  rotated: () => undefined, // the source goes on with it as long as this thread lives
+  rotated: (token) => send({ type: "rotated", token }),
 });
 
 const proxy = new EgressProxy({

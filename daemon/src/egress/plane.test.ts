@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, describe, expect, it, vi } from "vitest";
 import type { Decision } from "../core/egress/decision.js";
-import type { Secret } from "../core/secrets/secret.js";
+import type { RotatedToken, Secret } from "../core/secrets/secret.js";
 import type { SecretUse } from "../core/secrets/secret-use.js";
 import type { PlaneEvents } from "../core/egress/plane.js";
 import { NameServer } from "./dns/testing/name-server.js";
@@ -73,6 +73,7 @@ class Heard implements PlaneEvents {
   readonly learned: string[] = [];
   readonly decisions: Decision[] = [];
   readonly uses: SecretUse[] = [];
+  readonly tokens: RotatedToken[] = [];
   learn: PlaneEvents["learn"] = (address, name, { addresses, ttlS }) => {
     this.learned.push(`${address} ${name} ${addresses.join(",")} ${ttlS}`);
     return Promise.resolve();
@@ -84,6 +85,10 @@ class Heard implements PlaneEvents {
 
   used(use: SecretUse): void {
     this.uses.push(use);
+  }
+
+  rotated(token: RotatedToken): void {
+    this.tokens.push(token);
   }
 }
 
@@ -143,13 +148,15 @@ describe("ThreadPlane with its thread", () => {
 describe("secrets", () => {
   const secrets = { secrets: [{ name: "A", value: "v" } as Secret], authorities: [] };
 
-  it("are told to the thread, and uses of them to the domain", async () => {
-    const used = `answer(message); parentPort.postMessage({ type: "used", use: { secret: message.secrets?.secrets[0]?.name } });`;
+  it("are told to the thread, and uses of them and tokens in place of others to the domain", async () => {
+    const used = `answer(message); parentPort.postMessage({ type: "used", use: { secret: message.secrets?.secrets[0]?.name } });
+      parentPort.postMessage({ type: "rotated", token: { secret: "A", before: "one", after: "two" } });`;
     const plane = await start({ thread: fakeThread(used) });
     const heard = new Heard();
     plane.connect(heard);
     await plane.setSecrets(secrets);
     await expect.poll(() => heard.uses).toContainEqual({ secret: "A" });
+    await expect.poll(() => heard.tokens).toContainEqual({ secret: "A", before: "one", after: "two" });
   });
 
   it("are told to the next thread before any sandbox is", async () => {

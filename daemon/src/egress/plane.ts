@@ -185,6 +185,9 @@ export class ThreadPlane implements EgressPlane {
       case "used":
         this.#events?.used(message.use);
         break;
+      case "rotated":
+        this.#events?.rotated(message.token);
+        break;
       case "report":
         this.#options.report(message.error);
         break;

@@ -1,4 +1,5 @@
 import type { Decision } from "../core/egress/decision.js";
+import type { RotatedToken } from "../core/secrets/secret.js";
 import type { SecretUse } from "../core/secrets/secret-use.js";
 import type { PlaneClient, PlaneCounters, PlaneSecrets } from "../core/egress/plane.js";
 
@@ -58,4 +59,5 @@ export type FromThread =
     }
   | { readonly type: "decided"; readonly decision: Decision }
   | { readonly type: "used"; readonly use: SecretUse }
+  | { readonly type: "rotated"; readonly token: RotatedToken }
   | { readonly type: "report"; readonly error: string };

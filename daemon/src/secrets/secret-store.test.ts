@@ -246,6 +246,21 @@ describe("put() and remove()", () => {
     expect(names(store)).toEqual(["API_KEY"]);
   });
 
+  it("have company: a refresh token that a server replaced is kept, unless the grant is another one by now", async () => {
+    const oauth2 = { token_url: "https://id.example.com/token", client_id: "me", refresh_token: "refresh-1" };
+    write(file({ value: undefined, oauth2 }));
+    const store = await open();
+    const token = (): unknown => onDisk().secrets["API_KEY"]?.["oauth2"];
+    await store.replaceRefreshToken("API_KEY", "refresh-1", "refresh-2");
+    expect([token(), used.at(-1)?.[0]?.oauth2?.refreshToken]).toEqual([
+      { ...oauth2, refresh_token: "refresh-2" },
+      "refresh-2",
+    ]);
+    await store.replaceRefreshToken("API_KEY", "refresh-1", "refresh-3");
+    await store.replaceRefreshToken("OTHER", "refresh-2", "refresh-3");
+    expect(token()).toEqual({ ...oauth2, refresh_token: "refresh-2" });
+  });
+
   it("do not take the key away that another secret signs with", async () => {
     const store = await open();
     await store.put("KEY", { value: "secret-access-key", allowed_hosts: [] });

@@ -104,6 +104,18 @@ export class SecretStore {
     });
   }
 
+  /** Keeps what a server has given in place of a refresh token, unless the grant is another one by now. Throws `secrets_unusable`. */
+  replaceRefreshToken(name: string, before: string, after: string): Promise<void> {
+    return this.#change((secrets) => {
+      const next = secrets.map((secret) =>
+        secret.name === name && secret.oauth2?.refreshToken === before
+          ? { ...secret, oauth2: { ...secret.oauth2, refreshToken: after } }
+          : secret,
+      );
+      return { next, result: undefined };
+    });
+  }
+
   /** When this returns, it is sent nowhere any more. Throws `secret_not_found`, `secret_in_use`, `secrets_unusable`. */
   remove(name: string): Promise<void> {
     return this.#change((secrets) => {

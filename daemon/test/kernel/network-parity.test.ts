@@ -130,7 +130,7 @@ describe.skipIf(lacks("root", "nft"))("the firewall decides as the policy does",
       firewall: bed.firewall,
       plane: new FakePlane(new Steps()),
       audit: () => undefined,
-      used: () => undefined,
+      secretEvents: { used: () => undefined, rotated: () => undefined },
     });
     await networks.attach(0, "box", networkSettings({}));
   });

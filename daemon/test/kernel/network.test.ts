@@ -25,7 +25,7 @@ describe.skipIf(lacks("root", "nft"))("the network of cells", () => {
       firewall: bed.firewall,
       plane: new FakePlane(new Steps()),
       audit,
-      used: () => undefined,
+      secretEvents: { used: () => undefined, rotated: () => undefined },
     });
   }
 

@@ -2,6 +2,7 @@ import { SquashError, isSquashError } from "@squash/sdk/errors";
 import type { NetworkInfo } from "@squash/sdk/protocol";
 import { KeyedMutex } from "../keyed-mutex.js";
 import { grantedNames, noSecrets, type SecretAccess } from "../secrets/grants.js";
+import type { RotatedToken } from "../secrets/secret.js";
 import type { SecretUse } from "../secrets/secret-use.js";
 import type { Decision } from "./decision.js";
 import type { EgressPolicy, PolicySpec } from "./egress-policy.js";
@@ -18,7 +19,7 @@ import {
   type LoggedPacket,
 } from "./firewall.js";
 import { Learned, type Change } from "./learned.js";
-import type { EgressPlane, PlaneEvents, PlaneSecrets } from "./plane.js";
+import type { EgressPlane, PlaneEvents, PlaneSecrets, SecretEvents } from "./plane.js";
 import { parsePolicy } from "./policy.js";
 import type { NetworkLimits, NetworkSettings } from "./settings.js";
 
@@ -56,7 +57,7 @@ export class SandboxNetworks implements Networks, PlaneEvents {
   readonly #firewall: Firewall;
   readonly #plane: EgressPlane;
   readonly #audit: (decision: Decision) => void;
-  readonly #used: (use: SecretUse) => void;
+  readonly #secretEvents: SecretEvents;
   /** names of all secrets */
   #known: ReadonlySet<string> = new Set();
   readonly #attached = new Map<number, Attached>();
@@ -68,12 +69,12 @@ export class SandboxNetworks implements Networks, PlaneEvents {
     readonly firewall: Firewall;
     readonly plane: EgressPlane;
     readonly audit: (decision: Decision) => void;
-    readonly used: (use: SecretUse) => void;
+    readonly secretEvents: SecretEvents;
   }) {
     this.#firewall = parts.firewall;
     this.#plane = parts.plane;
     this.#audit = parts.audit;
-    this.#used = parts.used;
+    this.#secretEvents = parts.secretEvents;
     this.#firewall.onPacket((packet) => this.#packetLogged(packet));
   }
 
@@ -245,7 +246,11 @@ export class SandboxNetworks implements Networks, PlaneEvents {
   }
 
   used(use: SecretUse): void {
-    this.#used(use);
+    this.#secretEvents.used(use);
+  }
+
+  rotated(token: RotatedToken): void {
+    this.#secretEvents.rotated(token);
   }
 
   /** Tells a firewall whose sets were emptied of all sandboxes again. */

@@ -1,7 +1,7 @@
 import type { Decision } from "./decision.js";
 import type { PolicySpec } from "./egress-policy.js";
 import type { Authority } from "../secrets/authority.js";
-import type { Secret } from "../secrets/secret.js";
+import type { RotatedToken, Secret } from "../secrets/secret.js";
 import type { SecretUse } from "../secrets/secret-use.js";
 
 /** A sandbox as the resolver and the proxy have to know it. */
@@ -28,7 +28,14 @@ export interface PlaneCounters {
   readonly refusedConnections: number;
 }
 
-export interface PlaneEvents {
+/** What becomes of secrets. Must not throw. */
+export interface SecretEvents {
+  used(use: SecretUse): void;
+  /** To be kept: after a restart the one before would be asked with. */
+  rotated(token: RotatedToken): void;
+}
+
+export interface PlaneEvents extends SecretEvents {
   /** A name was resolved for a sandbox: the answer leaves when this has put the addresses into force, and not at all when it throws. */
   learn(
     client: string,
@@ -36,7 +43,6 @@ export interface PlaneEvents {
     answer: { readonly addresses: readonly string[]; readonly ttlS: number },
   ): Promise<void>;
   decided(decision: Decision): void;
-  used(use: SecretUse): void;
 }
 
 /** Everything that the proxy has to know of secrets. */

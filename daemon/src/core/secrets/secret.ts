@@ -40,6 +40,14 @@ export interface OAuth2Grant {
   readonly scope: string | null;
 }
 
+/** A server of tokens has put a refresh token in the place of another one, which no longer works. */
+export interface RotatedToken {
+  /** name of the secret whose grant it is */
+  readonly secret: string;
+  readonly before: string;
+  readonly after: string;
+}
+
 /** With its value, which exists only in squashd's file and memory. */
 export interface Secret extends SecretRule {
   /** 4 to 65,536 bytes of UTF-8, since less could not be told from other text in an answer; empty with `oauth2` */

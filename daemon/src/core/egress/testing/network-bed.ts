@@ -29,7 +29,7 @@ export class NetworkBed {
       firewall,
       plane,
       audit: (decision) => this.audited.push(decision),
-      used: (use) => this.uses.push(use),
+      secretEvents: { used: (use) => this.uses.push(use), rotated: () => undefined },
     });
   }
 

@@ -20,7 +20,7 @@ export interface TokenSourceOptions {
   /** milliseconds, never going back */
   readonly now: () => number;
   /** told each refresh token that takes the place of the one before, which no longer works then */
-  readonly rotated: (refreshToken: string) => void;
+  readonly rotated: (before: string, after: string) => void;
   /** told whenever there is another token */
   readonly changed: () => void;
 }
@@ -127,9 +127,10 @@ export class TokenSource {
   }
 
   #take({ accessToken, lifetimeMs, refreshToken }: IssuedToken, started: number): void {
-    if (refreshToken !== null && this.#grant.refreshToken !== null && refreshToken !== this.#grant.refreshToken) {
+    const before = this.#grant.refreshToken;
+    if (refreshToken !== null && before !== null && refreshToken !== before) {
       this.#grant = { ...this.#grant, refreshToken };
-      this.#options.rotated(refreshToken);
+      this.#options.rotated(before, refreshToken);
     }
     const life = lifetimeMs ?? Infinity;
     if (this.#token !== null && this.#token.text !== accessToken) this.#before = this.#token.text;

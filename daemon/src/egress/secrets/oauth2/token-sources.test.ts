@@ -40,7 +40,7 @@ function bed(oauth2: OAuth2Grant, answers: Answer[]) {
   const sources = new TokenSources({
     post,
     now: () => clock.now,
-    rotated: (name, token) => rotated.push(`${name} ${token}`),
+    rotated: ({ secret, before, after }) => rotated.push(`${secret} ${before} ${after}`),
   });
   sources.set([secretWith(oauth2)]);
   return { calls, clock, rotated, sources };
@@ -99,7 +99,7 @@ describe("TokenSources", () => {
     await sources.fetch("T");
     await sources.fetch("T");
     expect(calls.map(({ form }) => form["refresh_token"])).toEqual(["refresh-1", "refresh-2"]);
-    expect(rotated).toEqual(["T refresh-2"]);
+    expect(rotated).toEqual(["T refresh-1 refresh-2"]);
     // the store gives back what it was told
     sources.set([secretWith({ ...grant, refreshToken: "refresh-2" })]);
     expect(sources.current("T")).toBe("token-2");

@@ -1,4 +1,4 @@
-import type { OAuth2Grant, Secret } from "../../../core/secrets/secret.js";
+import type { OAuth2Grant, RotatedToken, Secret } from "../../../core/secrets/secret.js";
 import type { TokenValues } from "../tokens.js";
 import type { PostForm } from "./token-request.js";
 import { TokenSource } from "./token-source.js";
@@ -7,8 +7,8 @@ export interface TokenSourcesOptions {
   readonly post: PostForm;
   /** milliseconds, never going back */
   readonly now: () => number;
-  /** told each refresh token that took the place of the one in a secret's grant, to be kept: the old one no longer works */
-  readonly rotated: (secret: string, refreshToken: string) => void;
+  /** told each refresh token that took the place of the one in a secret's grant, to be kept */
+  readonly rotated: (token: RotatedToken) => void;
 }
 
 /** The access tokens of all secrets that have `oauth2`. */
@@ -66,7 +66,7 @@ export class TokenSources implements TokenValues {
     return new TokenSource(name, grant, {
       post: this.#options.post,
       now: this.#options.now,
-      rotated: (refreshToken) => this.#options.rotated(name, refreshToken),
+      rotated: (before, after) => this.#options.rotated({ secret: name, before, after }),
       changed: () => {
         this.#version += 1;
       },
