@@ -62,16 +62,23 @@ const leftOutOfPython =
 /** Puts the base into a folder of modules. `authority` (PEM) is in its bundle, beside the machine's own. */
 export function ensureClientBase(folder: string, authority: string): void {
   mkdirSync(folder, { recursive: true });
-  const image = join(folder, `${clientBase}.erofs`);
-  if (!existsSync(image)) {
-    const built = build(authority);
-    try {
-      linkSync(built, image);
-    } catch {
-      copyFileSync(built, image); // another file system
-    }
+  const [image, manifest] = ["erofs", "manifest.json"].map((ending) => join(folder, `${clientBase}.${ending}`)) as [
+    string,
+    string,
+  ];
+  const built = build(authority);
+  try {
+    linkSync(built, image);
+  } catch {
+    copyFileSync(built, image); // another file system
   }
-  trustByHand(folder, clientBase);
+  // a digest of so many bytes is taken once
+  const kept = `${built}.manifest.json`;
+  if (existsSync(kept)) copyFileSync(kept, manifest);
+  else {
+    trustByHand(folder, clientBase);
+    copyFileSync(manifest, kept);
+  }
 }
 
 function build(authority: string): string {
