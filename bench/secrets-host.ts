@@ -25,7 +25,7 @@ export interface HostArguments {
 }
 
 const placeholder = "placeholder-of-the-token";
-const [role, json = "{}"] = process.argv.slice(2);
+const [role = "", json = "{}"] = process.argv.slice(2);
 const given = JSON.parse(json) as HostArguments;
 const serverAddress = "127.0.1.1";
 const clientAddress = "127.0.0.11";
@@ -140,10 +140,6 @@ async function load(): Promise<void> {
   }
 }
 
-await { authorities, serve, proxy, load }[role as "authorities" | "serve" | "proxy" | "load"]();
-if (role === "load" || role === "authorities") process.exit();
-if (role === "load" || role === "authorities") process.exit();
-if (role === "load" || role === "authorities") process.exit();
-if (role === "load" || role === "authorities") process.exit();
-if (role === "load" || role === "authorities") process.exit();
+const roles: Readonly<Record<string, () => void | Promise<void>>> = { authorities, serve, proxy, load };
+await roles[role]?.();
 if (role === "load" || role === "authorities") process.exit();
