@@ -76,11 +76,12 @@ async function proxy(): Promise<void> {
     ...{ elsewhere: "refuse" as const, sigv4: null, oauth2: null },
   };
   const client = { sandbox: "bench", address: clientAddress, policy, secrets: [secret], authority: given.proxy };
+  const trusted = createSecureContext({ ca: given.server.certificatePem });
   const made = new EgressProxy({
     find: () => client,
     resolve: () => Promise.resolve([serverAddress]),
     audit: () => undefined,
-    trusted: createSecureContext({ ca: given.server.certificatePem }),
+    trusted: () => trusted,
     portOf: () => given.serverPort,
   });
   const { tlsPort } = await made.listen("127.0.0.1", null, { explicit: false });

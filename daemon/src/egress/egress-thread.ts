@@ -6,7 +6,7 @@ import { DnsServer } from "./dns/dns-server.js";
 import { Resolver } from "./dns/resolver.js";
 import type { EgressClient } from "./egress-client.js";
 import { closedToOwn, OwnAddresses } from "./own-addresses.js";
-import { trustedContext } from "./tls/roots.js";
+import { trustedRoots } from "./tls/roots.js";
 import type { Resolve } from "./proxy/dial.js";
 import { postForm } from "./proxy/post-form.js";
 import { SecretSet } from "./secrets/secret-set.js";
@@ -53,7 +53,7 @@ const resolve: Resolve = async (name, family) => {
   const found = await resolver.addresses(name, family);
   return "addresses" in found ? found.addresses : [];
 };
-const trusted = trustedContext({ extraFile: extraRoots });
+const trusted = trustedRoots({ extraFile: extraRoots });
 const anywhere = closedToOwn(parsePolicy({ allow: null, deny: [] }, { subnets }), own, apiPort);
 const tokens = new TokenSources({
   post: postForm({ resolve, trusted, policy: anywhere }),

@@ -30,7 +30,8 @@ export interface PlaneOptions {
   readonly report: (error: string) => void;
 }
 
-const startTimeoutMs = 20_000;
+/** for machines that are emulated, too */
+const startTimeoutMs = 60_000;
 /** a thread that does not answer for so long is taken for stuck, and replaced */
 const requestTimeoutMs = 10_000;
 const closeTimeoutMs = 2_000;

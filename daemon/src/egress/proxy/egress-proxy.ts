@@ -1,9 +1,10 @@
 import { once } from "node:events";
 import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
-import { createSecureContext, type SecureContext } from "node:tls";
+import { createSecureContext } from "node:tls";
 import type { Audit, FindClient, NoteUse } from "../egress-client.js";
 import type { Secret } from "../../core/secrets/secret.js";
 import { SecretSet } from "../secrets/secret-set.js";
+import type { Trusted } from "../tls/roots.js";
 import { Accounts, type Counters } from "./accounts.js";
 import { ConnectProxy } from "./connect-proxy.js";
 import type { Connection } from "./connection.js";
@@ -32,7 +33,7 @@ export interface EgressProxyOptions {
   /** nobody is told in its absence; for tests */
   readonly noteUse?: NoteUse;
   /** what servers' certificates are verified against; nothing in its absence, so that no TLS server is reached by requests */
-  readonly trusted?: SecureContext;
+  readonly trusted?: Trusted;
   /** what puts secrets in; another one than ours only in tests */
   readonly compile?: CompileSecrets;
   /** where servers listen, instead of on the ports that sandboxes connect to; for tests */
@@ -66,7 +67,7 @@ export class EgressProxy {
   constructor(options: EgressProxyOptions) {
     const { find, audit, resolve, ipv6 = false, portOf = (port: number): number => port } = options;
     const { noteUse = () => undefined, compile = compileSecrets } = options;
-    const { trusted = createSecureContext({ ca: [] }) } = options;
+    const { trusted = () => createSecureContext({ ca: [] }) } = options;
     const timings = { ...defaultTimings, ...options.timings };
     this.#find = find;
     this.#accounts = new Accounts({ find, audit, limit: maxConnections, uses: new SecretUses(noteUse, compile) });

@@ -1,8 +1,8 @@
 import { request } from "node:https";
 import type { LookupFunction } from "node:net";
-import type { SecureContext } from "node:tls";
 import type { EgressPolicy } from "../../core/egress/egress-policy.js";
 import type { PostForm } from "../secrets/oauth2/token-request.js";
+import type { Trusted } from "../tls/roots.js";
 import type { Resolve } from "./dial.js";
 
 const maxAnswerBytes = 256 * 1024;
@@ -11,7 +11,7 @@ export interface PostFormOptions {
   readonly resolve: Resolve;
   /** which addresses may be connected to: those that are public, whatever sandboxes may reach */
   readonly policy: EgressPolicy;
-  readonly trusted: SecureContext;
+  readonly trusted: Trusted;
   /** where servers listen, other than on their ports in tests */
   readonly portOf?: (port: number) => number;
 }
@@ -39,7 +39,7 @@ export function postForm({ resolve, policy, trusted, portOf = (port) => port }: 
       const outgoing = request(
         {
           ...{ hostname, path: `${pathname}${search}`, port: portOf(wanted), method: "POST", headers, signal, lookup },
-          ...{ secureContext: trusted, servername: hostname, agent: false, minVersion: "TLSv1.2" },
+          ...{ secureContext: trusted(), servername: hostname, agent: false, minVersion: "TLSv1.2" },
         },
         (answer) => {
           const chunks: Buffer[] = [];

@@ -1,5 +1,6 @@
 import { connect, type Socket } from "node:net";
-import type { SecureContext, TLSSocket } from "node:tls";
+import type { TLSSocket } from "node:tls";
+import type { Trusted } from "../tls/roots.js";
 import type { Connection, Flow } from "./connection.js";
 import { dial, type Resolve } from "./dial.js";
 import { Http1Call } from "./http1-upstream.js";
@@ -18,7 +19,7 @@ export interface UpstreamsOptions {
   readonly pool: UpstreamPool;
   readonly sessions: SessionPool;
   /** what servers' certificates are verified against */
-  readonly trusted: SecureContext;
+  readonly trusted: Trusted;
   /** where servers listen, other than on their ports in tests */
   readonly portOf: (port: number) => number;
 }
@@ -113,7 +114,7 @@ export class Upstreams {
   ): Promise<TLSSocket> {
     const { timings, trusted } = this.#options;
     const socket = await this.#dial(connection, flow);
-    return secured(socket, { name, protocols, trusted, timeoutMs: timings.connect });
+    return secured(socket, { name, protocols, trusted: trusted(), timeoutMs: timings.connect });
   }
 
   async #dial(connection: Connection, flow: Flow): Promise<Socket> {

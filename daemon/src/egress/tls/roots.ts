@@ -17,13 +17,17 @@ export interface RootsOptions {
   readonly bundles?: readonly string[];
 }
 
+/** What servers' certificates are verified against; the same at each call. */
+export type Trusted = () => SecureContext;
+
 /**
- * What servers' certificates are verified against: the host's roots, those that Node brings along where it has none, and the extra ones.
- * Read once. Throws where a file cannot be read or holds no certificate.
+ * The host's roots, those that Node brings along where it has none, and the extra ones. Read once; throws where a file cannot be read or holds no
+ * certificate. Parsed at the first call: a hundred roots take longer than all else that a start waits for, and most machines have no secrets.
  */
-export function trustedContext({ extraFile, bundles = usualBundles }: RootsOptions): SecureContext {
+export function trustedRoots({ extraFile, bundles = usualBundles }: RootsOptions): Trusted {
   const ca = [...hostRoots(bundles), ...(extraFile === null ? [] : [certificatesIn(extraFile)])];
-  return createSecureContext({ ca, minVersion: "TLSv1.2" });
+  let context: SecureContext | null = null;
+  return () => (context ??= createSecureContext({ ca, minVersion: "TLSv1.2" }));
 }
 
 function hostRoots(bundles: readonly string[]): readonly string[] {

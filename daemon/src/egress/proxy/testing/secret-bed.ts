@@ -49,9 +49,10 @@ export async function makeSecretBed(
   timings: Partial<Timings> = {},
 ): Promise<SecretBed> {
   const uses: SecretUse[] = [];
+  const context = createSecureContext({ ca: serverAuthority.certificatePem });
   const bed = await makeBed(timings, {
     noteUse: (use) => uses.push(use),
-    trusted: createSecureContext({ ca: serverAuthority.certificatePem }),
+    trusted: () => context,
   });
   const grant = (address: string, granted: readonly Secret[]): void => {
     bed.clients.set(address, { ...bed.clients.get(address)!, secrets: granted, authority: proxyAuthority });
