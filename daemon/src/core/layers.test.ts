@@ -1,3 +1,4 @@
+import { SquashError } from "@squash/sdk/errors";
 import { describe, expect, it } from "vitest";
 import { Layers } from "./layers.js";
 import type { ModuleImage } from "./ports.js";
@@ -52,6 +53,23 @@ describe("a layer that nobody uses", () => {
     await expect.poll(() => callsOf(machine, "unmountLayer")).toBe(1);
     await layers.acquire([image]);
     expect([callsOf(machine, "unmountLayer"), callsOf(machine, "mountLayer")]).toEqual([2, 2]);
+    expect(await machine.mountedLayers()).toEqual([key]);
+  });
+
+  it("is mounted anew where the answer to a mount was lost, as nobody knows how far it came", async () => {
+    const machine = new FakeMachine();
+    const layers = new Layers(machine, { lingerMs: 60_000 });
+    const mount = machine.mountLayer.bind(machine);
+    const mounted = new Set<string>();
+    machine.mountLayer = async (...of) => {
+      if (mounted.has(of[0]) && (await machine.mountedLayers()).includes(of[0])) throw new Error("EEXIST");
+      await mount(...of);
+      if (mounted.size > 0) return;
+      mounted.add(of[0]);
+      throw new SquashError("kernel", "Cannot do layerMount: sq-host is gone");
+    };
+    await expect(layers.acquire([image])).rejects.toThrow("sq-host is gone");
+    expect(await layers.acquire([image])).toEqual([key]);
     expect(await machine.mountedLayers()).toEqual([key]);
   });
 

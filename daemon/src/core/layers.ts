@@ -85,6 +85,9 @@ export class Layers {
     try {
       await this.#kernel.mountLayer(key, image.image, image.format);
     } catch (cause) {
+      // where sq-host died before it answered, it may be mounted
+      if (isSquashError(cause) && cause.code === "kernel" && cause.details["errno"] === undefined)
+        this.#retire(key, false);
       if (!isSquashError(cause) || !damageErrors.has(String(cause.details["errno"]))) throw cause;
       throw new SquashError(
         "module_invalid",
