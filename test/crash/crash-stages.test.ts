@@ -172,39 +172,41 @@ describe.skipIf(lacks("root"))("while long chains of snapshots are merged", () =
   const points = new CrashPoints(squashd);
   const chain = new DeepChain(squashd);
   const upkeep = "upkeep";
+  const never = new Promise(() => undefined);
 
-  /** The next squashd begins the upkeep when it starts, and stops there at once. */
-  async function hold(): Promise<void> {
+  /** The next squashd begins the upkeep when it starts, and stops there at that place. */
+  async function restartAt(place: string): Promise<void> {
     await squashd.end("SIGKILL");
-    points.stopAt({ [upkeep]: "begun #0" });
+    points.stopAt({ [upkeep]: place });
     await squashd.start();
   }
 
+  /** What the last one has left is whole. */
+  async function check(): Promise<void> {
+    await chain.check();
+    expect(await squashd.client.collect({ dry_run: true })).toEqual({ images: [], files: [], bytes: 0 });
+  }
+
   it("a kill -9 of squashd between any two steps loses no file of any of them", { timeout: 600_000 }, async () => {
-    await hold();
+    await restartAt("begun #0");
     await chain.make();
     await squashd.end("SIGKILL");
     const steps = await points.record(upkeep, async () => {
       await squashd.start();
       await chain.rest();
     });
-    await chain.check();
+    await check();
     const moments = momentsOf(steps);
     expect(moments.length).toBeGreaterThan(10);
     for (const { place, name } of chosen(moments)) {
       if (await chain.isMerged()) {
-        await hold();
+        await restartAt("begun #0");
+        await check();
         await chain.make();
       }
-      await squashd.end("SIGKILL");
-      points.stopAt({ [upkeep]: place });
-      await squashd.start();
-      expect(await points.stopped([chain.rest()]), name).toEqual([upkeep]);
-      await squashd.end("SIGKILL");
-      points.stopAt({ [upkeep]: "begun #0" });
-      await squashd.start();
-      await chain.check();
-      expect(await squashd.client.collect({ dry_run: true }), name).toEqual({ images: [], files: [], bytes: 0 });
+      await restartAt(place);
+      expect(await points.stopped([never]), name).toEqual([upkeep]);
+      await check();
     }
     await squashd.end("SIGKILL");
     points.clear();
