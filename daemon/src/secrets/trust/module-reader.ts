@@ -61,6 +61,9 @@ export async function lookAtModules(
     for await (const record of readRecords(createReadStream(join(dataDir, output))))
       return { ...entryOf(record), content: wish.withContent ? await contentOf(record) : null };
     return null;
+  } catch (error) {
+    refuseLate(); // the end of its time removes what it reads
+    throw error;
   } finally {
     await remove();
   }
