@@ -38,7 +38,10 @@ export function hostState(marks: readonly string[]): HostState {
   };
 }
 
-/** Waits until the state is `before` again, since the kernel takes namespaces and loop devices down a moment later, and returns it. */
+/**
+ * Waits until nothing is there that was not there `before`, since the kernel takes namespaces and loop devices down a moment later;
+ * returns `before` with what is still left. What is gone is no leak: it may have been somebody else's.
+ */
 export async function settledState(
   before: HostState,
   marks: readonly string[],
@@ -47,10 +50,28 @@ export async function settledState(
   const wanted = JSON.stringify(before);
   const deadline = Date.now() + timeoutMs;
   for (;;) {
-    const state = hostState(marks);
+    const state = withNew(before, hostState(marks));
     if (JSON.stringify(state) === wanted || Date.now() > deadline) return state;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
+}
+
+function withNew(before: HostState, now: HostState): HostState {
+  const grown = (key: keyof HostState): string[] => {
+    const rest = [...now[key]];
+    for (const line of before[key]) {
+      const at = rest.indexOf(line);
+      if (at >= 0) rest.splice(at, 1);
+    }
+    return [...before[key], ...rest].toSorted();
+  };
+  return {
+    mounts: grown("mounts"),
+    loops: grown("loops"),
+    netns: grown("netns"),
+    cgroups: grown("cgroups"),
+    processes: grown("processes"),
+  };
 }
 
 function cgroupRoots(): string[] {
