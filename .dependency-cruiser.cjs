@@ -20,7 +20,7 @@ module.exports = {
       name: "adapters-apart",
       comment: "an adapter knows the domain and the wire contract, not other adapters; store's atomic files are shared",
       severity: "error",
-      from: { path: "^daemon/src/(egress|http|kernel|modules|secrets|store)/", pathNot: "\\.test\\.ts$|/testing/" },
+      from: { path: "^daemon/src/(egress|http|kernel|modules|s3|secrets|store)/", pathNot: "\\.test\\.ts$|/testing/" },
       to: {
         path: "^daemon/src/",
         pathNot: ["^daemon/src/core/", "^daemon/src/store/atomic-file\\.ts$", "^daemon/src/$1/"],
@@ -29,7 +29,7 @@ module.exports = {
     {
       name: "only-main-composes",
       severity: "error",
-      from: { path: "^daemon/src/(core|egress|http|kernel|modules|secrets|store)/", pathNot: "\\.test\\.ts$" },
+      from: { path: "^daemon/src/(core|egress|http|kernel|modules|s3|secrets|store)/", pathNot: "\\.test\\.ts$" },
       to: { path: "^daemon/src/[^/]+\\.ts$" },
     },
     {
