@@ -89,6 +89,21 @@ export const errorStatus = {
   secrets_unusable: 409,
   /** an image of the snapshot is not what it was when it was taken; nothing is mounted of it */
   snapshot_damaged: 500,
+  /** another machine runs the sandbox; `details` says which, and until when by the store's clock */
+  sandbox_leased: 409,
+  /** another machine may run the sandbox by now, so that this one may not any more, and what it wanted to save is not saved */
+  lease_lost: 409,
+  /** the object store cannot be reached, or is not well */
+  s3_unreachable: 503,
+  /** the object store refuses squashd's credentials, or what they may do */
+  s3_denied: 502,
+  /** the object store refuses what was asked */
+  s3_failed: 502,
+  s3_object_missing: 404,
+  /** an object is not what it says, or nothing that squashd wrote */
+  s3_object_invalid: 502,
+  /** this squashd has no object store */
+  s3_off: 409,
 } as const satisfies Readonly<Record<string, number>>;
 
 /** What happened, in one stable word. */
