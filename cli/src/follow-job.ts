@@ -9,8 +9,8 @@ import { printableText } from "./terminal-text.js";
 
 const cancelMs = 10_000;
 
-/** Shows how a job goes on until it is over, and prints the name of what it made. Whoever interrupts this cancels the job. */
-export async function followJob(context: Context, command: Command, started: JobInfo): Promise<void> {
+/** Shows how a job goes on until it is over, and prints the name of what it made. Returns its last state. Whoever interrupts this cancels the job. */
+export async function followJob(context: Context, command: Command, started: JobInfo): Promise<JobInfo> {
   const client = context.client();
   const progress = new Progress(context);
   let last = started;
@@ -31,11 +31,12 @@ export async function followJob(context: Context, command: Command, started: Job
       value: last,
       render: ({ modules }) => modules.map((each) => `${each}\n`).join(""),
     });
-    return;
+    return last;
   }
   if (command.opts<{ json?: true }>().json === true) printAnswer(context, command, { value: last, render: () => "" });
   else context.stderr.write(`sq: ${printableText(last.error ?? `the job is ${last.state}`)}\n`);
   context.exit(exitStatus.refused);
+  return last;
 }
 
 async function cancel(client: Client, id: string): Promise<void> {

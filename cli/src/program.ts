@@ -4,6 +4,7 @@ import { Command, CommanderError } from "commander";
 
 import type { Context } from "./context.js";
 import { exitStatus, UsageError } from "./exit-status.js";
+import { addBucket } from "./verbs/bucket.js";
 import { addCa } from "./verbs/ca.js";
 import { addCreate } from "./verbs/create.js";
 import { addDestroy } from "./verbs/destroy.js";
@@ -46,6 +47,7 @@ const verbs = [
   addModule,
   addMkbase,
   addMkmod,
+  addBucket,
   addJobs,
   addHealth,
   addDoctor,

@@ -4,10 +4,12 @@ import { covers, parseNetwork, readNetwork } from "./core/egress/address.js";
 import { addressNumber, addressText, type Subnet, type Subnet6 } from "./core/egress/firewall.js";
 import { specialRanges } from "./core/egress/special-ranges.js";
 import { bounds } from "./core/validate.js";
+import { absolutePath, absolutePaths, integer, oneOf, token } from "./config-parsers.js";
+import { s3Settings } from "./config-s3.js";
 import { parseListen, type ListenAddress } from "./listen.js";
 
 /** One setting: where it comes from, what it is without, how its text is read. `parse` throws an Error that says what is wanted. */
-interface Setting<T> {
+export interface Setting<T> {
   readonly env: string;
   /** older or other names; the first one that is set wins */
   readonly aliases?: readonly string[];
@@ -15,6 +17,8 @@ interface Setting<T> {
   readonly fallback: string;
   readonly parse: (text: string) => T;
   readonly doc: string;
+  /** whether its text is never shown */
+  readonly secret?: true;
 }
 
 const privateNetwork = readNetwork("fc00::/7");
@@ -51,6 +55,7 @@ export const settings = {
     env: "SQUASH_AUTH_TOKEN",
     fallback: "",
     parse: token,
+    secret: true,
     doc: "bearer token that every request but health and the page's files must carry; empty for none",
   },
   backend: { env: "SQUASH_BACKEND", fallback: "cell", parse: backend, doc: "`cell`, or its older name `chroot`" },
@@ -150,6 +155,7 @@ export const settings = {
     parse: (text: string) => (text === "" ? text : absolutePath(text)),
     doc: "file with the key of 32 bytes that `secrets.json` is encrypted with; empty for none",
   },
+  ...s3Settings,
   uidBase: {
     env: "SQUASH_UID_BASE",
     fallback: "1342177280",
@@ -226,43 +232,9 @@ function read(setting: Setting<unknown>, env: Readonly<Record<string, string | u
   try {
     return setting.parse(text);
   } catch (error) {
-    const shown = setting.env === "SQUASH_AUTH_TOKEN" ? "" : ` "${text}"`;
+    const shown = setting.secret === true ? "" : ` "${text}"`;
     throw new Error(`${name ?? setting.env}:${shown} ${(error as Error).message}`, { cause: error });
   }
-}
-
-function integer(min: number, max: number): (text: string) => number {
-  return (text) => {
-    const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
-    if (!(value >= min && value <= max)) throw new Error(`must be a whole number from ${min} to ${max}`);
-    return value;
-  };
-}
-
-function oneOf<const T extends string>(...choices: readonly T[]): (text: string) => T {
-  return (text) => {
-    const found = choices.find((choice) => choice === text);
-    if (found === undefined) throw new Error(`must be one of ${choices.join(", ")}`);
-    return found;
-  };
-}
-
-function absolutePath(text: string): string {
-  if (!text.startsWith("/") || text.split("/").includes("..")) throw new Error('must be an absolute path without ".."');
-  return text === "/" ? text : text.replace(/\/+$/, "");
-}
-
-function absolutePaths(text: string): readonly string[] {
-  return text
-    .split(":")
-    .filter((path) => path !== "")
-    .map(absolutePath);
-}
-
-function token(text: string): string {
-  if (!/^[\x21-\x7e]*$/.test(text))
-    throw new Error("must be printable ASCII without spaces, as it is sent in a header");
-  return text;
 }
 
 function backend(text: string): "cell" {

@@ -12,6 +12,7 @@ import { Sandboxes } from "./core/sandboxes.js";
 import type { ModuleStore } from "./core/modules.js";
 import { SnapshotImages } from "./core/snapshot-images.js";
 import type { CollectFiles } from "./core/snapshots.js";
+import type { FetchSnapshot } from "./core/stacks.js";
 import { timeTravel, type TimeTravel } from "./core/time-travel.js";
 import { SecretInjection } from "./core/secrets/injection.js";
 import type { Gauges } from "./core/service.js";
@@ -29,11 +30,19 @@ import { SandboxFiles } from "./store/sandbox-files.js";
 /** how long a layer that nobody uses stays mounted */
 const layerLingerMs = 30_000;
 
+type SnapshotParts = Pick<TimeTravel, "adoption" | "merge"> & {
+  readonly sandboxes: Sandboxes;
+  readonly store: SandboxFiles;
+  readonly images: SnapshotImages;
+};
+
 export interface DaemonOptions {
   readonly config: Config;
   readonly version: string;
   readonly catalog: ModuleCatalog & Pick<ModuleStore, "list">;
   readonly collectFiles: CollectFiles;
+  /** absent where there is no bucket */
+  readonly fetchSnapshot?: FetchSnapshot;
   readonly emit: Emit;
   /** told of failures that no caller learns of */
   readonly report: (error: unknown) => void;
@@ -47,6 +56,8 @@ export class Daemon {
   readonly gauges: Gauges;
   readonly decisions: DecisionLog;
   readonly secrets: SecretHouse;
+  /** for who sends snapshots elsewhere, and fetches them */
+  readonly snapshotParts: SnapshotParts;
   readonly #options: DaemonOptions;
   readonly #kernel: LinuxKernel;
   readonly #cells: Cells;
@@ -66,6 +77,8 @@ export class Daemon {
       layers: Layers;
       network: DaemonNetwork;
       secrets: SecretHouse;
+      store: SandboxFiles;
+      images: SnapshotImages;
     },
   ) {
     this.#options = options;
@@ -77,6 +90,8 @@ export class Daemon {
     this.#network = parts.network;
     this.decisions = parts.network.decisions;
     this.secrets = parts.secrets;
+    const { sandboxes, store, images, time } = parts;
+    this.snapshotParts = { sandboxes, store, images, merge: time.merge, adoption: time.adoption };
     this.#stopReaper = startReaper(parts.sandboxes, options.reapFailed);
     this.#stopRetention = parts.time.retention.start();
     this.gauges = {
@@ -147,9 +162,16 @@ export class Daemon {
       const [found, unused] = [await options.collectFiles(wanted), await trust.collect(wanted)];
       return { files: [...found.files, ...unused.files], bytes: found.bytes + unused.bytes };
     };
-    const time = timeTravel(parts, sandboxes, { images, emit, retention, collectFiles });
+    const { fetchSnapshot } = options;
+    const time = timeTravel(parts, sandboxes, {
+      images,
+      emit,
+      retention,
+      collectFiles,
+      ...(fetchSnapshot && { fetchSnapshot }),
+    });
     time.upkeep.poke();
-    return new Daemon(options, { kernel, sandboxes, time, cells, layers, network, secrets });
+    return new Daemon(options, { kernel, sandboxes, time, cells, layers, network, secrets, store, images });
   }
 
   async health(): Promise<Health> {

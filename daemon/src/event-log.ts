@@ -18,6 +18,8 @@ export function logEvents(log: Logger): Emit {
       case "secret.used":
         break; // these have logs of their own
       case "cell.made":
+      case "snapshot.taken":
+      case "snapshot.removed":
         log.debug(facts, type);
         break;
       case "swept":

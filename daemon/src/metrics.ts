@@ -72,6 +72,28 @@ export class Metrics {
     collectDefaultMetrics({ register: this.#registry });
   }
 
+  /** Figures of what goes to the bucket. */
+  watchBucket(counts: () => { readonly queued: number; readonly sent: number; readonly failed: number }): void {
+    const registers = [this.#registry];
+    new Gauge({
+      name: "squash_bucket_queued",
+      help: "Things that wait to be sent to the bucket",
+      registers,
+      collect: atScrape(() => counts().queued),
+    });
+    new Gauge({
+      name: "squash_bucket_done",
+      help: "Things that were done in the bucket since the start, and tries that failed",
+      labelNames: ["outcome"],
+      registers,
+      collect() {
+        const { sent, failed } = counts();
+        this.set({ outcome: "ok" }, sent);
+        this.set({ outcome: "failed" }, failed);
+      },
+    });
+  }
+
   /** Adds the gauges, which are read at every scrape. */
   watch(gauges: Gauges): void {
     this.#gauges = gauges;

@@ -12,6 +12,7 @@ import { Metrics } from "./metrics.js";
 import { ModuleHouse } from "./module-house.js";
 import { DirectoryCatalog } from "./modules/catalog.js";
 import { collectFiles } from "./modules/garbage.js";
+import { RemoteHouse } from "./remote/remote-house.js";
 import { clearSocketFile } from "./socket-file.js";
 import { readVersion } from "./version.js";
 
@@ -41,14 +42,17 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
   const catalog = new DirectoryCatalog(dataDir, { defaultLayers, formats, prefer: config.moduleFormat });
   const metrics = new Metrics();
   const writeEvent = logEvents(log);
+  const remote = await RemoteHouse.open({ config, catalog, warn: (text) => log.warn(text) });
   const daemon = await Daemon.start({
     config,
     version,
-    catalog,
+    catalog: remote?.catalog() ?? catalog,
+    ...(remote !== null && { fetchSnapshot: (id, label, signal) => remote.fetchSnapshot(id, label, signal) }),
     collectFiles: (options) => collectFiles(dataDir, options),
     emit: (event) => {
       writeEvent(event);
       metrics.observe(event);
+      remote?.observe(event);
     },
     report: (error) => {
       if (typeof error === "string") log.warn(error);
@@ -57,12 +61,14 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
     reapFailed: (sandbox, error) => log.error({ sandbox, err: error }, "cannot destroy an expired sandbox"),
   });
   metrics.watch(daemon.gauges);
+  if (remote !== null) metrics.watchBucket(() => remote.counts);
   const modules = new ModuleHouse(
     catalog,
     { sandboxes: daemon.sandboxes, captures: daemon.time.captures },
     {
       config,
       snapshots: daemon.time.promotions,
+      remote,
       canUseErofs: formats.includes("erofs"),
       warn: (text) => log.warn(text),
       report: (error) => log.error({ err: error }, "job"),
@@ -72,6 +78,12 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
   try {
     const { makeApp } = await http;
     await modules.start();
+    remote?.connect({
+      ...daemon.snapshotParts,
+      modules: modules.uses,
+      arrived: (name, format) => modules.arrived(name, format),
+      track: (plan) => modules.track(plan),
+    });
     app = await makeApp({
       version,
       sandboxes: daemon.sandboxes,
@@ -83,6 +95,7 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
       decisions: daemon.decisions,
       secrets: daemon.secrets,
       authorities: daemon.secrets,
+      ...(remote !== null && { remote }),
       metrics,
       webDir,
       authToken: config.authToken,
@@ -94,7 +107,7 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
     const signal = await stop;
     log.info({ signal }, "shutting down");
   } finally {
-    await shutDown({ app, daemon, modules }, log);
+    await shutDown({ app, daemon, modules, remote }, log);
   }
   return 0;
 }
@@ -138,16 +151,17 @@ async function greeting(config: Config, version: string, catalog: DirectoryCatal
 
 /** Lets answers out, then stops; sandboxes stay as they are for the next squashd. */
 async function shutDown(
-  { app, daemon, modules }: { app: FastifyInstance | null; daemon: Daemon; modules: ModuleHouse },
+  parts: { app: FastifyInstance | null; daemon: Daemon; modules: ModuleHouse; remote: RemoteHouse | null },
   log: Logger,
 ): Promise<void> {
+  const { app, daemon, modules, remote } = parts;
   const late = setTimeout(() => {
     log.error("could not shut down in time; the next start will clean up");
     process.exit(1);
   }, drainMs);
   late.unref();
   // the domain first: it ends running commands, whose callers then get their answers
-  await Promise.all([daemon.sandboxes.close(), modules.close()]);
+  await Promise.all([daemon.sandboxes.close(), modules.close(), remote?.close()]);
   await app?.close();
   await daemon.close();
   clearTimeout(late);

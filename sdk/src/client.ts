@@ -13,6 +13,10 @@ import type {
   JobInfo,
   JobRequest,
   ModuleInfo,
+  QueueEntryInfo,
+  RemoteModuleInfo,
+  RemoteSnapshotInfo,
+  RemoteStatus,
   SandboxInfo,
   SecretAuditEntry,
   SecretAuditQuery,
@@ -127,6 +131,39 @@ export class Client {
     const { signal, deadlineMs } = options;
     const path = `/v1/jobs/from-tar?${uploadQuery(tar, options)}&name=${encodeURIComponent(name)}`;
     return this.#api.object({ method: "POST", path, bytes: tar, signal, deadlineMs });
+  }
+
+  /** Which bucket modules and snapshots are kept in, and how far it has what is here. */
+  bucket(options: CallOptions = {}): Promise<RemoteStatus> {
+    return this.#api.object({ method: "GET", path: "/v1/s3", ...this.#bounded(options) });
+  }
+
+  /** What is still to be done in the bucket. Throws `SquashError` "s3_off", as those do that follow. */
+  bucketQueue(options: CallOptions = {}): Promise<QueueEntryInfo[]> {
+    return this.#api.list({ method: "GET", path: "/v1/s3/queue", ...this.#bounded(options) });
+  }
+
+  /** Modules in the bucket. */
+  bucketModules(options: CallOptions = {}): Promise<RemoteModuleInfo[]> {
+    return this.#api.list({ method: "GET", path: "/v1/s3/modules", ...this.#bounded(options) });
+  }
+
+  /** Snapshots in the bucket, of one sandbox or of all. */
+  bucketSnapshots(id?: string, options: CallOptions = {}): Promise<RemoteSnapshotInfo[]> {
+    const query = id === undefined ? "" : `?id=${encodeURIComponent(id)}`;
+    return this.#api.list({ method: "GET", path: `/v1/s3/snapshots${query}`, ...this.#bounded(options) });
+  }
+
+  /** Takes a module out of the bucket; machines that have it keep it. */
+  async removeBucketModule(name: string, options: CallOptions = {}): Promise<void> {
+    const path = `/v1/s3/modules/${encodeURIComponent(name)}`;
+    await this.#api.text({ method: "DELETE", path, ...this.#bounded(options) });
+  }
+
+  /** Takes a snapshot out of the bucket; a machine that has it keeps it. */
+  async removeBucketSnapshot(id: string, label: string, options: CallOptions = {}): Promise<void> {
+    const path = `/v1/s3/snapshots/${encodeURIComponent(id)}/${encodeURIComponent(label)}`;
+    await this.#api.text({ method: "DELETE", path, ...this.#bounded(options) });
   }
 
   /** Jobs, newest first. */

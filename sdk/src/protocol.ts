@@ -5,6 +5,7 @@
 
 import type { ModuleFormat } from "./protocol-modules.js";
 import type { NetLimits } from "./protocol-network.js";
+import type { RemoteJob } from "./protocol-remote.js";
 
 /** Every stable error code, with the HTTP status that carries it. Append only. */
 export const errorStatus = {
@@ -250,6 +251,8 @@ export interface SnapshotAnswer {
   paused_ms: number;
   /** labels of older snapshots that the retention has removed */
   removed: string[];
+  /** the bucket has it; only where that was waited for */
+  durable?: true;
 }
 
 /** What happens to commands and processes that run when a stack is changed: none survives it. */
@@ -500,9 +503,12 @@ export interface PromoteJob {
   formats?: ModuleFormat[];
 }
 
-/** Body of `POST /v1/jobs`. */
-export type JobRequest =
+/** Jobs that make modules. */
+export type BuildJob =
   MkbaseJob | FromDirJob | FromTarJob | FromOciJob | FromSandboxJob | PresetJob | ConvertJob | PromoteJob;
+
+/** Body of `POST /v1/jobs`. */
+export type JobRequest = BuildJob | RemoteJob;
 
 export type JobState = "queued" | "running" | "done" | "failed" | "cancelled";
 
@@ -510,7 +516,7 @@ export type JobState = "queued" | "running" | "done" | "failed" | "cancelled";
 export interface JobInfo {
   id: string;
   kind: JobRequest["kind"];
-  /** what it makes or changes */
+  /** what it makes, changes, sends or fetches */
   module: string;
   /** what it has made or changed, the lowest of a stack first; empty before it is done */
   modules: string[];
@@ -558,4 +564,5 @@ export interface DoctorCheck {
 export type * from "./protocol-diff.js";
 export type * from "./protocol-modules.js";
 export type * from "./protocol-network.js";
+export type * from "./protocol-remote.js";
 export type * from "./protocol-secrets.js";

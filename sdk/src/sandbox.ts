@@ -25,6 +25,9 @@ import type {
 /** How a command runs; `timeout` bounds the command, `deadlineMs` (none by default) the wait for its result. */
 export type ExecOptions = Omit<ExecRequest, "cmd"> & CallOptions;
 
+/** How a snapshot is taken; with `wait` it is answered once the bucket has it, and a failure to send it leaves it here. */
+export type SnapshotOptions = CallOptions & { wait?: "durable" };
+
 type DiffSides = Omit<DiffRequest, "limit">;
 
 /** A handle on one sandbox. Holds no connection; `await using` destroys the sandbox when the block ends. */
@@ -88,8 +91,10 @@ export class Sandbox {
   }
 
   /** Keeps its present files under a label (the time, without one). What runs in it goes on afterwards. Throws `SquashError` "snapshot_exists". */
-  snapshot(request: SnapshotRequest = {}, options: CallOptions = {}): Promise<SnapshotAnswer> {
-    return this.#api.object({ method: "POST", path: `${this.#path}/snapshot`, body: request, ...options });
+  snapshot(request: SnapshotRequest = {}, options: SnapshotOptions = {}): Promise<SnapshotAnswer> {
+    const { wait, ...rest } = options;
+    const query = wait === undefined ? "" : `?wait=${wait}`;
+    return this.#api.object({ method: "POST", path: `${this.#path}/snapshot${query}`, body: request, ...rest });
   }
 
   /** Brings files and modules of a snapshot back, exactly. Throws `SquashError` "sandbox_busy" when something runs, unless told what to do. */

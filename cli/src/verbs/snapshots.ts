@@ -20,6 +20,7 @@ interface SnapshotFlags {
   readonly by?: string;
   readonly pin?: true;
   readonly unpin?: true;
+  readonly wait?: true;
   readonly delete?: true;
 }
 
@@ -33,6 +34,7 @@ export function addSnapshots(program: Command, context: Context): void {
     .option("--by <name>", "who takes it, for the history (the sandbox's owner)")
     .option("--pin", "keep it whatever the retention says; one that there is already is pinned")
     .option("--unpin", "let the retention decide on that snapshot again")
+    .option("--wait", "until the bucket has it")
     .option("--delete", "forget that snapshot instead")
     .addHelpText("after", examples);
   withJson(snapshot).action(action(context, take));
@@ -89,7 +91,7 @@ export function addSnapshots(program: Command, context: Context): void {
       ...(flags.pin === true ? { pinned: true } : {}),
       origin: "cli" as const,
     };
-    const value = await sandbox.snapshot(request, { signal });
+    const value = await sandbox.snapshot(request, { signal, ...(flags.wait === true && { wait: "durable" as const }) });
     printAnswer(context, self, { value, render: ({ snapshot: taken }) => `${taken}\n` });
   }
 

@@ -17,6 +17,9 @@ export type DomainEvent =
   /** what a full or failing disk did not take, and squashd goes on without */
   | { readonly type: "unwritten"; readonly sandbox: string; readonly what: "log" | "record"; readonly error: string }
   | { readonly type: "swept"; readonly what: string; readonly name: string }
+  | { readonly type: "snapshot.taken"; readonly sandbox: string; readonly label: string }
+  /** by whoever, the retention among them */
+  | { readonly type: "snapshot.removed"; readonly sandbox: string; readonly labels: readonly string[] }
   | { readonly type: "snapshot.expired"; readonly sandbox: string; readonly labels: readonly string[] }
   | { readonly type: "snapshot.merged"; readonly images: number; readonly bytes: number }
   | { readonly type: "snapshot.upkeep"; readonly error: string }

@@ -31,6 +31,8 @@ interface Job {
 
 export interface JobsOptions {
   readonly newId: () => string;
+  /** told of a job that has come to its end as it should */
+  readonly done?: (info: JobInfo) => void;
   /** told of what failed by a bug, which callers are not told */
   readonly report: (error: unknown) => void;
   /** jobs at one time; @default 2 */
@@ -46,7 +48,7 @@ const maxStep = 200;
 
 /** Work in the background: a few jobs at a time, in the order in which they came; the newest that are over stay listed. */
 export class Jobs {
-  readonly #options: Required<JobsOptions>;
+  readonly #options: Required<Omit<JobsOptions, "done">> & Pick<JobsOptions, "done">;
   readonly #jobs = new Map<string, Job>();
   #closed = false;
 
@@ -66,19 +68,30 @@ export class Jobs {
       void plan.release?.();
       throw problem;
     }
-    let end: () => void = () => undefined;
-    const ended = new Promise<void>((resolve) => (end = resolve));
-    const job: Job = {
-      info: newInfo(newId(), plan),
-      plan,
-      abort: new AbortController(),
-      listeners: new Set(),
-      ended,
-      end,
-    };
+    const job = newJob(newId(), plan);
     this.#jobs.set(job.info.id, job);
     this.#advance();
     return job.info;
+  }
+
+  /** Does at once what somebody waits for, so that it must not wait for other jobs; it is listed as they are. Throws what it throws. */
+  async track(plan: JobPlan): Promise<void> {
+    if (this.#closed) throw new SquashError("shutting_down", "Cannot start a job: squashd is shutting down");
+    let failure: { readonly error: unknown } | null = null;
+    const run = async (context: JobContext): Promise<void> => {
+      try {
+        await plan.run(context);
+      } catch (error) {
+        failure = { error };
+        throw error;
+      }
+    };
+    const job = newJob(this.#options.newId(), { ...plan, run });
+    this.#jobs.set(job.info.id, job);
+    this.#change(job, { state: "running", started: new Date().toISOString() });
+    await this.#run(job);
+    const failed = failure as { readonly error: unknown } | null;
+    if (failed !== null) throw failed.error;
   }
 
   /** Newest first. */
@@ -151,8 +164,10 @@ export class Jobs {
 
   #finish(job: Job, error: unknown): void {
     const finished = new Date().toISOString();
-    if (error === null) this.#change(job, { state: "done", fraction: 1, finished });
-    else if (job.abort.signal.aborted || (isSquashError(error) && error.code === "cancelled"))
+    if (error === null) {
+      this.#change(job, { state: "done", fraction: 1, finished });
+      this.#options.done?.(job.info);
+    } else if (job.abort.signal.aborted || (isSquashError(error) && error.code === "cancelled"))
       this.#change(job, { state: "cancelled", finished, error: "it was cancelled", code: "cancelled" });
     else this.#change(job, { state: "failed", finished, ...this.#reasonOf(error) });
     void (job.plan.release?.() ?? Promise.resolve()).finally(job.end);
@@ -176,6 +191,12 @@ export class Jobs {
     job.info = { ...job.info, ...change };
     for (const listener of job.listeners) listener();
   }
+}
+
+function newJob(id: string, plan: JobPlan): Job {
+  let end: () => void = () => undefined;
+  const ended = new Promise<void>((resolve) => (end = resolve));
+  return { info: newInfo(id, plan), plan, abort: new AbortController(), listeners: new Set(), ended, end };
 }
 
 function newInfo(id: string, plan: JobPlan): JobInfo {

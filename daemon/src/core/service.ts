@@ -18,6 +18,10 @@ import type {
   NetworkDecision,
   NetworkInfo,
   NetworkRequest,
+  QueueEntryInfo,
+  RemoteModuleInfo,
+  RemoteSnapshotInfo,
+  RemoteStatus,
   RestoreRequest,
   RetentionAnswer,
   RetentionRequest,
@@ -159,6 +163,23 @@ export interface JobService {
   watch(id: string, listener: () => void): () => void;
   /** Cancels a job, and returns when it has ended; one that is over is taken off the list. */
   remove(id: string): Promise<void>;
+}
+
+/** What the routes about the bucket need. Those that ask it throw `s3_unreachable`, `s3_denied`, `s3_failed`. */
+export interface RemoteService {
+  status(): RemoteStatus;
+  /** What is still to be done, oldest first. */
+  queue(): QueueEntryInfo[];
+  modules(signal: AbortSignal): Promise<RemoteModuleInfo[]>;
+  /** Of one sandbox, or of all. */
+  snapshots(id: string | null, signal: AbortSignal): Promise<RemoteSnapshotInfo[]>;
+  /** Takes something out of the bucket; what is here stays. Idempotent. */
+  remove(
+    what: { readonly module: string } | { readonly id: string; readonly label: string | null },
+    signal: AbortSignal,
+  ): Promise<void>;
+  /** Sends a snapshot and waits until the bucket has it. */
+  durable(id: string, label: string, signal: AbortSignal): Promise<void>;
 }
 
 /** What the health route needs. */

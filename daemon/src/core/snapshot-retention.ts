@@ -87,6 +87,7 @@ export class SnapshotRetention {
     if (labels.length === 0) return [];
     await forgetSnapshots(this.#parts, sandbox, labels);
     this.#parts.emit({ type: "snapshot.expired", sandbox: sandbox.id, labels });
+    this.#parts.emit({ type: "snapshot.removed", sandbox: sandbox.id, labels });
     return labels;
   }
 

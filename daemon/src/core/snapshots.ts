@@ -1,5 +1,6 @@
 import { SquashError, isSquashError } from "@squash/sdk/errors";
 import type { CollectAnswer, HistoryEntry, SnapshotAnswer, SnapshotRequest } from "@squash/sdk/protocol";
+import type { Emit } from "./events.js";
 import type { CapturedRoot, Kernel, SandboxRecord, SandboxStore, SnapshotImageFacts, SnapshotRecord } from "./ports.js";
 import type { Layers } from "./layers.js";
 import { pause } from "./pause.js";
@@ -18,7 +19,7 @@ const thawTries = 5;
 const thawDelayMs = 200;
 
 /** A sandbox may have so many. */
-const snapshotLimit = 256;
+export const snapshotLimit = 256;
 /** a stack that is as deep as this is captured as one image, so that none grows without end */
 const deepestStack = 16;
 
@@ -31,6 +32,7 @@ export interface SnapshotParts {
   readonly retention: SnapshotRetention;
   readonly upkeep: Pick<SnapshotUpkeep, "poke">;
   readonly collectFiles: CollectFiles;
+  readonly emit: Emit;
 }
 
 /** Removes files that no sandbox and no work under way uses, or only says which. */
@@ -57,7 +59,7 @@ export class Snapshots {
 
   /** Keeps the present files under a label; nothing runs in the sandbox meanwhile. Throws `snapshot_exists`, `snapshot_limit`, `snapshot_failed`. */
   take(id: string, request: SnapshotRequest): Promise<SnapshotAnswer> {
-    const { sandboxes, images, retention, upkeep } = this.#parts;
+    const { sandboxes, images, retention, upkeep, emit } = this.#parts;
     const sandbox = sandboxes.find(id);
     const label = request.label ?? timeLabel(new Date());
     const image = imageFor(sandbox);
@@ -74,6 +76,7 @@ export class Snapshots {
         image,
       );
       await this.#lead(sandbox, { ...record, head: label }, label);
+      emit({ type: "snapshot.taken", sandbox: id, label });
       const removed = await retention.apply(sandbox);
       upkeep.poke();
       return { snapshot: label, size, paused_ms: pausedMs, removed };
@@ -122,11 +125,12 @@ export class Snapshots {
 
   /** Forgets a snapshot; those that were taken after it stay as they are. Throws `snapshot_not_found`. */
   remove(id: string, label: string): Promise<void> {
-    const { sandboxes } = this.#parts;
+    const { sandboxes, emit } = this.#parts;
     const sandbox = sandboxes.find(id);
     return sandboxes.exclusively(id, async () => {
       findSnapshot(sandbox, label);
       await forgetSnapshots(this.#parts, sandbox, [label]);
+      emit({ type: "snapshot.removed", sandbox: id, labels: [label] });
     });
   }
 

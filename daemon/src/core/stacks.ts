@@ -1,4 +1,4 @@
-import { SquashError } from "@squash/sdk/errors";
+import { SquashError, isSquashError } from "@squash/sdk/errors";
 import type { ModuleRequest, RestoreRequest, SandboxInfo } from "@squash/sdk/protocol";
 import type { LabelsInUse } from "./labels-in-use.js";
 import type { SandboxRecord } from "./ports.js";
@@ -10,12 +10,16 @@ import type { SnapshotImages } from "./snapshot-images.js";
 import { findSnapshot } from "./snapshots.js";
 import { bounds } from "./validate.js";
 
+/** Fetches a snapshot from elsewhere, for a sandbox that does not have it. Throws `snapshot_not_found`. */
+export type FetchSnapshot = (id: string, label: string, signal: AbortSignal) => Promise<void>;
+
 export interface StackParts {
   readonly sandboxes: Sandboxes;
   readonly quiet: Quiet;
   readonly restack: Restack;
   readonly images: SnapshotImages;
   readonly labels: LabelsInUse;
+  readonly fetchSnapshot?: FetchSnapshot;
 }
 
 /** Changes of living sandboxes' stacks. */
@@ -60,6 +64,7 @@ export class Stacks {
   async restore(id: string, request: RestoreRequest, signal: AbortSignal): Promise<SandboxInfo> {
     const { label } = request;
     const { sandboxes, labels, images } = this.#parts;
+    await this.#fetch(id, label, signal);
     let before: readonly string[] = [];
     const change = (): Promise<SandboxInfo> =>
       this.#change(id, request, signal, (sandbox) => {
@@ -71,6 +76,17 @@ export class Stacks {
     const info = await labels.use(sandboxes.find(id), label, change);
     await images.release(before);
     return info;
+  }
+
+  async #fetch(id: string, label: string, signal: AbortSignal): Promise<void> {
+    const { sandboxes, fetchSnapshot } = this.#parts;
+    const sandbox = sandboxes.find(id);
+    if (fetchSnapshot === undefined || sandbox.snapshots.some((one) => one.label === label)) return;
+    await fetchSnapshot(id, label, signal).catch((error: unknown) => {
+      // which labels there are here helps more than that it is nowhere else
+      if (isSquashError(error) && error.code === "snapshot_not_found") findSnapshot(sandbox, label);
+      throw error;
+    });
   }
 
   async #change(

@@ -39,6 +39,16 @@ const labelExpression = new RegExp(labelPattern);
 const envName = /^[A-Za-z_][A-Za-z0-9_]*$/;
 const userName = /^[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?$/;
 
+/** Whether it can be the label of a snapshot. */
+export function isLabel(text: unknown): text is string {
+  return typeof text === "string" && labelExpression.test(text);
+}
+
+/** Whether it can be the id of a sandbox. */
+export function isId(text: unknown): text is string {
+  return typeof text === "string" && idExpression.test(text);
+}
+
 /** Refuses an id that could not be a sandbox's. Throws `sandbox_not_found`, as there can be none of that name. */
 export function checkId(id: string): void {
   if (!idExpression.test(id))

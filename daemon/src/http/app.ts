@@ -8,6 +8,7 @@ import type {
   HealthSource,
   JobService,
   ModuleService,
+  RemoteService,
   SandboxService,
   SecretService,
   TimeService,
@@ -24,6 +25,7 @@ import { jobRoutes } from "./routes/jobs.js";
 import { metricsRoutes, type MetricsSource } from "./routes/metrics.js";
 import { moduleRoutes } from "./routes/modules.js";
 import { networkRoutes } from "./routes/network.js";
+import { remoteRoutes } from "./routes/remote.js";
 import { retentionRoutes } from "./routes/retention.js";
 import { secretRoutes } from "./routes/secrets.js";
 import { sandboxRoutes } from "./routes/sandboxes.js";
@@ -41,6 +43,8 @@ export interface AppOptions {
   readonly decisions: DecisionLog;
   readonly secrets: SecretService;
   readonly authorities: Authorities;
+  /** absent where no bucket is configured */
+  readonly remote?: RemoteService;
   readonly metrics: MetricsSource;
   /** folder of the page's files */
   readonly webDir: string;
@@ -106,7 +110,8 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
         sandboxRoutes(scope, options.sandboxes);
         networkRoutes(scope, options.sandboxes, options.decisions);
         secretRoutes(scope, options);
-        timeRoutes(scope, options.time);
+        timeRoutes(scope, options.time, options.remote);
+        remoteRoutes(scope, options.remote ?? null);
         retentionRoutes(scope, options.time, options.jobs);
         diffRoutes(scope, options.diffs);
         done();

@@ -1,5 +1,6 @@
 import { Type, type Static, type TSchema } from "@sinclair/typebox";
 import type {
+  BucketCollectJob,
   ConvertJob,
   ErrorCode,
   FromDirJob,
@@ -12,6 +13,10 @@ import type {
   MkbaseJob,
   PresetJob,
   PromoteJob,
+  PullJob,
+  PushJob,
+  SyncJob,
+  VerifyJob,
 } from "@squash/sdk/protocol";
 import { moduleFormat, moduleFormats, uploadQuery } from "./module-schemas.js";
 import { closed, nullable, time, type Same } from "./schema-parts.js";
@@ -137,6 +142,49 @@ const promoteJob = Type.Object(
 );
 true satisfies Same<Static<typeof promoteJob>, PromoteJob>;
 
+const transfer = {
+  module: Type.Optional(name),
+  sandbox: Type.Optional(Type.String({ maxLength: 64, description: "its id" })),
+  label: Type.Optional(Type.String({ maxLength: 128, description: "of one of its snapshots; absent: all" })),
+  replace: Type.Optional(
+    Type.Boolean({ default: false, description: "whether another one of that name may be replaced" }),
+  ),
+};
+const pushJob = Type.Object({ kind: Type.Literal("push"), ...transfer }, closed);
+true satisfies Same<Static<typeof pushJob>, PushJob>;
+
+const pullJob = Type.Object({ kind: Type.Literal("pull"), ...transfer }, closed);
+true satisfies Same<Static<typeof pullJob>, PullJob>;
+
+const syncJob = Type.Object({ kind: Type.Literal("sync"), sandbox: transfer.sandbox }, closed);
+true satisfies Same<Static<typeof syncJob>, SyncJob>;
+
+const verifyJob = Type.Object(
+  {
+    kind: Type.Literal("s3-verify"),
+    deep: Type.Optional(Type.Boolean({ default: false, description: "reads every byte" })),
+  },
+  closed,
+);
+true satisfies Same<Static<typeof verifyJob>, VerifyJob>;
+
+const bucketCollectJob = Type.Object(
+  {
+    kind: Type.Literal("s3-gc"),
+    dry_run: Type.Optional(Type.Boolean({ default: false })),
+    grace_s: Type.Optional(
+      Type.Integer({
+        minimum: 0,
+        maximum: 31_536_000,
+        default: 86_400,
+        description: "what is younger stays, in seconds",
+      }),
+    ),
+  },
+  closed,
+);
+true satisfies Same<Static<typeof bucketCollectJob>, BucketCollectJob>;
+
 const kinds = {
   mkbase: mkbaseJob,
   "from-dir": fromDirJob,
@@ -146,6 +194,11 @@ const kinds = {
   preset: presetJob,
   convert: convertJob,
   promote: promoteJob,
+  push: pushJob,
+  pull: pullJob,
+  sync: syncJob,
+  "s3-verify": verifyJob,
+  "s3-gc": bucketCollectJob,
 } satisfies Readonly<Record<JobRequest["kind"], TSchema>>;
 
 /** Only the schema of the kind that is named is asked, so that it is what complains. */
@@ -163,7 +216,7 @@ export const jobInfo = Type.Object(
   {
     id: Type.String(),
     kind: Type.Unsafe<JobInfo["kind"]>({ type: "string", enum: Object.keys(kinds) }),
-    module: Type.String({ description: "what it makes or changes" }),
+    module: Type.String({ description: "what it makes, changes, sends or fetches" }),
     modules: Type.Array(Type.String(), {
       description: "what it has made or changed, the lowest of a stack first; empty before it is done",
     }),

@@ -16,6 +16,7 @@ import { bounds, idPattern, labelPattern } from "../core/validate.js";
 import { jobBody, jobInfo } from "./job-schemas.js";
 import { moduleInfo } from "./module-schemas.js";
 import { allowNet, denyNet, netLimits, networkBody, networkDecision, networkInfo } from "./network-schemas.js";
+import { remoteSchemas } from "./remote-schemas.js";
 import { grantedNames, secretSchemas } from "./secret-schemas.js";
 import { closed, nullable, time, type Same } from "./schema-parts.js";
 import { diffSchemas } from "./diff-schemas.js";
@@ -228,4 +229,5 @@ export const namedSchemas = [
   ...timeSchemas,
   ...diffSchemas,
   ...secretSchemas,
+  ...remoteSchemas,
 ];

@@ -71,10 +71,20 @@ export const snapshotAnswer = Type.Object(
     size: Type.Integer({ description: "bytes of its image" }),
     paused_ms: Type.Number({ description: "for how long nothing ran in the sandbox" }),
     removed: labels,
+    durable: Type.Optional(Type.Literal(true, { description: "the bucket has it; only where that was waited for" })),
   },
   { $id: "SnapshotAnswer" },
 );
 true satisfies Same<Static<typeof snapshotAnswer>, SnapshotAnswer>;
+
+export const snapshotQuery = Type.Object(
+  {
+    wait: Type.Optional(
+      Type.Literal("durable", { description: "answers once the bucket has it; a failure leaves the snapshot here" }),
+    ),
+  },
+  closed,
+);
 
 export const restoreBody = Type.Object({ label, ...stackFields }, { $id: "RestoreRequest", ...closed });
 true satisfies Same<Static<typeof restoreBody>, RestoreRequest>;

@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, w
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
-import type { JobRequest } from "@squash/sdk/protocol";
+import type { BuildJob } from "@squash/sdk/protocol";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { trustByHand } from "../../../test/support/modules.js";
 import { Modules } from "../core/modules.js";
@@ -52,7 +52,7 @@ const snapshots: SnapshotSource = {
 };
 
 const sha256 = "0".repeat(64);
-const code = (request: JobRequest): Promise<string> =>
+const code = (request: BuildJob): Promise<string> =>
   planJob(request, world).then(
     ({ module }) => module,
     (error: unknown) => `${(error as { code: string }).code}: ${(error as Error).message}`,
@@ -91,7 +91,7 @@ describe("planJob()", () => {
     [{ kind: "from-sandbox", sandbox: "box", name: "a/b" }, /Cannot name a module/],
     [{ kind: "preset", preset: "absent" }, /Cannot find preset/],
   ] as const)("refuses %j", async (request, message) => {
-    const answer = await code(request as unknown as JobRequest);
+    const answer = await code(request as unknown as BuildJob);
     expect(answer).toMatch(/^invalid_request: /);
     expect(answer).toMatch(message);
   });

@@ -1,5 +1,5 @@
 import { SquashError } from "@squash/sdk/errors";
-import type { JobRequest, MkbaseJob } from "@squash/sdk/protocol";
+import type { BuildJob, MkbaseJob } from "@squash/sdk/protocol";
 import type { JobPlan } from "../core/jobs.js";
 import { allowedPath } from "./allowed-path.js";
 import { buildBusybox } from "./bases/busybox.js";
@@ -14,11 +14,11 @@ import { planFromSandbox } from "./job-sandbox.js";
 import { checkModuleName } from "./module-name.js";
 import { promotion } from "./promote.js";
 
-type Request<Kind extends JobRequest["kind"]> = Extract<JobRequest, { kind: Kind }>;
+type Request<Kind extends BuildJob["kind"]> = Extract<BuildJob, { kind: Kind }>;
 
 /** Every kind of job: checks a request, and says how it is done. A new kind is a line here, a type in the protocol, and a schema. */
 const kinds: {
-  readonly [Kind in JobRequest["kind"]]: (request: Request<Kind>, world: JobWorld) => Plan | Promise<Plan>;
+  readonly [Kind in BuildJob["kind"]]: (request: Request<Kind>, world: JobWorld) => Plan | Promise<Plan>;
 } = {
   mkbase: (request, world) => {
     const name = request.name === undefined ? `000-base-${request.base}` : baseName(request.name);
@@ -56,8 +56,8 @@ const kinds: {
 };
 
 /** How a job is done. Throws `invalid_request`, `module_exists`. */
-export async function planJob(request: JobRequest, world: JobWorld): Promise<JobPlan> {
-  const plan = kinds[request.kind] as (request: JobRequest, world: JobWorld) => Plan | Promise<Plan>;
+export async function planJob(request: BuildJob, world: JobWorld): Promise<JobPlan> {
+  const plan = kinds[request.kind] as (request: BuildJob, world: JobWorld) => Plan | Promise<Plan>;
   return { kind: request.kind, ...(await plan(request, world)) };
 }
 

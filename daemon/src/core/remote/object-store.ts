@@ -41,7 +41,10 @@ export interface Written {
  */
 export interface ObjectStore {
   /** A small object, whole; null where there is none. Throws `s3_object_invalid` for more than `maxBytes`. */
-  read(key: string, options: { readonly maxBytes: number; readonly signal: AbortSignal }): Promise<ObjectContent | null>;
+  read(
+    key: string,
+    options: { readonly maxBytes: number; readonly signal: AbortSignal },
+  ): Promise<ObjectContent | null>;
   /** Bytes from `start` on to before `end`. Throws `s3_object_missing`. */
   readRange(
     key: string,

@@ -7,8 +7,9 @@ import type {
   RestoreRequest,
   SnapshotRequest,
 } from "@squash/sdk/protocol";
+import { SquashError } from "@squash/sdk/errors";
 import type { FastifyInstance, FastifyRequest, RouteShorthandOptions } from "fastify";
-import type { TimeService } from "../../core/service.js";
+import type { RemoteService, TimeService } from "../../core/service.js";
 import { checkFork, checkId } from "../../core/validate.js";
 import { whenGone } from "../gone.js";
 import { replies } from "../replies.js";
@@ -23,6 +24,7 @@ import {
   restoreBody,
   snapshotAnswer,
   snapshotBody,
+  snapshotQuery,
 } from "../time-schemas.js";
 
 interface ById<Body> {
@@ -35,8 +37,12 @@ const restoreErrors = ["snapshot_not_found", "snapshot_damaged"] as const;
 const stackErrors = ["invalid_request", "sandbox_not_found", "sandbox_not_ready", "sandbox_busy"] as const;
 
 /** Snapshots, restores, forks and changes of the stack. */
-export function timeRoutes(app: FastifyInstance, { stacks, snapshots, forks }: TimeService): void {
-  app.post<ById<SnapshotRequest>>(
+export function timeRoutes(
+  app: FastifyInstance,
+  { stacks, snapshots, forks }: TimeService,
+  remote: Pick<RemoteService, "durable"> | undefined,
+): void {
+  app.post<ById<SnapshotRequest> & { Querystring: { wait?: "durable" } }>(
     "/sandboxes/:id/snapshot",
     {
       ...emptyBodyIsObject,
@@ -45,6 +51,7 @@ export function timeRoutes(app: FastifyInstance, { stacks, snapshots, forks }: T
         operationId: "snapshot",
         summary: "Keeps the present files under a label; what runs goes on afterwards",
         params: idParams,
+        querystring: snapshotQuery,
         body: ref(snapshotBody),
         response: replies(
           200,
@@ -55,10 +62,22 @@ export function timeRoutes(app: FastifyInstance, { stacks, snapshots, forks }: T
           "snapshot_exists",
           "snapshot_limit",
           "snapshot_failed",
+          "s3_off",
+          "s3_unreachable",
+          "s3_denied",
+          "s3_failed",
         ),
       },
     },
-    (request) => snapshots.take(idOf(request), request.body),
+    async (request, reply) => {
+      const id = idOf(request);
+      if (request.query.wait === undefined) return snapshots.take(id, request.body);
+      if (remote === undefined)
+        throw new SquashError("s3_off", `Cannot keep a snapshot of "${id}" durably: set SQUASH_S3_BUCKET`);
+      const taken = await snapshots.take(id, request.body);
+      await remote.durable(id, taken.snapshot, whenGone(reply));
+      return { ...taken, durable: true as const };
+    },
   );
 
   app.post<ById<RestoreRequest>>(

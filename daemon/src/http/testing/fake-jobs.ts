@@ -10,7 +10,9 @@ export class FakeJobs implements JobService {
 
   start(request: JobRequest): Promise<JobInfo> {
     this.requests.push(request);
-    return Promise.resolve(this.#jobs.start({ kind: request.kind, module: request.name ?? "", run: this.run }));
+    return Promise.resolve(
+      this.#jobs.start({ kind: request.kind, module: "name" in request ? (request.name ?? "") : "", run: this.run }),
+    );
   }
 
   async startFromTar(name: string, { body }: ModuleUpload): Promise<JobInfo> {

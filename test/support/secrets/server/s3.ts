@@ -1,5 +1,6 @@
-import { createHash, createHmac } from "node:crypto";
+import { createHash } from "node:crypto";
 import { SignatureV4 } from "@smithy/signature-v4";
+import { Sha256 } from "../../sha256.js";
 import { S3Chunks } from "./s3-chunks.js";
 import { answer, headerOf, type Exchange } from "./wire.js";
 
@@ -11,28 +12,6 @@ export interface Scope {
   readonly date: Date;
   readonly signedHeaders: readonly string[];
   readonly signature: string;
-}
-
-/** What the signer of AWS's own SDK wants as its hash. */
-class Sha256 {
-  readonly #hash;
-
-  constructor(secret?: string | ArrayBuffer | ArrayBufferView) {
-    const key = typeof secret === "string" || secret === undefined ? secret : Buffer.from(secret as Uint8Array);
-    this.#hash = key === undefined ? createHash("sha256") : createHmac("sha256", key);
-  }
-
-  update(bytes: string | Uint8Array): void {
-    this.#hash.update(bytes);
-  }
-
-  digest(): Promise<Uint8Array> {
-    return Promise.resolve(this.#hash.digest());
-  }
-
-  reset(): void {
-    throw new Error("nobody starts anew");
-  }
 }
 
 /**

@@ -1,0 +1,73 @@
+import { mkdir, readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import type { Config } from "../config.js";
+import { Blobs } from "../s3/blobs.js";
+import { Bucket } from "../s3/bucket.js";
+import { Cipher } from "../s3/cipher.js";
+import { BucketFiles } from "../s3/files.js";
+import { ModuleObjects } from "../s3/module-objects.js";
+import { SealedJson } from "../s3/sealed-json.js";
+import { SnapshotObjects } from "../s3/snapshot-objects.js";
+
+/** The bucket that is configured, by what lies in it. */
+export interface BucketParts {
+  readonly bucket: Bucket;
+  readonly blobs: Blobs;
+  readonly files: BucketFiles;
+  readonly json: SealedJson;
+  readonly modules: ModuleObjects;
+  readonly snapshots: SnapshotObjects;
+  /** where files lie that are on their way; its content survives a restart */
+  readonly folder: string;
+}
+
+const keyBytes = 32;
+
+/** null where no bucket is configured. Throws an Error for the operator where the key file cannot be used. */
+export async function openBucket(config: Config): Promise<BucketParts | null> {
+  const { s3Bucket, s3Endpoint, s3Region, s3Prefix } = config;
+  if (s3Bucket === "") return null;
+  const folder = join(config.dataDir, "cache", "s3");
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  const cipher = config.s3KeyFile === "" ? null : new Cipher(await readKey(config.s3KeyFile));
+  const bucket = new Bucket({
+    bucket: s3Bucket,
+    endpoint: s3Endpoint,
+    region: s3Region,
+    prefix: s3Prefix,
+    credentials: credentialsOf(config),
+    encryption: config.s3Sse === "" ? null : { algorithm: config.s3Sse, kmsKeyId: config.s3SseKmsKeyId },
+  });
+  const blobs = new Blobs(bucket, cipher);
+  const files = new BucketFiles(bucket, blobs, { folder, canKeepWhole: cipher === null });
+  const json = new SealedJson(bucket, cipher);
+  const modules = new ModuleObjects(bucket, json, join(folder, "modules.json"));
+  const snapshots = new SnapshotObjects(bucket, json);
+  return { bucket, blobs, files, json, modules, snapshots, folder };
+}
+
+function credentialsOf({ s3AccessKeyId, s3SecretAccessKey, s3SessionToken }: Config): {
+  accessKeyId: string;
+  secretAccessKey: string;
+  sessionToken?: string;
+} | null {
+  if (s3AccessKeyId === "") return null;
+  const token = s3SessionToken === "" ? {} : { sessionToken: s3SessionToken };
+  return { accessKeyId: s3AccessKeyId, secretAccessKey: s3SecretAccessKey, ...token };
+}
+
+/** 32 bytes, or 64 hexadecimal digits, or base64 of them, as the key of secrets is given. */
+async function readKey(path: string): Promise<Buffer> {
+  const content = await readFile(path).catch((cause: Error) => {
+    throw new Error(`Cannot use SQUASH_S3_KEY_FILE: ${cause.message}`, { cause });
+  });
+  if (((await stat(path)).mode & 0o077) !== 0)
+    throw new Error(`Cannot use SQUASH_S3_KEY_FILE: others may read "${path}"; run chmod 600 on it`);
+  if (content.byteLength === keyBytes) return content;
+  const text = content.toString("latin1").trim();
+  const key = /^[0-9a-fA-F]{64}$/.test(text) ? Buffer.from(text, "hex") : Buffer.from(text, "base64");
+  if (key.byteLength === keyBytes) return key;
+  throw new Error(
+    `Cannot use SQUASH_S3_KEY_FILE: "${path}" does not hold ${keyBytes} bytes, plain, as hex or as base64`,
+  );
+}

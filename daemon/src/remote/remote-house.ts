@@ -1,0 +1,305 @@
+import { join } from "node:path";
+import { SquashError } from "@squash/sdk/errors";
+import type {
+  QueueEntryInfo,
+  RemoteJob,
+  RemoteModuleInfo,
+  RemoteSnapshotInfo,
+  RemoteStatus,
+} from "@squash/sdk/protocol";
+import type { Config } from "../config.js";
+import type { DomainEvent } from "../core/events.js";
+import type { JobContext, JobPlan } from "../core/jobs.js";
+import type { Modules } from "../core/modules.js";
+import type { DirectoryCatalog } from "../modules/catalog.js";
+import type { ModuleFormat } from "../modules/module-name.js";
+import { BucketCare } from "./bucket-care.js";
+import { openBucket, type BucketParts } from "./bucket-parts.js";
+import { PushQueue, type PushTask } from "./push-queue.js";
+import { RemoteCatalog } from "./remote-catalog.js";
+import { planRemoteJob } from "./remote-jobs.js";
+import { RemoteModules } from "./remote-modules.js";
+import { RemoteSnapshots, type RemoteSnapshotParts } from "./remote-snapshots.js";
+import { RemovedModules } from "./removed-modules.js";
+import { Sync, type Synced } from "./sync.js";
+
+export interface RemoteOptions {
+  readonly config: Config;
+  readonly catalog: DirectoryCatalog;
+  /** told of what the operator should know */
+  readonly warn: (text: string) => void;
+}
+
+/** What is there once squashd has started. */
+export interface RemoteWorld extends Omit<RemoteSnapshotParts, "bucket" | "dataDir"> {
+  readonly modules: Modules;
+  /** told of a module that has come */
+  readonly arrived: (name: string, format: ModuleFormat) => void;
+  /** lists work that goes on in the list of jobs, and does it at once */
+  readonly track: (plan: JobPlan) => Promise<void>;
+}
+
+interface Connected {
+  readonly world: RemoteWorld;
+  readonly snapshots: RemoteSnapshots;
+  readonly sync: Sync;
+}
+
+/** Everything of squashd that has to do with the bucket. */
+export class RemoteHouse {
+  readonly #options: RemoteOptions;
+  readonly #bucket: BucketParts;
+  readonly #queue: PushQueue;
+  readonly #removed: RemovedModules;
+  readonly #modules: RemoteModules;
+  readonly #care: BucketCare;
+  readonly #closing = new AbortController();
+  #connected: Connected | null = null;
+  #syncing: Promise<Synced> | null = null;
+  #timer: NodeJS.Timeout | null = null;
+  #lastSync: string | null = null;
+  #syncError: string | null = null;
+
+  private constructor(
+    options: RemoteOptions,
+    parts: { bucket: BucketParts; removed: RemovedModules },
+    queue: PushQueue,
+  ) {
+    this.#options = options;
+    this.#bucket = parts.bucket;
+    this.#removed = parts.removed;
+    this.#queue = queue;
+    this.#care = new BucketCare(parts.bucket);
+    this.#modules = new RemoteModules({
+      catalog: options.catalog,
+      bucket: parts.bucket,
+      replace: (name, work) => this.#mustBeConnected().world.modules.replace(name, work),
+      arrived: (name, format) => this.#connected?.world.arrived(name, format),
+    });
+  }
+
+  /** null where no bucket is configured. */
+  static async open(options: RemoteOptions): Promise<RemoteHouse | null> {
+    const bucket = await openBucket(options.config);
+    if (bucket === null) return null;
+    const removed = await RemovedModules.open(join(bucket.folder, "removed.json"));
+    let house: RemoteHouse | null = null;
+    const queue = await PushQueue.open({
+      path: join(bucket.folder, "queue.json"),
+      work: (task, signal) => house?.doTask(task, signal) ?? Promise.resolve(),
+      report: options.warn,
+    });
+    house = new RemoteHouse(options, { bucket, removed }, queue);
+    return house;
+  }
+
+  /** The catalog of this machine, with what the bucket has besides. */
+  catalog(): RemoteCatalog {
+    return new RemoteCatalog(this.#options.catalog, (name) => this.#fetchModule(name));
+  }
+
+  /** Begins to work, once there is somebody to work for. */
+  connect(world: RemoteWorld): void {
+    const { catalog, config } = this.#options;
+    const snapshots = new RemoteSnapshots({ ...world, bucket: this.#bucket, dataDir: config.dataDir });
+    const sync = new Sync({
+      catalog,
+      sandboxes: world.sandboxes,
+      bucket: this.#bucket,
+      modules: this.#modules,
+      snapshots,
+      removed: this.#removed,
+      push: {
+        module: (name, context) => this.#pushModule(name, { replace: false }, context),
+        snapshot: (id, label, context) => this.#pushSnapshot(id, label, context),
+      },
+      isLeaving: (id, label) =>
+        this.#queue.list().some(({ kind, subject }) => kind === "remove-snapshot" && subject === `${id}@${label}`),
+    });
+    this.#connected = { world, snapshots, sync };
+    this.#queue.start();
+    void this.#syncNow();
+    if (config.syncIntervalS === 0) return;
+    this.#timer = setInterval(() => void this.#syncNow(), config.syncIntervalS * 1_000);
+    this.#timer.unref();
+  }
+
+  /** Hears of what happens to snapshots. */
+  observe(event: DomainEvent): void {
+    if (event.type === "snapshot.taken") {
+      void this.#queue.add({ kind: "snapshot", id: event.sandbox, label: event.label });
+    } else if (event.type === "snapshot.removed") {
+      for (const label of event.labels) void this.#queue.add({ kind: "remove-snapshot", id: event.sandbox, label });
+    }
+  }
+
+  /** A module was made, or replaced, here. */
+  moduleChanged(name: string): void {
+    void this.#removed.forget(name);
+    void this.#queue.add({ kind: "module", name });
+  }
+
+  /** A module was removed here; the bucket keeps it. */
+  async moduleRemoved(name: string, sha256: string | null): Promise<void> {
+    if (sha256 !== null) await this.#removed.add(name, sha256);
+  }
+
+  /** Sends a snapshot and waits until the bucket has it. */
+  async durable(id: string, label: string, signal: AbortSignal): Promise<void> {
+    await this.#queue.addAndWait({ kind: "snapshot", id, label }, signal);
+  }
+
+  /** Fetches a snapshot that a sandbox does not have here. Throws `snapshot_not_found`. */
+  async fetchSnapshot(id: string, label: string, signal: AbortSignal): Promise<void> {
+    const { world, snapshots } = this.#mustBeConnected();
+    await world.track({
+      kind: "pull",
+      module: `${id}@${label}`,
+      made: () => [],
+      run: (context) => snapshots.pull(id, label, { ...context, signal: AbortSignal.any([context.signal, signal]) }),
+    });
+  }
+
+  plan(job: RemoteJob): JobPlan {
+    const { world, snapshots } = this.#mustBeConnected();
+    return planRemoteJob(job, {
+      sandboxes: world.sandboxes,
+      bucket: this.#bucket,
+      modules: this.#modules,
+      snapshots,
+      care: this.#care,
+      sync: (scope, context) => this.#sync(scope, context),
+      push: {
+        module: (name, options, context) => this.#pushModule(name, options, context),
+        snapshot: (id, label, context) => this.#pushSnapshot(id, label, context),
+      },
+      forgetRemoved: (name) => this.#removed.forget(name),
+    });
+  }
+
+  status(): RemoteStatus {
+    const { s3Bucket, s3Endpoint, s3Prefix, s3KeyFile } = this.#options.config;
+    return {
+      bucket: s3Bucket,
+      endpoint: s3Endpoint === "" ? null : s3Endpoint,
+      prefix: s3Prefix,
+      encrypted: s3KeyFile !== "",
+      queued: this.#queue.length,
+      last_sync: this.#lastSync,
+      sync_error: this.#syncError,
+    };
+  }
+
+  queue(): QueueEntryInfo[] {
+    return this.#queue.list();
+  }
+
+  get counts(): { readonly queued: number; readonly sent: number; readonly failed: number } {
+    return { queued: this.#queue.length, ...this.#queue.counts };
+  }
+
+  async modules(signal: AbortSignal): Promise<RemoteModuleInfo[]> {
+    const { modules } = await this.#bucket.modules.list(signal);
+    return modules.map(({ name, format, size, sha256 }) => {
+      const isHere = this.#options.catalog.imagesOf(name).length > 0;
+      const isSame = isHere && this.#modules.isSame(name, { name, format, size, sha256 });
+      return { name, format, size, sha256, here: isSame ? "same" : isHere ? "different" : "no" };
+    });
+  }
+
+  async snapshots(id: string | null, signal: AbortSignal): Promise<RemoteSnapshotInfo[]> {
+    const found: RemoteSnapshotInfo[] = [];
+    for await (const place of this.#bucket.snapshots.all(signal)) {
+      if (id !== null && place.id !== id) continue;
+      const snapshot = await this.#bucket.snapshots.read(place.id, place.label, signal);
+      if (snapshot === null) continue;
+      const size = snapshot.images.reduce((sum, { file }) => sum + file.size, 0);
+      found.push({ ...place, created: snapshot.created, size, layers: [...snapshot.layers] });
+    }
+    return found.map(({ id: owner, label, created, size, layers }) => ({ id: owner, label, created, size, layers }));
+  }
+
+  /** Takes a snapshot, or all of a sandbox, or a module, out of the bucket; what is here stays. */
+  async remove(
+    what: { readonly module: string } | { readonly id: string; readonly label: string | null },
+    signal: AbortSignal,
+  ): Promise<void> {
+    if ("module" in what) return this.#bucket.modules.remove(what.module, signal);
+    const labels = what.label === null ? await this.#bucket.snapshots.labels(what.id, signal) : [what.label];
+    await this.#bucket.snapshots.remove(what.id, labels, signal);
+  }
+
+  async close(): Promise<void> {
+    if (this.#timer !== null) clearInterval(this.#timer);
+    this.#closing.abort();
+    await this.#queue.close();
+    await this.#syncing?.catch(() => undefined);
+    await this.#bucket.bucket.close();
+  }
+
+  /** For the queue. */
+  async doTask(task: PushTask, signal: AbortSignal): Promise<void> {
+    const context = { signal, progress: () => undefined };
+    if (task.kind === "module") return this.#pushModule(task.name, { replace: false }, context);
+    if (task.kind === "snapshot") return this.#pushSnapshot(task.id, task.label, context);
+    await this.#bucket.snapshots.remove(task.id, [task.label], signal);
+  }
+
+  async #pushModule(name: string, options: { readonly replace: boolean }, context: JobContext): Promise<void> {
+    await this.#care.guarded(() => this.#modules.push(name, options, context), context.signal);
+  }
+
+  async #pushSnapshot(id: string, label: string, context: JobContext): Promise<void> {
+    const { snapshots } = this.#mustBeConnected();
+    await this.#care.guarded((thorough) => snapshots.push(id, label, { thorough }, context), context.signal);
+  }
+
+  async #fetchModule(name: string): Promise<void> {
+    await this.#removed.forget(name);
+    const run = (context: JobContext): Promise<void> => this.#modules.pull(name, { replace: false }, context);
+    if (this.#connected === null) return run({ signal: this.#closing.signal, progress: () => undefined });
+    await this.#connected.world.track({ kind: "pull", module: name, run });
+  }
+
+  #syncNow(): Promise<void> {
+    const context = { signal: this.#closing.signal, progress: () => undefined };
+    return this.#sync("all", context).then(
+      ({ problems }) => {
+        for (const problem of problems) this.#options.warn(`bucket: ${problem}`);
+      },
+      () => undefined, // it is in the status, and tried again
+    );
+  }
+
+  /** One at a time: who wants all compared meanwhile gets the same. */
+  async #sync(scope: "all" | { readonly sandbox: string }, context: JobContext): Promise<Synced> {
+    const { sync } = this.#mustBeConnected();
+    if (scope !== "all") return sync.run(scope, context);
+    const running = (this.#syncing ??= this.#syncAll(sync, context).finally(() => (this.#syncing = null)));
+    return running;
+  }
+
+  async #syncAll(sync: Sync, context: JobContext): Promise<Synced> {
+    try {
+      const synced = await sync.run("all", context);
+      this.#lastSync = new Date().toISOString();
+      this.#syncError = synced.problems[0] ?? null;
+      return synced;
+    } catch (error) {
+      if (!this.#closing.signal.aborted) this.#noteFailure(error);
+      throw error;
+    }
+  }
+
+  #noteFailure(error: unknown): void {
+    const text = error instanceof Error ? error.message : String(error);
+    if (this.#syncError !== text) this.#options.warn(text);
+    this.#syncError = text;
+  }
+
+  #mustBeConnected(): Connected {
+    if (this.#connected === null)
+      throw new SquashError("sandbox_not_ready", "Cannot use the bucket: squashd is still starting; try again");
+    return this.#connected;
+  }
+}

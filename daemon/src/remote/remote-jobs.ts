@@ -1,0 +1,123 @@
+import { SquashError } from "@squash/sdk/errors";
+import type { PullJob, PushJob, RemoteJob } from "@squash/sdk/protocol";
+import type { JobContext, JobPlan } from "../core/jobs.js";
+import type { Sandboxes } from "../core/sandboxes.js";
+import { isLabel, checkId } from "../core/validate.js";
+import { checkModuleName } from "../modules/module-name.js";
+import type { BucketCare } from "./bucket-care.js";
+import type { BucketParts } from "./bucket-parts.js";
+import type { RemoteModules } from "./remote-modules.js";
+import type { RemoteSnapshots } from "./remote-snapshots.js";
+import type { Synced } from "./sync.js";
+
+export interface RemoteJobParts {
+  readonly sandboxes: Sandboxes;
+  readonly bucket: BucketParts;
+  readonly modules: RemoteModules;
+  readonly snapshots: RemoteSnapshots;
+  readonly care: BucketCare;
+  readonly sync: (scope: "all" | { readonly sandbox: string }, context: JobContext) => Promise<Synced>;
+  readonly push: {
+    module: (name: string, options: { readonly replace: boolean }, context: JobContext) => Promise<void>;
+    snapshot: (id: string, label: string, context: JobContext) => Promise<void>;
+  };
+  readonly forgetRemoved: (name: string) => Promise<void>;
+}
+
+const dayS = 86_400;
+
+/** How a job of the bucket is done. Throws `invalid_request`, `sandbox_not_found`. */
+export function planRemoteJob(job: RemoteJob, parts: RemoteJobParts): JobPlan {
+  const plan = (module: string, run: (context: JobContext) => Promise<void>): JobPlan => ({
+    kind: job.kind,
+    module,
+    run,
+    made: () => [],
+  });
+  switch (job.kind) {
+    case "push":
+      check(job, parts);
+      return plan(subjectOf(job), (context) => push(job, parts, context));
+    case "pull":
+      check(job, parts);
+      return plan(subjectOf(job), (context) => pull(job, parts, context));
+    case "sync": {
+      const { sandbox } = job;
+      if (sandbox !== undefined) parts.sandboxes.find(sandbox);
+      return plan(sandbox ?? "all", async (context) => {
+        const synced = await parts.sync(sandbox === undefined ? "all" : { sandbox }, context);
+        for (const problem of synced.problems) context.progress(problem);
+        context.progress(`${synced.pushed} sent, ${synced.pulled} fetched, ${synced.problems.length} left`);
+        refuseProblems("compare all with", synced.problems);
+      });
+    }
+    case "s3-verify":
+      return plan("all", async (context) => {
+        const problems = await parts.care.verify({ deep: job.deep ?? false }, context);
+        for (const problem of problems) context.progress(problem);
+        refuseProblems("trust", problems);
+      });
+    case "s3-gc":
+      return plan("all", async (context) => {
+        const dryRun = job.dry_run ?? false;
+        const { objects, bytes } = await parts.care.collect({ graceS: job.grace_s ?? dayS, dryRun }, context);
+        context.progress(`${objects} objects of ${bytes} bytes ${dryRun ? "would be" : "were"} removed`);
+      });
+  }
+}
+
+function subjectOf({ module, sandbox, label }: PushJob | PullJob): string {
+  if (sandbox !== undefined) return label === undefined ? sandbox : `${sandbox}@${label}`;
+  return module ?? "all";
+}
+
+function check({ module, sandbox, label }: PushJob | PullJob, { sandboxes }: RemoteJobParts): void {
+  if (module !== undefined && sandbox !== undefined) throw invalid("name a module or a sandbox, not both");
+  if (label !== undefined && sandbox === undefined) throw invalid("a label is one of a sandbox: name that as well");
+  if (label !== undefined && !isLabel(label)) throw invalid("that cannot be a label");
+  if (module !== undefined) checkModuleName(module);
+  if (sandbox === undefined) return;
+  checkId(sandbox);
+  sandboxes.find(sandbox);
+}
+
+async function push(job: PushJob, parts: RemoteJobParts, context: JobContext): Promise<void> {
+  const { module, sandbox, label, replace = false } = job;
+  if (sandbox !== undefined) {
+    const labels = label === undefined ? parts.sandboxes.find(sandbox).snapshots.map((one) => one.label) : [label];
+    for (const one of labels) await parts.push.snapshot(sandbox, one, context);
+    return;
+  }
+  if (module !== undefined) return parts.push.module(module, { replace }, context);
+  const synced = await parts.sync("all", context);
+  refuseProblems("send all to", synced.problems);
+}
+
+async function pull(job: PullJob, parts: RemoteJobParts, context: JobContext): Promise<void> {
+  const { module, sandbox, label, replace = false } = job;
+  const { bucket, modules, snapshots, forgetRemoved } = parts;
+  if (sandbox !== undefined) {
+    const labels = label === undefined ? await bucket.snapshots.labels(sandbox, context.signal) : [label];
+    for (const one of labels) await snapshots.pull(sandbox, one, context);
+    return;
+  }
+  const names =
+    module === undefined ? (await bucket.modules.list(context.signal)).modules.map(({ name }) => name) : [module];
+  for (const name of names) {
+    if (module === undefined && modules.local(name) !== null && !replace) continue;
+    await forgetRemoved(name);
+    await modules.pull(name, { replace }, context);
+  }
+}
+
+/** What could be done has been; the job says that not all was. */
+function refuseProblems(what: string, problems: readonly string[]): void {
+  const [first] = problems;
+  if (first === undefined) return;
+  const more = problems.length === 1 ? "" : `, and ${problems.length - 1} more`;
+  throw new SquashError("s3_failed", `Cannot ${what} the bucket: ${first}${more}`, { details: { problems } });
+}
+
+function invalid(what: string): SquashError {
+  return new SquashError("invalid_request", `Cannot start the job: ${what}`);
+}

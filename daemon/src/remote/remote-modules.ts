@@ -1,0 +1,212 @@
+import { chmod, mkdir, rename, rm, statfs } from "node:fs/promises";
+import { join } from "node:path";
+import { SquashError } from "@squash/sdk/errors";
+import type { JobContext } from "../core/jobs.js";
+import type { DirectoryCatalog } from "../modules/catalog.js";
+import { parseManifest, type ModuleManifest } from "../modules/manifest.js";
+import { checkModuleName, type ModuleFormat } from "../modules/module-name.js";
+import { draftPath } from "../modules/pack.js";
+import { placeModule } from "../modules/placing.js";
+import { checkImage } from "../modules/superblock.js";
+import type { KnownModule, ModuleObject } from "../s3/module-objects.js";
+import { piecesOf } from "../s3/piece-source.js";
+import type { BucketParts } from "./bucket-parts.js";
+
+/** of the free disk that must be left */
+const spareBytes = 64 * 1_048_576;
+
+export interface RemoteModulesOptions {
+  readonly catalog: DirectoryCatalog;
+  readonly bucket: BucketParts;
+  /** Does what takes the present images of a module away. Throws `module_in_use`. */
+  readonly replace: (name: string, work: () => Promise<void>) => Promise<void>;
+  /** told of a module that has come; the format is that of its image */
+  readonly arrived: (name: string, format: ModuleFormat) => void;
+}
+
+/** A module's image that is to be sent. */
+interface Local {
+  readonly manifest: ModuleManifest;
+  readonly format: ModuleFormat;
+  readonly sha256: string;
+}
+
+/** Sends modules to the bucket and fetches them from it. */
+export class RemoteModules {
+  readonly #options: RemoteModulesOptions;
+  readonly #pulling = new Map<string, Promise<void>>();
+
+  constructor(options: RemoteModulesOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Sends a module: its squashfs image where it has one. Returns the bytes that had to be sent; 0 where the bucket has that very module.
+   * Throws `module_exists` where it has another one of the name that is not to be replaced, `module_not_found`, `module_invalid`, `s3_*`.
+   */
+  async push(name: string, { replace }: { readonly replace: boolean }, context: JobContext): Promise<number> {
+    const { catalog, bucket } = this.#options;
+    const { signal } = context;
+    const local = this.local(name) ?? (await this.#notHere(name));
+    const { manifest, format, sha256 } = local;
+    const before = await bucket.modules.read(name, signal).catch((error: unknown) => {
+      // one that is damaged is replaced where that is asked for
+      if (replace && error instanceof SquashError && error.code === "s3_object_invalid") return "damaged" as const;
+      throw error;
+    });
+    if (before === "damaged") await bucket.modules.remove(name, signal);
+    const found = before === "damaged" ? null : before;
+    if (found?.file.sha256 === sha256 && (await this.#isWhole(found, signal))) return 0;
+    if (found !== null && found.file.sha256 !== sha256 && !replace) throw otherInBucket(name);
+    const path = join(catalog.directory, `${name}.${format}`);
+    const { file, sentBytes } = await bucket.files.send(path, sha256, {
+      signal,
+      progress: counter(context, `sending ${name}`, manifest.files[`${name}.${format}`]?.size ?? 0),
+    });
+    const sent = { name, format, file: { ...file, sha256 }, manifest: { ...manifest } };
+    if (!(await bucket.modules.write(sent, { etag: found?.etag ?? null, signal }))) {
+      const now = await bucket.modules.read(name, signal); // our own earlier try, or another machine's
+      if (now?.file.sha256 !== sha256) throw otherInBucket(name);
+    }
+    return sentBytes;
+  }
+
+  /**
+   * Fetches a module; who wants it meanwhile waits for the same. Throws `module_not_found` where the bucket has none, `module_exists` where there
+   * is another one here that is not to be replaced, `module_in_use`, `s3_*`, `build_failed` where the disk is full.
+   */
+  pull(name: string, { replace }: { readonly replace: boolean }, context: JobContext): Promise<void> {
+    const running = this.#pulling.get(name);
+    if (running !== undefined) return running;
+    const pulling = this.#pull(name, replace, context).finally(() => this.#pulling.delete(name));
+    this.#pulling.set(name, pulling);
+    return pulling;
+  }
+
+  /** The image of a module that would be sent; null where it has none that is trusted. Throws `module_invalid`. */
+  local(name: string): Local | null {
+    const manifest = this.#options.catalog.manifests.of(name);
+    if (manifest === null) return null;
+    for (const format of ["squashfs", "erofs"] as const) {
+      const listed = manifest.files[`${name}.${format}`];
+      if (listed !== undefined) return { manifest, format, sha256: listed.sha256 };
+    }
+    return null;
+  }
+
+  /** Whether a module here is that of the bucket, by any of its images. */
+  isSame(name: string, remote: KnownModule): boolean {
+    const { files } = this.#options.catalog.manifests.of(name) ?? {};
+    return files?.[`${name}.${remote.format}`]?.sha256 === remote.sha256;
+  }
+
+  async #pull(name: string, replace: boolean, context: JobContext): Promise<void> {
+    const { catalog, bucket, replace: replaceModule } = this.#options;
+    const { signal } = context;
+    checkModuleName(name);
+    const remote = await bucket.modules.read(name, signal);
+    if (remote === null)
+      throw new SquashError("module_not_found", `Cannot find module "${name}" in the bucket either`, {
+        details: { module: name },
+      });
+    const { file, format } = remote;
+    const image = `${name}.${format}`;
+    const manifest = parseManifest(
+      name,
+      JSON.stringify({ ...remote.manifest, files: { [image]: { size: file.size, sha256: file.sha256 } } }),
+    );
+    const part = join(bucket.folder, `${file.sha256}.part`);
+    await refuseFullDisk(bucket.folder, file.size);
+    await bucket.files.fetch(file, part, { signal, progress: counter(context, `fetching ${name}`, file.size) });
+    await checkWhole(part, file.sha256, signal);
+    await catalog.reserve(name, "fetched", async () => {
+      const there = catalog.imagesOf(name).length > 0;
+      if (there && this.isSame(name, { name, format, size: file.size, sha256: file.sha256 }))
+        return rm(part, { force: true });
+      if (there && !replace)
+        throw new SquashError(
+          "module_exists",
+          `Cannot fetch module "${name}": there is another one of that name here; replace it (--replace)`,
+        );
+      const draft = draftPath(catalog.directory, `${name}.pull`);
+      try {
+        await rename(part, draft);
+        const found = await checkImage(draft, name);
+        if (found.format !== format)
+          throw new SquashError(
+            "s3_object_invalid",
+            `Cannot use module "${name}" of the bucket: its image is ${found.format}, not ${format}`,
+          );
+        await chmod(draft, 0o644);
+        const place = (): Promise<void> => placeModule(catalog.directory, manifest, [{ draft, file: image }]);
+        if (there) await replaceModule(name, place);
+        else await catalog.close(name, () => undefined, place);
+        await catalog.digests.record(image, file.sha256);
+      } finally {
+        await rm(draft, { force: true });
+      }
+    });
+    this.#options.arrived(name, format);
+  }
+
+  /** What the bucket says it has may have been taken away there. */
+  async #isWhole({ file }: ModuleObject, signal: AbortSignal): Promise<boolean> {
+    const { blobs, files } = this.#options.bucket;
+    if (files.wholeKey(file) !== null) return file.size === 0 || blobs.isKept(file.sha256, file.size, signal);
+    for (const piece of file.pieces) if (!(await blobs.isKept(piece.sha256, piece.size, signal))) return false;
+    return true;
+  }
+
+  async #notHere(name: string): Promise<never> {
+    await this.#options.catalog.facts(name); // throws where there is none
+    const what = `there is no manifest that says what it is; run "sq module trust ${name}" first`;
+    throw new SquashError("module_invalid", `Cannot send module "${name}": ${what}`, { details: { module: name } });
+  }
+}
+
+/** Makes sure of the digest of what has come before it gets a name. */
+async function checkWhole(path: string, sha256: string, signal: AbortSignal): Promise<void> {
+  const pieces = piecesOf({ path, cut: "even" }, signal);
+  let step = await pieces.next();
+  while (step.done !== true) step = await pieces.next();
+  if (step.value.sha256 === sha256) return;
+  await rm(path, { force: true });
+  throw new SquashError(
+    "s3_object_invalid",
+    `Cannot use what the bucket has sent: its sha-256 is ${step.value.sha256}, needed is ${sha256}`,
+  );
+}
+
+export async function refuseFullDisk(folder: string, bytes: number): Promise<void> {
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  const { bavail, bsize } = await statfs(folder);
+  const free = bavail * bsize;
+  if (bytes + spareBytes <= free) return;
+  const text = `${bytes} bytes are needed, ${free} are free, of which ${spareBytes} must stay so`;
+  throw new SquashError("build_failed", `Cannot fetch from the bucket: the disk of "${folder}" has no room: ${text}`);
+}
+
+/** Says how much of `total` bytes has been done. */
+export function counter(
+  { progress }: Pick<JobContext, "progress">,
+  step: string,
+  total: number,
+): (bytes: number) => void {
+  let done = 0;
+  progress(step, 0);
+  return (bytes) => {
+    done += bytes;
+    progress(step, total === 0 ? 1 : Math.min(1, done / total));
+  };
+}
+
+function otherInBucket(name: string): SquashError {
+  const hint = 'send this one in its place with "--replace", or fetch that one with "sq pull --replace"';
+  return new SquashError(
+    "module_exists",
+    `Cannot send module "${name}": the bucket has another one of that name; ${hint}`,
+    {
+      details: { module: name },
+    },
+  );
+}

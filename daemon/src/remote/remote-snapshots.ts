@@ -1,0 +1,225 @@
+import { mkdir, readFile, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { SquashError } from "@squash/sdk/errors";
+import type { ImageMerge } from "../core/image-merge.js";
+import { newImage, ownerOfImage } from "../core/image-ids.js";
+import type { JobContext } from "../core/jobs.js";
+import type { SandboxStore, SnapshotRecord } from "../core/ports.js";
+import type { Sandbox } from "../core/sandbox.js";
+import type { Sandboxes } from "../core/sandboxes.js";
+import type { SnapshotAdoption } from "../core/snapshot-adoption.js";
+import type { SnapshotImages } from "../core/snapshot-images.js";
+import { findSnapshot } from "../core/snapshots.js";
+import type { SnapshotImageObject, SnapshotObject } from "../s3/snapshot-objects.js";
+import { parseStoredFile, type StoredFile } from "../s3/stored-file.js";
+import { writeAtomically } from "../store/atomic-file.js";
+import type { BucketParts } from "./bucket-parts.js";
+import { counter, refuseFullDisk } from "./remote-modules.js";
+
+export interface RemoteSnapshotParts {
+  readonly dataDir: string;
+  readonly bucket: BucketParts;
+  readonly sandboxes: Sandboxes;
+  readonly store: SandboxStore;
+  readonly images: SnapshotImages;
+  readonly merge: ImageMerge;
+  readonly adoption: SnapshotAdoption;
+}
+
+/** What is remembered of an image that was sent. */
+interface SentImage {
+  readonly file: StoredFile;
+  /** a snapshot in the bucket that names it: while that is there, so are the pieces */
+  readonly namedBy: { readonly id: string; readonly label: string };
+}
+
+/** Sends snapshots of sandboxes to the bucket and fetches them from it. */
+export class RemoteSnapshots {
+  readonly #parts: RemoteSnapshotParts;
+  readonly #pulling = new Map<string, Promise<void>>();
+
+  constructor(parts: RemoteSnapshotParts) {
+    this.#parts = parts;
+  }
+
+  /** Returns the bytes that had to be sent; `thorough` takes nothing for granted. Throws `sandbox_not_found`, `snapshot_not_found`, `snapshot_damaged`, `s3_*`. */
+  async push(
+    id: string,
+    label: string,
+    { thorough }: { readonly thorough: boolean },
+    context: JobContext,
+  ): Promise<number> {
+    const { sandboxes, images, bucket } = this.#parts;
+    const sandbox = sandboxes.find(id);
+    const snapshot = findSnapshot(sandbox, label);
+    if ((await this.#isThere(sandbox, snapshot, context.signal)) && !thorough) return 0;
+    return images.hold(snapshot.images, async () => {
+      const { sent, sentBytes } = await this.#sendImages(id, snapshot, thorough, context);
+      const object = objectOf(sandbox, snapshot, sent);
+      if (!(await bucket.snapshots.write(object, context.signal))) {
+        const found = await bucket.snapshots.read(id, label, context.signal);
+        if (found?.created !== snapshot.created) throw otherInBucket(id, label);
+      }
+      for (const image of sent) await this.#remember(image, { id, label });
+      return sentBytes;
+    });
+  }
+
+  /** Fetches a snapshot of a sandbox that is here; who wants it meanwhile waits for the same. Throws `snapshot_not_found`, `s3_*`. */
+  pull(id: string, label: string, context: JobContext): Promise<void> {
+    const key = `${id}/${label}`;
+    const running = this.#pulling.get(key);
+    if (running !== undefined) return running;
+    const pulling = this.#pull(id, label, context).finally(() => this.#pulling.delete(key));
+    this.#pulling.set(key, pulling);
+    return pulling;
+  }
+
+  /** Fetches the images of a snapshot, and keeps them while `work` runs, after which somebody must name them. */
+  async withImages<T>(
+    object: SnapshotObject,
+    context: JobContext,
+    work: (snapshot: SnapshotRecord) => Promise<T>,
+  ): Promise<T> {
+    const { images } = this.#parts;
+    const names = object.images.map(({ name }) => name);
+    return images.hold(names, async () => {
+      for (const image of object.images) await this.#fetchImage(image, context);
+      return work(recordOf(object));
+    });
+  }
+
+  async #pull(id: string, label: string, context: JobContext): Promise<void> {
+    const { bucket, sandboxes, adoption } = this.#parts;
+    const sandbox = sandboxes.find(id);
+    if (sandbox.snapshots.some((one) => one.label === label)) return;
+    const object = await bucket.snapshots.read(id, label, context.signal);
+    if (object === null)
+      throw new SquashError(
+        "snapshot_not_found",
+        `Cannot find snapshot "${label}" of "${id}": the bucket does not have it either`,
+      );
+    await this.withImages(object, context, async (snapshot) => {
+      await adoption.adopt(id, snapshot);
+      for (const image of object.images) await this.#remember(image, { id, label });
+    });
+  }
+
+  async #isThere({ id, record }: Sandbox, { label, created }: SnapshotRecord, signal: AbortSignal): Promise<boolean> {
+    const { bucket } = this.#parts;
+    if (!(await bucket.snapshots.exists(id, label, signal))) return false;
+    const found = await bucket.snapshots.read(id, label, signal);
+    if (found === null) return false;
+    if (found.created === created && found.sandboxCreated === record?.created) return true;
+    throw otherInBucket(id, label);
+  }
+
+  async #sendImages(
+    id: string,
+    { images, size }: SnapshotRecord,
+    thorough: boolean,
+    context: JobContext,
+  ): Promise<{ readonly sent: SnapshotImageObject[]; readonly sentBytes: number }> {
+    const { store, bucket, dataDir } = this.#parts;
+    const { signal } = context;
+    const progress = counter(context, `sending snapshots of ${id}`, size);
+    if (images.some((image) => ownerOfImage(image) !== null)) return this.#sendMerged(images, context);
+    const sent: SnapshotImageObject[] = [];
+    let sentBytes = 0;
+    for (const image of images) {
+      const known = thorough ? null : await this.#known(image, signal);
+      if (known !== null) {
+        sent.push({ name: image, file: known });
+        continue;
+      }
+      await store.checkSnapshotImage(image);
+      const one = await bucket.files.sendByContent(join(dataDir, store.snapshotImage(image)), { signal, progress });
+      sent.push({ name: image, file: one.file });
+      sentBytes += one.sentBytes;
+    }
+    return { sent, sentBytes };
+  }
+
+  /** Images that are subvolumes are of this machine only: one file is made of them, for the bucket alone. */
+  async #sendMerged(
+    images: readonly string[],
+    context: JobContext,
+  ): Promise<{ readonly sent: SnapshotImageObject[]; readonly sentBytes: number }> {
+    const { merge, bucket, dataDir } = this.#parts;
+    const { signal } = context;
+    const name = newImage(null);
+    const path = `cache/s3/${name}.out`;
+    const remove = (): Promise<void> => rm(join(dataDir, path), { force: true });
+    try {
+      const size = await merge.run(images, { path, remove }, signal);
+      const progress = counter(context, "sending the files of a snapshot", size);
+      const { file, sentBytes } = await bucket.files.sendByContent(join(dataDir, path), { signal, progress });
+      return { sent: [{ name, file }], sentBytes };
+    } finally {
+      await remove();
+    }
+  }
+
+  async #fetchImage({ name, file }: SnapshotImageObject, context: JobContext): Promise<void> {
+    const { store, bucket, dataDir } = this.#parts;
+    if (store.snapshotFacts(name) !== null) return store.checkSnapshotImage(name);
+    const target = join(dataDir, store.snapshotImage(name));
+    const part = join(bucket.folder, `${name}.part`);
+    await refuseFullDisk(bucket.folder, file.size);
+    const progress = counter(context, "fetching the files of a snapshot", file.size);
+    await bucket.files.fetch(file, part, { signal: context.signal, progress });
+    await mkdir(join(dataDir, "snapshots"), { recursive: true, mode: 0o700 });
+    await rename(part, target);
+  }
+
+  /** What was sent of an image before, where the bucket has it still. */
+  async #known(image: string, signal: AbortSignal): Promise<StoredFile | null> {
+    const note = parseNote(image, await readFile(this.#notePath(image), "utf8").catch(() => ""));
+    if (note === null) return null;
+    const { id, label } = note.namedBy;
+    return (await this.#parts.bucket.snapshots.exists(id, label, signal)) ? note.file : null;
+  }
+
+  /** Without it the image is read again, and only what is missing is sent. */
+  async #remember({ name, file }: SnapshotImageObject, namedBy: SentImage["namedBy"]): Promise<void> {
+    await mkdir(join(this.#parts.bucket.folder, "sent"), { recursive: true, mode: 0o700 });
+    const text = `${JSON.stringify({ file, namedBy } satisfies SentImage)}\n`;
+    await writeAtomically(this.#notePath(name), text, { durable: false }).catch(() => undefined);
+  }
+
+  #notePath(image: string): string {
+    return join(this.#parts.bucket.folder, "sent", `${image}.json`);
+  }
+}
+
+function objectOf(
+  { id, record }: Sandbox,
+  snapshot: SnapshotRecord,
+  images: readonly SnapshotImageObject[],
+): SnapshotObject {
+  const { label, parent, created, size, layers, by = null } = snapshot;
+  const sandboxCreated = record?.created ?? created;
+  return { id, label, parent, created, size, layers, images, by, sandboxCreated };
+}
+
+function recordOf({ label, parent, created, size, layers, images, by }: SnapshotObject): SnapshotRecord {
+  const names = images.map(({ name }) => name);
+  return { label, parent, created, size, layers, images: names, ...(by !== null && { by }) };
+}
+
+function parseNote(image: string, text: string): SentImage | null {
+  try {
+    const { file, namedBy } = JSON.parse(text) as SentImage;
+    return { file: parseStoredFile(file, image), namedBy: { id: namedBy.id, label: namedBy.label } };
+  } catch {
+    return null; // none, or cut off
+  }
+}
+
+function otherInBucket(id: string, label: string): SquashError {
+  const hint = `take it under another label, or remove that one with "sq s3 rm ${id} ${label}"`;
+  return new SquashError(
+    "snapshot_exists",
+    `Cannot send snapshot "${label}" of "${id}": the bucket has another one; ${hint}`,
+  );
+}

@@ -1,0 +1,152 @@
+import { createHash } from "node:crypto";
+import type { FileHandle } from "node:fs/promises";
+import { isSquashError, SquashError } from "@squash/sdk/errors";
+import { pause } from "../core/pause.js";
+import type { Bucket } from "./bucket.js";
+import type { Cipher } from "./cipher.js";
+import type { Piece } from "./piece-reader.js";
+
+const readTries = 5;
+const retryMs = 200;
+/** what has lain for so long is written anew when it is used again, so that no sweep that is under way takes it for unused */
+export const refreshAfterMs = 12 * 3_600_000;
+
+/** Where the bytes of a piece are in the bucket. */
+interface Source {
+  readonly key: string;
+  readonly start: number;
+  readonly size: number;
+}
+
+/** Objects whose keys say what they hold: `blobs/sha256/<2 digits>/<digest>`, shared by all that name them. */
+export class Blobs {
+  readonly #bucket: Bucket;
+  readonly #cipher: Cipher | null;
+
+  constructor(bucket: Bucket, cipher: Cipher | null) {
+    this.#bucket = bucket;
+    this.#cipher = cipher;
+  }
+
+  /** The digest itself is not shown where the content is not. */
+  keyOf(sha256: string): string {
+    const name = this.#cipher?.nameOf(sha256) ?? sha256;
+    return `blobs/sha256/${name.slice(0, 2)}/${name}`;
+  }
+
+  /** Bytes of the object that a piece of so many is. */
+  sizeOf(size: number): number {
+    return this.#cipher?.sealedSize(size) ?? size;
+  }
+
+  /** Whether it is there, whole, and nobody will take it for unused soon. */
+  async isKept(sha256: string, size: number, signal: AbortSignal): Promise<boolean> {
+    const found = await this.#bucket.head(this.keyOf(sha256), signal);
+    if (found?.size !== this.sizeOf(size)) return false;
+    return Date.now() - found.modifiedMs < refreshAfterMs;
+  }
+
+  /** Makes sure that a piece is there. Returns the bytes that were sent. */
+  async keep(piece: Piece, read: () => Promise<Buffer>, signal: AbortSignal): Promise<number> {
+    const { sha256, size } = piece;
+    if (await this.isKept(sha256, size, signal)) return 0;
+    const plain = await read();
+    const metadata = { sha256 };
+    if (this.#cipher === null) {
+      // the store compares it with the digest: a file that has changed meanwhile is refused
+      await this.#bucket.write(this.keyOf(sha256), plain, { signal, sha256, metadata });
+      return size;
+    }
+    if (createHash("sha256").update(plain).digest("hex") !== sha256)
+      throw new SquashError("s3_failed", "Cannot send the file to the bucket: it changed while it was read; try again");
+    const sealed = this.#cipher.seal(sha256, plain);
+    await this.#bucket.write(this.keyOf(sha256), sealed, { signal });
+    return sealed.byteLength;
+  }
+
+  /** Writes a piece's bytes to where they belong in a file, or only checks them. Throws `s3_object_missing`, `s3_object_invalid`. */
+  async fetch(
+    piece: Piece,
+    at: { readonly file: FileHandle | null; readonly position: number; readonly within?: { readonly key: string } },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { file, position, within } = at;
+    const size = this.sizeOf(piece.size);
+    const source =
+      within === undefined ? { key: this.keyOf(piece.sha256), start: 0, size } : { ...within, start: position, size };
+    for (let tries = 1; ; tries++) {
+      try {
+        await this.#fetchOnce(piece, source, { file, position }, signal);
+        return;
+      } catch (error) {
+        if (signal.aborted) throw cancelled(source.key, error);
+        if (tries === readTries || !canPass(error)) throw error;
+        await pause(retryMs * 2 ** tries * (0.5 + Math.random()), signal);
+      }
+    }
+  }
+
+  async #fetchOnce(
+    { sha256, size }: Piece,
+    source: Source,
+    { file, position }: { readonly file: FileHandle | null; readonly position: number },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { key, start } = source;
+    const body = await this.#bucket.readRange(key, { start, end: start + source.size }, signal);
+    const hash = createHash("sha256");
+    const sealed: Uint8Array[] = [];
+    let length = 0;
+    try {
+      for await (const chunk of body) {
+        length += chunk.byteLength;
+        if (length > source.size) break;
+        if (this.#cipher !== null) {
+          sealed.push(chunk);
+          continue;
+        }
+        hash.update(chunk);
+        await writeAll(file, chunk, position + length - chunk.byteLength);
+      }
+    } catch (error) {
+      if (diskErrors.includes((error as NodeJS.ErrnoException).code ?? "")) throw diskFull(error);
+      throw broken(key, `it broke off: ${(error as Error).message}`, error);
+    }
+    if (length !== source.size) throw broken(key, `it has ${length} bytes from ${start} on, needed are ${source.size}`);
+    if (this.#cipher !== null) {
+      const plain = this.#cipher.open(sha256, Buffer.concat(sealed), size);
+      if (plain === null) throw broken(key, "it was not encrypted with this key, or is damaged");
+      hash.update(plain);
+      await writeAll(file, plain, position).catch((error: unknown) => Promise.reject(diskFull(error)));
+    }
+    const found = hash.digest("hex");
+    if (found !== sha256) throw broken(key, `its sha-256 is ${found} there, needed is ${sha256}`);
+  }
+}
+
+const diskErrors = ["ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS"];
+
+async function writeAll(file: FileHandle | null, bytes: Uint8Array, position: number): Promise<void> {
+  if (file === null) return;
+  for (let done = 0; done < bytes.byteLength;)
+    done += (await file.write(bytes, done, bytes.byteLength - done, position + done)).bytesWritten;
+}
+
+/** Bytes that are wrong may be so on their way only. */
+function canPass(error: unknown): boolean {
+  return isSquashError(error) && (error.code === "s3_object_invalid" || error.code === "s3_unreachable");
+}
+
+function broken(key: string, what: string, cause?: unknown): SquashError {
+  return new SquashError("s3_object_invalid", `Cannot use "${key}" in the bucket: ${what}`, { cause });
+}
+
+function diskFull(cause: unknown): SquashError {
+  return new SquashError("build_failed", `Cannot keep what comes from the bucket: ${(cause as Error).message}`, {
+    cause,
+  });
+}
+
+function cancelled(key: string, cause: unknown): SquashError {
+  return new SquashError("cancelled", `Cannot read "${key}" in the bucket: cancelled`, { cause });
+}

@@ -1,0 +1,144 @@
+import { SquashError } from "@squash/sdk/errors";
+import type { ObjectStore } from "../core/remote/object-store.js";
+import { isId, isLabel } from "../core/validate.js";
+import type { SealedJson } from "./sealed-json.js";
+import { parseStoredFile, type StoredFile } from "./stored-file.js";
+
+const maxBytes = 64 * 1_048_576;
+const maxImages = 64;
+const maxLayers = 128;
+
+/** An image of a snapshot, by its name on every machine. */
+export interface SnapshotImageObject {
+  /** 32 hexadecimal digits */
+  readonly name: string;
+  readonly file: StoredFile;
+}
+
+/** A snapshot in the bucket. */
+export interface SnapshotObject {
+  readonly id: string;
+  readonly label: string;
+  readonly parent: string | null;
+  readonly created: string;
+  readonly size: number;
+  /** names of its modules, topmost first */
+  readonly layers: readonly string[];
+  /** topmost first */
+  readonly images: readonly SnapshotImageObject[];
+  readonly by: string | null;
+  /** when the sandbox was made: another one of the same name has another history */
+  readonly sandboxCreated: string;
+}
+
+/** The snapshots of a bucket: `sandboxes/<id>/snapshots/<label>.json`, which say where the bytes of their images are. */
+export class SnapshotObjects {
+  readonly #store: ObjectStore;
+  readonly #json: SealedJson;
+
+  constructor(store: ObjectStore, json: SealedJson) {
+    this.#store = store;
+    this.#json = json;
+  }
+
+  /** null where there is none. Throws `s3_object_invalid`. */
+  async read(id: string, label: string, signal: AbortSignal): Promise<SnapshotObject | null> {
+    const key = keyOf(id, label);
+    const found = await this.#json.read(key, { maxBytes, signal });
+    return found === null ? null : parse(key, { id, label }, found.value);
+  }
+
+  async exists(id: string, label: string, signal: AbortSignal): Promise<boolean> {
+    return (await this.#store.head(keyOf(id, label), signal)) !== null;
+  }
+
+  /** Writes a snapshot whose images are there. False where there is one of that label already. */
+  async write(snapshot: SnapshotObject, signal: AbortSignal): Promise<boolean> {
+    const key = keyOf(snapshot.id, snapshot.label);
+    const condition = { kind: "absent" } as const;
+    return (await this.#json.write(key, { schema: 1, ...snapshot }, { condition, signal })) !== null;
+  }
+
+  async remove(id: string, labels: readonly string[], signal: AbortSignal): Promise<void> {
+    const keys = labels.map((label) => keyOf(id, label));
+    await this.#store.remove(keys, signal);
+  }
+
+  /** Labels of a sandbox's snapshots, in the order of their letters. */
+  async labels(id: string, signal: AbortSignal): Promise<string[]> {
+    const prefix = `sandboxes/${id}/snapshots/`;
+    const labels: string[] = [];
+    for await (const { key } of this.#store.list(prefix, signal)) {
+      const label = key.slice(prefix.length, -".json".length);
+      if (key.endsWith(".json") && isLabel(label)) labels.push(label);
+    }
+    return labels;
+  }
+
+  /** Every snapshot's place. */
+  async *all(
+    signal: AbortSignal,
+  ): AsyncGenerator<{ readonly id: string; readonly label: string; readonly etag: string }> {
+    for await (const { key, etag } of this.#store.list("sandboxes/", signal)) {
+      const [, id, label] = /^sandboxes\/([^/]+)\/snapshots\/([^/]+)\.json$/.exec(key) ?? [];
+      if (isId(id) && isLabel(label)) yield { id, label, etag };
+    }
+  }
+}
+
+function keyOf(id: string, label: string): string {
+  return `sandboxes/${id}/snapshots/${label}.json`;
+}
+
+function parse(
+  key: string,
+  { id, label }: { readonly id: string; readonly label: string },
+  value: Readonly<Record<string, unknown>>,
+): SnapshotObject {
+  const { schema, parent, created, size, layers, images, by, sandboxCreated } = value;
+  if (schema !== 1 || value["id"] !== id || value["label"] !== label) throw invalid(key, "it is not that snapshot's");
+  if (
+    (parent !== null && !isLabel(parent)) ||
+    !isTime(created) ||
+    !isTime(sandboxCreated) ||
+    !Number.isSafeInteger(size)
+  )
+    throw invalid(key, "it does not say when it was taken, and after which");
+  if (by !== null && (typeof by !== "string" || by.length > 256)) throw invalid(key, "it does not say who took it");
+  if (!isList(layers, maxLayers) || !layers.every((layer) => typeof layer === "string" && isModule(layer)))
+    throw invalid(key, "it does not say its modules");
+  if (!isList(images, maxImages) || images.length === 0) throw invalid(key, "it does not say its images");
+  const read = images.map((image) => {
+    const { name, file } = (image ?? {}) as Partial<Record<keyof SnapshotImageObject, unknown>>;
+    if (typeof name !== "string" || !/^[0-9a-f]{32}$/.test(name))
+      throw invalid(key, "it names an image that cannot be");
+    return { name, file: parseStoredFile(file, key) };
+  });
+  return {
+    id,
+    label,
+    parent,
+    created,
+    size: size as number,
+    layers: layers as string[],
+    images: read,
+    by,
+    sandboxCreated,
+  };
+}
+
+function isList(value: unknown, most: number): value is unknown[] {
+  return Array.isArray(value) && value.length <= most;
+}
+
+function isTime(value: unknown): value is string {
+  return typeof value === "string" && value.length <= 32 && !Number.isNaN(Date.parse(value));
+}
+
+function isModule(name: string): boolean {
+  return /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(name);
+}
+
+function invalid(key: string, what: string): SquashError {
+  return new SquashError("s3_object_invalid", `Cannot use "${key}" in the bucket: ${what}`, { details: { key } });
+}
