@@ -82,7 +82,9 @@ export class Hosted<Answers extends Calls> implements AsyncDisposable {
   ): Promise<Awaited<ReturnType<Answers[Name]>>> {
     const id = ++this.#lastId;
     const answer = this.#answer(id);
-    this.#child.send({ id, name, args } satisfies Question);
+    this.#child.send({ id, name, args } satisfies Question, (error) => {
+      if (error !== null) this.#waiting.get(id)?.reject(error);
+    });
     return (await answer) as Awaited<ReturnType<Answers[Name]>>;
   }
 

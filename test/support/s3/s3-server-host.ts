@@ -13,6 +13,8 @@ export interface S3HostCalls {
   readonly set: (changes: Partial<Switches>) => void;
   /** those that are over, from the one with that index on */
   readonly seen: (from: number) => SeenRequest[];
+  /** how many bodies are being received */
+  readonly receiving: () => number;
   readonly filesOf: (key: string) => { path: string; size: number }[] | null;
 }
 
@@ -21,6 +23,7 @@ host(async ({ service: options, switches }: S3HostOptions) => {
   const calls: S3HostCalls = {
     set: (changes: Partial<Switches>) => service.set(changes),
     seen: (from: number) => service.seen.slice(from),
+    receiving: () => service.receiving,
     filesOf: (key: string) => service.filesOf(key),
   };
   return { ready: await service.listen(), calls };

@@ -98,6 +98,11 @@ export class S3Server implements S3Place {
     return this.seen(length);
   }
 
+  /** How many requests are there whose bodies have begun and not ended. */
+  async receiving(): Promise<number> {
+    return this.#hosted.call("receiving");
+  }
+
   /**
    * The files that hold the content of an object, in their order: one, or one for each part of an upload in parts. They may be read, and written
    * to spoil it. Throws when there is no such object.

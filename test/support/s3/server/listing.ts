@@ -11,7 +11,8 @@ export function headBucket(): Answer {
 
 export function listObjects({ request, bucket }: Call): Answer {
   const { prefix = "", "start-after": startAfter = "", "continuation-token": token } = request.query;
-  if (request.query["list-type"] !== "2") throw new S3Error("NotImplemented", "only version 2 of listings is known here");
+  if (request.query["list-type"] !== "2")
+    throw new S3Error("NotImplemented", "only version 2 of listings is known here");
   const isEncoded = request.query["encoding-type"] === "url";
   const shown = (text: string): string => (isEncoded ? encodeURIComponent(text).replaceAll("%2F", "/") : text);
   const most = numberIn(request, "max-keys", { least: 0, most: maxListed, usual: maxListed });

@@ -121,9 +121,11 @@ export function listMultipartUploads({ request, uploads }: Call): Answer {
     MaxUploads: most,
     IsTruncated: isTruncated,
     ...(isTruncated && last && { NextKeyMarker: last.key, NextUploadIdMarker: last.id }),
-    Upload: page.map(
-      ({ key, id, startedMs }): Content => ({ Key: key, UploadId: id, Initiated: new Date(startedMs).toISOString() }),
-    ),
+    Upload: page.map(({ key, id, startedMs }): Content => ({
+      Key: key,
+      UploadId: id,
+      Initiated: new Date(startedMs).toISOString(),
+    })),
   });
   return { status: 200, body };
 }

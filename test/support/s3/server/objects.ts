@@ -43,8 +43,7 @@ function commit({ bucket, since }: Call, object: StoredObject, condition: Return
 /** Also the head of it alone. */
 export function getObject({ request, bucket }: Call): Answer {
   const object = bucket.find(request.key);
-  if (object === undefined)
-    throw new S3Error("NoSuchKey", "The specified key does not exist.", { Key: request.key });
+  if (object === undefined) throw new S3Error("NoSuchKey", "The specified key does not exist.", { Key: request.key });
   checkReading(request, object);
   const range = rangeOf(request, object.size);
   const { start, end } = range ?? { start: 0, end: object.size };
@@ -74,7 +73,8 @@ function checkReading(request: S3Request, { etag }: StoredObject): void {
   if (headerOf(request, "if-modified-since") !== "" || headerOf(request, "if-unmodified-since") !== "")
     throw new S3Error("NotImplemented", "conditions on the time are not known here");
   if (headerOf(request, "if-match") !== "" && !has("if-match")) throw preconditionFailed("If-Match");
-  if (headerOf(request, "if-none-match") !== "" && has("if-none-match")) throw new S3Error("NotModified", "Not Modified");
+  if (headerOf(request, "if-none-match") !== "" && has("if-none-match"))
+    throw new S3Error("NotModified", "Not Modified");
 }
 
 function unquoted(text: string): string {

@@ -28,7 +28,8 @@ export interface Answer {
 
 export type Operation = (call: Call) => Promise<Answer> | Answer;
 
-const kept = /^(content-type|cache-control|content-disposition|content-language|expires|x-amz-meta-.+|x-amz-storage-class|x-amz-server-side-encryption.*)$/;
+const kept =
+  /^(content-type|cache-control|content-disposition|content-language|expires|x-amz-meta-.+|x-amz-storage-class|x-amz-server-side-encryption.*)$/;
 const secret = "x-amz-server-side-encryption-customer-key";
 
 /** What of a writer's headers its readers get. */
@@ -46,7 +47,9 @@ export function keptHeaders(request: S3Request): ObjectHeaders {
 
 /** What an answer to a writer says about how the object is encrypted. */
 export function encryptionOf(headers: ObjectHeaders): Record<string, string> {
-  return Object.fromEntries(Object.entries(headers).filter(([name]) => name.startsWith("x-amz-server-side-encryption")));
+  return Object.fromEntries(
+    Object.entries(headers).filter(([name]) => name.startsWith("x-amz-server-side-encryption")),
+  );
 }
 
 /** What a writer wants to hold. Throws `S3Error` for what S3 does not know either. */

@@ -62,6 +62,9 @@ export function routeOf({ method, key, query }: S3Request): Route {
       names.every((name) => each.needs.includes(name) || each.takes?.includes(name) === true),
   );
   if (route === undefined)
-    throw new S3Error("NotImplemented", `A header or parameter implies functionality that is not here: ${names.join()}`);
+    throw new S3Error(
+      "NotImplemented",
+      `A header or parameter implies functionality that is not here: ${names.join()}`,
+    );
   return route;
 }

@@ -70,6 +70,7 @@ interface Account {
 /** S3 on loopback, with one bucket, which trusts nobody. */
 export class S3Service {
   readonly seen: SeenRequest[] = [];
+  readonly #accounts = new Set<Account>();
   readonly #options: ServiceOptions;
   readonly #bucket: Bucket;
   readonly #uploads: Uploads;
@@ -96,6 +97,11 @@ export class S3Service {
     return (this.#server.address() as AddressInfo).port;
   }
 
+  /** How many requests are there whose bodies have begun and that are not answered. */
+  get receiving(): number {
+    return [...this.#accounts].filter(({ bytesIn }) => bytesIn > 0).length;
+  }
+
   set(changes: Partial<Switches>): void {
     this.#switches = { ...this.#switches, ...changes };
   }
@@ -110,13 +116,15 @@ export class S3Service {
     const startedMs = Date.now();
     const requestId = randomBytes(8).toString("hex").toUpperCase();
     const account: Account = { operation: "", key: "", query: {}, code: "", requestId, bytesIn: 0, bytesOut: 0 };
+    this.#accounts.add(account);
     const answer = await this.#answer(http, account).catch((error: unknown) => refusal(http, error, account));
     try {
       if (answer !== null) await this.#send(response, answer, account);
     } catch {
-      // the client is gone, which the log tells
+      // the client is gone or the object spoilt, which the log tells
       response.destroy();
     } finally {
+      this.#accounts.delete(account);
       answer?.settled?.();
       http.resume();
       const { authorization: _, ...headers } = http.headers;
@@ -167,6 +175,8 @@ export class S3Service {
         account.bytesOut += piece.length;
         yield piece;
       }
+      const missing = Number(headers["content-length"]) - account.bytesOut;
+      if (missing !== 0) throw new Error(`${missing} bytes of the object are not in its files`);
     }, response);
   }
 }

@@ -54,9 +54,13 @@ export async function verify(request: S3Request, gate: Gate): Promise<Verified> 
   if (access === undefined)
     throw new S3Error("InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records.");
   if (Math.abs(date.getTime() - gate.nowMs) > maxSkewMs)
-    throw new S3Error("RequestTimeTooSkewed", "The difference between the request time and the current time is too large.", {
-      ServerTime: new Date(gate.nowMs).toISOString(),
-    });
+    throw new S3Error(
+      "RequestTimeTooSkewed",
+      "The difference between the request time and the current time is too large.",
+      {
+        ServerTime: new Date(gate.nowMs).toISOString(),
+      },
+    );
   const signer = new SignatureV4({
     service: "s3",
     region: gate.region,
@@ -68,7 +72,10 @@ export async function verify(request: S3Request, gate: Gate): Promise<Verified> 
   const signedNames = names.split(";");
   checkCoverage(request, signedNames);
   if ((await signatureOf(request, { signer, date, signedNames })) !== signature)
-    throw new S3Error("SignatureDoesNotMatch", "The request signature we calculated does not match the one you provided.");
+    throw new S3Error(
+      "SignatureDoesNotMatch",
+      "The request signature we calculated does not match the one you provided.",
+    );
   checkToken(request, access);
   const signPart: Verified["signPart"] = (what, previous, hashes) => {
     const text = [`AWS4-HMAC-SHA256-${what}`, headerOf(request, "x-amz-date"), scope, previous, ...hashes].join("\n");

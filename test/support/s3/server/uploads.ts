@@ -80,7 +80,7 @@ export class Uploads {
   /** The parts that an object is to have. Throws `S3Error`. */
   chosen(upload: Upload, named: readonly NamedPart[]): Part[] {
     if (named.length === 0) throw new S3Error("MalformedXML", "there are no parts");
-    return named.map(({ number, etag, checksums }, index) => {
+    const parts = named.map(({ number, etag, checksums }, index) => {
       if (number <= (named[index - 1]?.number ?? 0))
         throw new S3Error("InvalidPartOrder", "The list of parts was not in ascending order.");
       const part = upload.parts.find((each) => each.number === number);
@@ -89,10 +89,11 @@ export class Uploads {
       for (const [name, value] of Object.entries(checksums))
         if (part.checksum?.name !== name || part.checksum.value !== value)
           throw new S3Error("InvalidPart", `The ${name} of part ${number} is another.`);
-      if (part.size < leastPartBytes && index < named.length - 1)
-        throw new S3Error("EntityTooSmall", "Your proposed upload is smaller than the minimum allowed size");
       return part;
     });
+    if (parts.slice(0, -1).some(({ size }) => size < leastPartBytes))
+      throw new S3Error("EntityTooSmall", "Your proposed upload is smaller than the minimum allowed size");
+    return parts;
   }
 
   /** Ends an upload; the content of the parts in `kept` is an object's from now on. */
