@@ -38,7 +38,7 @@ describe("the tests' proxy with faults", () => {
   const codeOf = (work: Promise<unknown>): Promise<string> =>
     work.then(
       () => "none",
-      (error: unknown) => String((error as { code?: unknown }).code ?? (error as Error).name),
+      (error: unknown) => String((error as { code?: string | number }).code ?? (error as Error).name),
     );
 
   it("passes on what has no fault", async () => {

@@ -73,9 +73,9 @@ class ByteReader {
   }
 
   async #more(): Promise<Buffer> {
-    const { value, done } = await this.#source.next();
-    if (done === true) throw new S3Error("IncompleteBody", "You did not provide the number of bytes you said");
-    return value;
+    const next = await this.#source.next();
+    if (next.done === true) throw new S3Error("IncompleteBody", "You did not provide the number of bytes you said");
+    return next.value;
   }
 
   /** Up to the end of the line, which is left out. */

@@ -42,7 +42,11 @@ export function headerOf({ http }: Pick<S3Request, "http">, name: string): strin
 }
 
 /** A number that may be in the query, from `least` on. */
-export function numberIn({ query }: S3Request, name: string, range: { least: number; most: number; usual: number }) {
+export function numberIn(
+  { query }: S3Request,
+  name: string,
+  range: { readonly least: number; readonly most: number; readonly usual: number },
+): number {
   const text = query[name];
   if (text === undefined || text === "") return range.usual;
   const value = /^\d+$/.test(text) ? Number(text) : NaN;
