@@ -178,6 +178,8 @@ export class Metrics {
         this.#upkeep.inc({ what: "damaged" });
         break;
       case "cell.made":
+      case "snapshot.taken":
+      case "snapshot.removed":
       case "leftover":
       case "unwritten":
       case "sandbox.died":

@@ -149,7 +149,7 @@ function subject(
 async function run(context: Context, self: Command, job: RemoteJob): Promise<void> {
   const started = await context.client().startJob(job, { signal: context.signal });
   const last = await followJob(context, self, started);
-  if (last?.state === "done" && self.opts<{ json?: true }>().json !== true && last.step !== "")
+  if (last.state === "done" && self.opts<{ json?: true }>().json !== true && last.step !== "")
     context.stdout.write(`${last.step}\n`);
 }
 

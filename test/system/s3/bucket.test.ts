@@ -1,0 +1,164 @@
+import { rmSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { JobInfo, JobRequest, Sandbox } from "@squash/sdk";
+import { hostState, settledState, type HostState } from "../../support/leaks.js";
+import { lacks } from "../../support/needs.js";
+import { patience } from "../../support/patience.js";
+import { S3Server } from "../../support/s3/s3-server.js";
+import { squashdWithBucket } from "../../support/s3/squashd-with-bucket.js";
+import type { TestSquashd } from "../../support/squashd.js";
+
+async function print(sandbox: Sandbox, command: string): Promise<string> {
+  const { exit_code, stdout, stderr } = await sandbox.exec(command);
+  expect({ exit_code, stderr }).toEqual({ exit_code: 0, stderr: "" });
+  return stdout;
+}
+
+async function done(squashd: TestSquashd, request: JobRequest): Promise<JobInfo> {
+  let last = await squashd.client.startJob(request);
+  for await (const next of squashd.client.watchJob(last.id)) last = next;
+  return last;
+}
+
+async function until(condition: () => Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + 20_000 * patience;
+  while (!(await condition())) {
+    if (Date.now() > deadline) throw new Error("it does not come about");
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+const idle = (squashd: TestSquashd): Promise<void> => until(async () => (await squashd.client.bucket()).queued === 0);
+
+describe.skipIf(lacks("root"))("modules and snapshots in a bucket", () => {
+  let server: S3Server;
+  let first: TestSquashd;
+  let second: TestSquashd;
+  let before: HostState;
+
+  beforeAll(async () => {
+    server = await S3Server.start();
+    [first, second] = [squashdWithBucket(server), squashdWithBucket(server)];
+    before = hostState([first.mark, second.mark]);
+    await first.start();
+    await until(async () => (await first.client.bucket()).last_sync !== null);
+  });
+
+  afterAll(async () => {
+    await first[Symbol.asyncDispose]();
+    await second[Symbol.asyncDispose]();
+    await server[Symbol.asyncDispose]();
+    expect(await settledState(before, [first.mark, second.mark])).toEqual(before);
+  });
+
+  it("has what was here at the start, and is told of by sq", async () => {
+    const names = (await first.client.modules()).map(({ name }) => name);
+    const there = await first.client.bucketModules();
+    expect(there.map(({ name, here }) => [name, here])).toEqual(names.map((name) => [name, "same"]));
+    expect((await first.sq("s3")).stdout).toContain("test-bucket");
+    expect((await first.sq("s3", "ls")).stdout).toContain("000-base-test");
+  });
+
+  it("gives another machine the modules that it needs, when it needs them", async () => {
+    await second.start({ SQUASH_SYNC_INTERVAL: "0" });
+    await until(async () => (await second.client.bucket()).last_sync !== null);
+    for (const { name } of await second.client.modules()) await second.client.removeModule(name);
+    expect(await second.client.modules()).toEqual([]);
+    const sandbox = await second.client.create({ id: "fetched", layers: ["000-base-test", "100-extra"] });
+    expect(await print(sandbox, "cat /opt/extra/file")).toBe("from the extra layer\n");
+    expect((await second.client.jobs()).map(({ kind, module, state }) => [kind, module, state])).toContainEqual([
+      "pull",
+      "100-extra",
+      "done",
+    ]);
+    await expect(second.client.create({ id: "none", layers: ["000-base-none"] })).rejects.toMatchObject({
+      code: "module_not_found",
+    });
+    await sandbox.destroy();
+  });
+
+  it("keeps snapshots, of which another machine has exactly the files", async () => {
+    const sandbox = await first.client.create({ id: "box", layers: ["000-base-test"] });
+    await print(sandbox, "mkdir /w; echo one >/w/file; ln -s file /w/link; mkfifo /w/pipe; chmod 4751 /w/file");
+    await sandbox.snapshot({ label: "one" }, { wait: "durable" });
+    await sandbox.restore("one");
+    await print(sandbox, "rm /w/link; echo two >/w/two");
+    expect(await sandbox.snapshot({ label: "two" }, { wait: "durable" })).toMatchObject({ durable: true });
+    const survey = "cd /w && stat -c '%n %f %s %h' * && cat file two";
+    const wanted = await print(sandbox, survey);
+
+    const other = await second.client.create({ id: "box", layers: ["000-base-test"] });
+    await other.restore("two");
+    expect(await print(other, survey)).toBe(wanted);
+    expect((await other.history()).map(({ label, depth }) => [label, depth])).toEqual([["two", 2]]);
+    expect(await done(second, { kind: "pull", sandbox: "box" })).toMatchObject({ state: "done" });
+    expect((await other.history()).map(({ label }) => label)).toEqual(["one", "two"]);
+    await other.restore("one");
+    expect(await print(other, "ls -A /w")).toBe("file\nlink\npipe\n");
+    await other.destroy();
+    await sandbox.destroy();
+  });
+
+  it("gets only what it does not have", async () => {
+    const sandbox = await first.client.create({ id: "grows", layers: ["000-base-test"] });
+    await print(sandbox, "head -c 60000000 /dev/urandom >/a; head -c 60000000 /dev/urandom >/z");
+    await sandbox.snapshot({ label: "large" }, { wait: "durable" });
+    await print(sandbox, "head -c 3000000 /dev/urandom >/m");
+    const sent = (await server.seenDuring(() => sandbox.snapshot({ label: "more" }, { wait: "durable" })))
+      .filter(({ method }) => method === "PUT")
+      .reduce((sum, { bytesIn }) => sum + bytesIn, 0);
+    expect(sent).toBeGreaterThan(3_000_000);
+    expect(sent).toBeLessThan(25_000_000);
+    await sandbox.restore("more");
+    const again = await server.seenDuring(() => sandbox.snapshot({ label: "same" }, { wait: "durable" }));
+    expect(again.reduce((sum, { bytesIn }) => sum + bytesIn, 0)).toBeLessThan(2_000_000);
+    await sandbox.destroy();
+  });
+
+  it("is looked after: what nothing names goes, what is named is looked at", async () => {
+    expect(await done(first, { kind: "s3-verify", deep: true })).toMatchObject({ state: "done" });
+    for (const { label } of await first.client.bucketSnapshots("grows"))
+      await first.client.removeBucketSnapshot("grows", label);
+    expect((await done(first, { kind: "s3-gc", dry_run: true, grace_s: 0 })).step).toMatch(
+      /^[1-9]\d* objects .* would be/,
+    );
+    expect((await done(first, { kind: "s3-gc" })).step).toMatch(/^0 objects/);
+    expect((await done(first, { kind: "s3-gc", grace_s: 0 })).step).toMatch(/^[1-9]\d* objects .* were removed/);
+    expect((await done(first, { kind: "s3-gc", grace_s: 0 })).step).toMatch(/^0 objects/);
+    expect(await done(first, { kind: "s3-verify", deep: true })).toMatchObject({ state: "done" });
+  });
+
+  it("forgets a snapshot that is deleted, but not one of a sandbox that is destroyed", async () => {
+    const sandbox = await first.client.create({ id: "brief", layers: ["000-base-test"] });
+    await print(sandbox, "echo 1 >/f");
+    await sandbox.snapshot({ label: "a" }, { wait: "durable" });
+    await sandbox.snapshot({ label: "b" }, { wait: "durable" });
+    await sandbox.deleteSnapshot("a");
+    await idle(first);
+    await sandbox.destroy();
+    expect((await first.client.bucketSnapshots("brief")).map(({ label }) => label)).toEqual(["b"]);
+  });
+
+  it("never gives a module that is not what it was", async () => {
+    const [key] = (await server.seen())
+      .filter(({ method, key: of }) => method === "PUT" && of?.includes("blobs/"))
+      .map(({ key: of }) => of ?? "");
+    const extra = (await first.client.bucketModules()).find(({ name }) => name === "100-extra");
+    const blob = `team/blobs/sha256/${extra?.sha256.slice(0, 2)}/${extra?.sha256}`;
+    expect(key).toMatch(/^team\/blobs\//);
+    await server.corrupt(blob, 1_234);
+    await second.client.removeModule("100-extra");
+    await expect(second.client.create({ id: "bad", layers: ["000-base-test", "100-extra"] })).rejects.toMatchObject({
+      code: "s3_object_invalid",
+    });
+    expect(readdirSync(join(second.dataDir, "modules")).filter((name) => name.includes("100-extra"))).toEqual([]);
+    expect(await done(first, { kind: "s3-verify" })).toMatchObject({ state: "done" });
+    const verified = await done(first, { kind: "s3-verify", deep: true });
+    expect(verified).toMatchObject({ state: "failed", error: expect.stringContaining("100-extra") as unknown });
+    await server.corrupt(blob, 1_234);
+    rmSync(join(second.dataDir, "cache/s3"), { recursive: true });
+    const sandbox = await second.client.create({ id: "good", layers: ["000-base-test", "100-extra"] });
+    await sandbox.destroy();
+  });
+});
