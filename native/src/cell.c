@@ -21,6 +21,7 @@
 
 #include "cell_files.h"
 #include "confine.h"
+#include "deadline.h"
 #include "init.h"
 #include "io.h"
 #include "netlink.h"
@@ -86,7 +87,7 @@ static int tell(int fd, enum child_step step, const struct failure *failure) {
   return write_full(fd, &message, sizeof(message));
 }
 
-/* Keeps only `listener`, `proc` and `sync`, as descriptors 3, 4 and 5; standard input, output and error are /dev/null. */
+/* Keeps only `listener`, `proc` and `sync`, as descriptors 3, 4 and 5, and makes the deadline's; standard input, output and error are /dev/null. */
 static int keep_descriptors(int *listener, int *proc, int *sync, struct failure *failure) {
   AUTO_CLOSE int null = open("/dev/null", O_RDWR | O_CLOEXEC);
   int high[3] = {fcntl(*listener, F_DUPFD_CLOEXEC, 64), fcntl(*proc, F_DUPFD_CLOEXEC, 64), fcntl(*sync, F_DUPFD_CLOEXEC, 64)};
@@ -95,7 +96,11 @@ static int keep_descriptors(int *listener, int *proc, int *sync, struct failure 
     if (dup2(null, fd) < 0) return fail(failure, "close standard descriptors");
   for (int i = 0; i < 3; i++)
     if (dup3(high[i], 3 + i, O_CLOEXEC) < 0) return fail(failure, "place descriptors");
-  if (sys_close_range(6, ~0U, 0) < 0) return fail(failure, "close inherited descriptors");
+  AUTO_CLOSE int timer = deadline_open();
+  if (timer < 0) return fail(failure, "make the timer of its deadline");
+  if (timer != DEADLINE_FD && dup3(timer, DEADLINE_FD, O_CLOEXEC) < 0) return fail(failure, "place descriptors");
+  timer = -1;
+  if (sys_close_range(DEADLINE_FD + 1, ~0U, 0) < 0) return fail(failure, "close inherited descriptors");
   null = -1;
   *listener = 3;
   *proc = 4;

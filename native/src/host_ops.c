@@ -5,8 +5,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
+#include <signal.h>
 #include <string.h>
 
+#include "deadline.h"
 #include "io.h"
 #include "host_capture.h"
 #include "host_cells.h"
@@ -17,6 +19,9 @@
 #include "upper.h"
 
 enum { NAME_LIMIT = 255, NO_OWNER = 0xffffffff };
+
+/* No machine is up for that long. */
+#define MAX_BOOT_MS ((uint64_t)1 << 53)
 
 int bad_request(struct failure *failure) {
   errno = EBADMSG;
@@ -87,10 +92,38 @@ static int op_cell_limit(struct host *host, struct reader *reader, struct failur
   return cgroup_limit(&host->cgroups, index, &limits, failure);
 }
 
+static bool is_overdue(const struct host *host, uint32_t index) {
+  if (host->cells[index].pid == 0) return false;
+  AUTO_CLOSE int timer = deadline_of(host->cells[index].pidfd);
+  return timer >= 0 && deadline_has_passed(timer);
+}
+
+/* All of it is told to die before any of it can run again: init, when it is thawed, would be one among many. Its end is told of as that of any init. */
+static int end_overdue(const struct host *host, uint32_t index, struct failure *failure) {
+  if (cgroup_kill(&host->cgroups, index, failure) < 0) return -1;
+  (void)sys_pidfd_send_signal(host->cells[index].pidfd, SIGKILL);
+  if (cgroup_freeze(&host->cgroups, index, false, failure) < 0) return -1;
+  errno = ETIME;
+  return fail(failure, "thaw cell %u", index);
+}
+
 static int op_cell_freeze(struct host *host, struct reader *reader, struct failure *failure) {
   uint32_t index = read_u32(reader), frozen = read_u32(reader);
   if (!reader_finished(reader) || index >= MAX_CELLS) return bad_request(failure);
+  if (frozen == 0 && is_overdue(host, index)) return end_overdue(host, index, failure);
   return cgroup_freeze(&host->cgroups, index, frozen != 0, failure);
+}
+
+static int op_cell_deadline(struct host *host, struct reader *reader, struct failure *failure) {
+  uint32_t index = read_u32(reader);
+  uint64_t boot_ms = read_u64(reader);
+  pid_t pid;
+  if (!reader_finished(reader) || index >= MAX_CELLS || boot_ms > MAX_BOOT_MS) return bad_request(failure);
+  if (living_cell(host, index, &pid, failure) < 0) return -1;
+  AUTO_CLOSE int timer = deadline_of(host->cells[index].pidfd);
+  if (timer < 0) return fail(failure, "take the timer of the deadline of cell %u", index);
+  if (deadline_set(timer, boot_ms) < 0) return fail(failure, "set the deadline of cell %u", index);
+  return 0;
 }
 
 int living_cell(const struct host *host, uint32_t index, pid_t *pid, struct failure *failure) {
@@ -181,6 +214,7 @@ enum outcome host_operate(struct host *host, const struct frame_header *header, 
       [OP_NET_FLOWS] = op_net_flows,   [OP_NET_CUT] = op_net_cut,             [OP_NET_SHAPE] = op_net_shape,
       [OP_NET_GATE] = op_net_gate,     [OP_NET_CLOSE] = op_net_close,
       [OP_POOL_MOUNT] = op_pool_mount, [OP_POOL_UNMOUNT] = op_pool_unmount,   [OP_SUBVOLUME_USE] = op_subvolume_use,
+      [OP_CELL_DEADLINE] = op_cell_deadline,
   };
   writer_reset(&host->reply);
   if (header->type == OP_HELLO || host->ready) {

@@ -21,7 +21,7 @@ enum operation {
   OP_CELL_ADOPT,     /* u32 index, u32 pid, u64 start time */
   OP_CELL_KILL,      /* u32 index; answers when nothing of it is left */
   OP_CELL_LIMIT,     /* u32 index, u64 memory bytes, u32 cpu µs per 100 ms, u32 pids */
-  OP_CELL_FREEZE,    /* u32 index, u32 frozen */
+  OP_CELL_FREEZE,    /* u32 index, u32 frozen; ETIME instead of thawing a cell whose deadline has passed, which is killed */
   OP_ROOT_GIVE,      /* u32 index, u32 flags, hostname, upper's mount point, u32 count, layers, topmost first: name, u32 index of its owner or ~0 */
   OP_UPPER_MOUNT,    /* mount point, image or "" or "pool/" and a subvolume, u64 size (of a subvolume: 0 if it exists), u32 index */
   OP_UPPER_UNMOUNT,  /* mount point */
@@ -43,6 +43,7 @@ enum operation {
   OP_SUBVOLUME_REMOVE,   /* name */
   OP_SUBVOLUME_USE,  /* name → u64 bytes of its files */
   OP_COMPARE,        /* output as of a capture, u32 flags, u64 most bytes of a content and of the output, path or "", old and new stack as of a capture → u64 bytes */
+  OP_CELL_DEADLINE,  /* u32 index, u64 ms of CLOCK_BOOTTIME or 0 for none; ETIME when the one before has passed */
   OP_COUNT,
   EVENT_CELL_DIED = 0x4001, /* u32 index, u32 pid */
   EVENT_FIREWALL_GONE = 0x4003, /* somebody removed it, and no packet passes any link until OP_NET_GATE */

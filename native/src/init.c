@@ -5,11 +5,13 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include "deadline.h"
 #include "frame.h"
 #include "io.h"
 #include "session.h"
@@ -50,6 +52,7 @@ static void start_session(int connection, int listener, int proc, int signals) {
   pid_t pid = fork();
   if (pid == 0) {
     (void)close(signals);
+    (void)close(DEADLINE_FD);
     workers_leave();
     reset_signals();
     run_session(connection, proc, listener, link);
@@ -77,6 +80,12 @@ static void reap_all(int signals) {
   for (pid_t pid; (pid = waitpid(-1, NULL, WNOHANG)) > 0;) workers_forget(pid);
 }
 
+/* For when poll(2) fails, as it always does once a program has lowered init's limit of open files. */
+static bool has_struck(void) {
+  uint64_t expirations;
+  return read(DEADLINE_FD, &expirations, sizeof(expirations)) == (ssize_t)sizeof(expirations);
+}
+
 _Noreturn void run_init(int listener, int proc) {
   sigset_t child;
   reset_signals();
@@ -87,9 +96,17 @@ _Noreturn void run_init(int listener, int proc) {
   if (signals < 0) _exit(70);
   for (;;) {
     int timeout;
-    struct pollfd watched[2 + MAX_WORKERS] = {{.fd = workers_accepting() ? -1 : listener, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
-    size_t count = 2 + workers_watch(watched + 2, &timeout);
-    if (poll(watched, count, timeout) < 0) continue;
+    struct pollfd watched[3 + MAX_WORKERS] = {
+        {.fd = workers_accepting() ? -1 : listener, .events = POLLIN},
+        {.fd = signals, .events = POLLIN},
+        {.fd = DEADLINE_FD, .events = POLLIN},
+    };
+    size_t count = 3 + workers_watch(watched + 3, &timeout);
+    if (poll(watched, count, timeout) < 0) {
+      if (has_struck()) _exit(0);
+      continue;
+    }
+    if (watched[2].revents != 0) _exit(0);
     if ((watched[1].revents & POLLIN) != 0) reap_all(signals);
     if ((watched[0].revents & POLLIN) != 0) accept_session(listener, proc, signals);
     workers_tick();

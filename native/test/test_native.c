@@ -4,9 +4,12 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <poll.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "../src/deadline.h"
 #include "../src/exec_request.h"
 #include "../src/frame.h"
 #include "check.h"
@@ -125,7 +128,33 @@ static void test_format(void) {
   CHECK(format(small, sizeof(small), "%d", 1234) < 0 && errno == ENAMETOOLONG);
 }
 
+static uint64_t boot_ms(void) {
+  struct timespec now;
+  (void)clock_gettime(CLOCK_BOOTTIME, &now);
+  return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static void test_deadline(void) {
+  int timer = deadline_open();
+  struct pollfd expired = {.fd = timer, .events = POLLIN};
+  CHECK(timer >= 0 && !deadline_has_passed(timer));
+  CHECK(deadline_set(timer, boot_ms() + 60000) == 0 && deadline_set(timer, 0) == 0);
+  CHECK(poll(&expired, 1, 20) == 0);
+  CHECK(deadline_set(timer, (uint64_t)1 << 53) == 0 && !deadline_has_passed(timer));
+  CHECK(deadline_set(timer, boot_ms() + 20) == 0 && !deadline_has_passed(timer));
+  CHECK(poll(&expired, 1, 5000) == 1 && deadline_has_passed(timer));
+  /* What has struck can neither be put off nor taken away. */
+  CHECK(deadline_set(timer, boot_ms() + 60000) < 0 && errno == ETIME);
+  CHECK(deadline_set(timer, 0) < 0 && errno == ETIME && deadline_has_passed(timer));
+  (void)close(timer);
+  timer = deadline_open();
+  CHECK(deadline_set(timer, 1) == 0 && deadline_has_passed(timer)); /* a time that is over */
+  (void)close(timer);
+  CHECK(deadline_set(-1, 1) < 0 && errno == EBADF && deadline_of(-1) < 0);
+}
+
 int main(void) {
+  test_deadline();
   test_shared_vectors();
   test_reader_refuses();
   test_writer_is_bounded();

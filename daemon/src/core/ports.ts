@@ -111,7 +111,15 @@ export interface Kernel {
   /** Kills everything in it and removes its groups; idempotent, also for cells that nobody knows. */
   killCell(index: number): Promise<void>;
   limitCell(index: number, limits: CellLimits): Promise<void>;
+  /** Throws `kernel` with errno ETIME instead of thawing a cell whose deadline has passed, which is killed. */
   freezeCell(index: number, frozen: boolean): Promise<void>;
+  /** Milliseconds since the machine was started, those while it was suspended included. */
+  bootMs(): number;
+  /**
+   * When everything in the cell is killed whatever becomes of squashd, by the clock of `bootMs`; null for never. It strikes by itself, and is heard of
+   * as any death. Frozen, a cell has it as well. Throws `kernel`: with errno ETIME when the one before has passed, with ESRCH when it is dead.
+   */
+  setDeadline(index: number, bootMs: number | null): Promise<void>;
   giveRoot(index: number, plan: RootPlan): Promise<void>;
   mountUpper(plan: UpperPlan): Promise<void>;
   unmountUpper(path: string): Promise<void>;

@@ -30,6 +30,7 @@ export const operation = {
   subvolumeRemove: 28,
   subvolumeUse: 29,
   compare: 30,
+  cellDeadline: 31,
 } as const;
 
 /** Flags of `rootGive`. */

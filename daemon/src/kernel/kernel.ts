@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
@@ -135,6 +136,16 @@ export class LinuxKernel implements Kernel {
 
   async freezeCell(index: number, frozen: boolean): Promise<void> {
     await this.#host.request("cellFreeze", new FieldWriter().u32(index).u32(frozen ? 1 : 0));
+  }
+
+  bootMs(): number {
+    const [seconds = ""] = readFileSync("/proc/uptime", "utf8").split(" ");
+    return Math.floor(Number(seconds) * 1000);
+  }
+
+  async setDeadline(index: number, bootMs: number | null): Promise<void> {
+    if (bootMs !== null && !(bootMs >= 1)) throw new RangeError(`a deadline of ${bootMs} ms`);
+    await this.#host.requestTwice("cellDeadline", new FieldWriter().u32(index).u64(Math.floor(bootMs ?? 0)));
   }
 
   async giveRoot(index: number, plan: RootPlan): Promise<void> {

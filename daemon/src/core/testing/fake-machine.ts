@@ -23,6 +23,7 @@ import type {
   TakenOutput,
   UpperPlan,
 } from "../ports.js";
+import { FakeDeadlines } from "./fake-deadlines.js";
 
 interface FakeCell {
   readonly process: CellProcess;
@@ -53,6 +54,7 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
   /** images that are not what they were */
   readonly damaged = new Set<string>();
   readonly frozen = new Set<number>();
+  readonly deadlines = new FakeDeadlines();
   tasksInside: CellTask[] = [];
   /** why records that are missing cannot be read; null where they are just not there */
   damage: string | null = null;
@@ -92,6 +94,7 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
   /** An init dies by itself. */
   crashCell(index: number): void {
     const { process } = this.#cell(index);
+    this.deadlines.set(index, null);
     this.cells.set(index, { process, root: null, limited: false });
     this.#deathListener(index, process.pid);
   }
@@ -117,6 +120,7 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
     await this.step("killCell");
     this.cells.delete(index);
     this.frozen.delete(index);
+    this.deadlines.set(index, null);
     this.networks.delete(index); // the link goes with it
   }
 
@@ -130,6 +134,25 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
     this.#cell(index);
     if (frozen) this.frozen.add(index);
     else this.frozen.delete(index);
+    if (frozen || !this.deadlines.hasPassed(index)) return;
+    this.crashCell(index);
+    throw kernelError(`thaw cell ${index}`, "ETIME");
+  }
+
+  bootMs(): number {
+    return this.deadlines.nowMs;
+  }
+
+  async setDeadline(index: number, bootMs: number | null): Promise<void> {
+    await this.step("setDeadline");
+    this.#cell(index);
+    if (this.deadlines.hasPassed(index)) throw kernelError(`set the deadline of cell ${index}`, "ETIME");
+    this.deadlines.set(index, bootMs);
+  }
+
+  /** Lets time pass; inits whose deadline is over die, unless they are frozen. */
+  advance(ms: number): void {
+    for (const index of this.deadlines.advance(ms)) if (!this.frozen.has(index)) this.crashCell(index);
   }
 
   async capture(image: string, roots: readonly CapturedRoot[], sizeLimit = Infinity): Promise<number> {
