@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { FakeMachine, success } from "./testing/fake-machine.js";
+import { FakeMachine } from "./testing/fake-machine.js";
+import { success } from "./testing/success.js";
 import { fakeSquashd } from "./testing/fake-squashd.js";
 
 const never = new AbortController().signal;

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { isSquashError } from "@squash/sdk/errors";
-import { FakeMachine, success } from "./testing/fake-machine.js";
+import { FakeMachine } from "./testing/fake-machine.js";
+import { success } from "./testing/success.js";
 import { fakeSquashd } from "./testing/fake-squashd.js";
 
 const never = new AbortController().signal;

@@ -1,5 +1,6 @@
 import { beforeEach, describe, expect, it } from "vitest";
-import { FakeMachine, success } from "../testing/fake-machine.js";
+import { FakeMachine } from "../testing/fake-machine.js";
+import { success } from "../testing/success.js";
 import { fakeSquashd, type FakeSquashd } from "../testing/fake-squashd.js";
 import type { Command } from "../ports.js";
 import { SecretInjection } from "./injection.js";

@@ -24,6 +24,7 @@ import type {
   UpperPlan,
 } from "../ports.js";
 import { FakeDeadlines } from "./fake-deadlines.js";
+import { success } from "./success.js";
 
 interface FakeCell {
   readonly process: CellProcess;
@@ -419,19 +420,6 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
     if (cell === undefined) throw kernelError(`find cell ${index}`, "ESRCH");
     return cell;
   }
-}
-
-export function success(stdout: string): CommandResult {
-  const nothing = Buffer.alloc(0);
-  return {
-    exitCode: 0,
-    stdout: Buffer.from(stdout),
-    stderr: nothing,
-    stdoutTruncated: false,
-    stderrTruncated: false,
-    timedOut: false,
-    cancelled: false,
-  };
 }
 
 function kernelError(what: string, errno: string): SquashError {
