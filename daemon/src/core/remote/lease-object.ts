@@ -3,7 +3,14 @@ import { randomHex } from "../random.js";
 import type { OwnClock, Reading } from "./lease-time.js";
 import type { ObjectStore, WriteCondition } from "./object-store.js";
 import { parseManifest } from "./parse-manifest.js";
-import { manifestKey, manifestText, maxManifestBytes, type Lease, type SandboxManifest } from "./sandbox-manifest.js";
+import {
+  manifestKey,
+  manifestText,
+  maxManifestBytes,
+  type Lease,
+  type SandboxManifest,
+  type Sha256,
+} from "./sandbox-manifest.js";
 
 /** A manifest as it was in the store at some moment. */
 export interface StoredManifest {
@@ -20,8 +27,14 @@ export class LeaseObjects {
   readonly #store: ObjectStore;
   readonly #clock: OwnClock;
   readonly #requestMs: number;
+  readonly #sha256: Sha256;
 
-  constructor(store: ObjectStore, clock: OwnClock, requestMs: number) {
+  constructor(
+    store: ObjectStore,
+    clock: OwnClock,
+    { requestMs, sha256 }: { readonly requestMs: number; readonly sha256: Sha256 },
+  ) {
+    this.#sha256 = sha256;
     this.#store = store;
     this.#clock = clock;
     this.#requestMs = requestMs;
@@ -33,7 +46,7 @@ export class LeaseObjects {
     const options = { maxBytes: maxManifestBytes };
     const found = await this.#within((signal) => this.#store.read(manifestKey(id), { ...options, signal }));
     if (found === null) return null;
-    const manifest = await parseManifest(id, found.body, found.modifiedMs);
+    const manifest = parseManifest(id, found, this.#sha256);
     return { manifest, etag: found.etag, reading: { sentMs, serverMs: found.serverMs } };
   }
 
@@ -46,7 +59,7 @@ export class LeaseObjects {
     condition: WriteCondition,
   ): Promise<{ readonly found: StoredManifest | null; readonly isOurs: boolean }> {
     const manifest = { ...next, nonce: randomHex(16), updated: new Date().toISOString() };
-    const body = Buffer.from(await manifestText(manifest));
+    const body = Buffer.from(manifestText(manifest, this.#sha256));
     const sentMs = this.#clock.now();
     const written = await this.#within((signal) =>
       this.#store.write(manifestKey(next.id), body, { condition, signal }),

@@ -14,6 +14,24 @@ export interface OwnClock {
   sleep(ms: number, signal: AbortSignal): Promise<void>;
 }
 
+/** `now` as the clock, with timers of the program. */
+export function ownClock(now: () => number): OwnClock {
+  return {
+    now,
+    sleep: (ms, signal) =>
+      new Promise((resolve) => {
+        const end = (): void => {
+          clearTimeout(timer);
+          signal.removeEventListener("abort", end);
+          resolve();
+        };
+        const timer = setTimeout(end, Math.min(Math.max(ms, 0), longestSleepMs));
+        if (signal.aborted) end();
+        else signal.addEventListener("abort", end);
+      }),
+  };
+}
+
 /** What the store's clock was found to show. */
 export interface Reading {
   /** own time before the store was asked */
@@ -23,6 +41,7 @@ export interface Reading {
 }
 
 const usedShare = 0.75;
+const longestSleepMs = 2 ** 31 - 1;
 
 /** Until when, by the own clock, a lease that ends at `untilMs` by the store's may be relied upon. */
 export function ownDeadline(

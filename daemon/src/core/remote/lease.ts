@@ -4,7 +4,7 @@ import { randomHex } from "../random.js";
 import { aboutServerMs, ownDeadline, Slots, type OwnClock, type Reading } from "./lease-time.js";
 import { isSameLease, LeaseObjects, type NextManifest, type StoredManifest } from "./lease-object.js";
 import type { ObjectStore } from "./object-store.js";
-import type { Lease, SandboxManifest, SavedSandbox } from "./sandbox-manifest.js";
+import type { Lease, SandboxManifest, SavedSandbox, Sha256 } from "./sandbox-manifest.js";
 
 /** `taken`: another machine has it, or has had it. `expired`: it could not be renewed in time, so that another machine may have it. */
 export type LeaseLoss = "taken" | "expired";
@@ -23,6 +23,7 @@ export interface LeasesOptions {
   readonly store: ObjectStore;
   readonly clock: OwnClock;
   readonly listener: LeaseListener;
+  readonly sha256: Sha256;
   /** @default 1,000 */
   readonly clockErrorMs?: number;
   /** @default Math.random */
@@ -63,12 +64,14 @@ export class Leases {
   readonly #writes = new KeyedMutex();
   readonly #renewals = new Slots(renewalsAtOnce);
   #reading: Reading | null = null;
+  #stopped = false;
 
-  constructor({ machine, leaseS, store, clock, listener, clockErrorMs = 1_000, random = Math.random }: LeasesOptions) {
+  constructor(options: LeasesOptions) {
+    const { machine, leaseS, store, clock, listener, sha256, clockErrorMs = 1_000, random = Math.random } = options;
     this.#self = { machine, session: randomHex(16) };
     this.#leaseMs = leaseS * 1_000;
     this.#clockErrorMs = clockErrorMs;
-    this.#objects = new LeaseObjects(store, clock, this.#leaseMs / 6);
+    this.#objects = new LeaseObjects(store, clock, { requestMs: this.#leaseMs / 6, sha256 });
     this.#clock = clock;
     this.#listener = listener;
     this.#random = random;
@@ -88,6 +91,8 @@ export class Leases {
       // the first one of all says no time, as the store's was not known yet; and one that took long to write is renewed before anybody relies on it
       if (!this.#isInTime(held)) await this.#change(held, (sandbox) => sandbox);
       if (!this.#isInTime(held)) throw tooSlow(id);
+      if (this.#stopped)
+        throw new SquashError("shutting_down", `Cannot take sandbox "${id}": squashd is shutting down`);
       this.#held.set(id, held);
       this.#listener.extended(id, held.deadlineMs);
       void this.#watch(held);
@@ -141,6 +146,7 @@ export class Leases {
 
   /** Renews nothing any more, and tells of nothing. What is not released stays this machine's until its time is over. */
   stop(): void {
+    this.#stopped = true;
     for (const held of this.#held.values()) this.#end(held);
   }
 
@@ -191,6 +197,7 @@ export class Leases {
   /** Writes what `change` makes of it, and by that renews it. */
   async #change(held: Held, change: (sandbox: SavedSandbox | null) => SavedSandbox | null): Promise<void> {
     for (let attempt = 0; attempt < tries; attempt++) {
+      if (held.ended.signal.aborted) throw lost(held.id);
       const { manifest, etag, reading } = held.stored;
       const untilMs = Math.max(manifest.lease?.untilMs ?? 0, aboutServerMs(reading, this.#clock.now()) + this.#leaseMs);
       const next = { ...manifest, lease: { ...this.#self, untilMs }, sandbox: change(manifest.sandbox) };
@@ -217,13 +224,14 @@ export class Leases {
     const deadlineMs = ownDeadline(stored.reading, stored.manifest.lease?.untilMs ?? 0, options);
     if (deadlineMs <= held.deadlineMs) return;
     held.deadlineMs = deadlineMs;
-    if (this.#held.get(held.id) === held) this.#listener.extended(held.id, deadlineMs);
+    // it may be over before the answer is heard of, in a program that was stopped meanwhile
+    if (this.#held.get(held.id) === held && this.#isInTime(held)) this.#listener.extended(held.id, deadlineMs);
   }
 
-  /** Ends it in time, whatever becomes of its renewal. */
+  /** Ends it in time, whatever becomes of its renewal. It looks again and again, as sleeping does not count the time while the machine is suspended. */
   async #watch(held: Held): Promise<void> {
     while (!held.ended.signal.aborted && this.#isInTime(held))
-      await this.#clock.sleep(held.deadlineMs - this.#clock.now(), held.ended.signal);
+      await this.#clock.sleep(Math.min(held.deadlineMs - this.#clock.now(), this.#leaseMs / 6), held.ended.signal);
     this.#lose(held, "expired");
   }
 
@@ -243,9 +251,9 @@ export class Leases {
   }
 
   #lose(held: Held, reason: LeaseLoss): void {
-    if (held.ended.signal.aborted) return;
+    const isKnown = this.#held.get(held.id) === held;
     this.#end(held);
-    this.#listener.lost(held.id, reason);
+    if (isKnown) this.#listener.lost(held.id, reason);
   }
 
   #end(held: Held): void {

@@ -12,6 +12,7 @@ import {
   type Lease,
   type SandboxManifest,
   type SavedSandbox,
+  type Sha256,
 } from "./sandbox-manifest.js";
 
 const id = new RegExp(idPattern);
@@ -27,7 +28,11 @@ const maxForkedFrom = 200;
  * Reads a manifest that may be anything. Every byte counts: what squashd would not have written so is refused. The flat one of older daemons is read
  * as that of a sandbox which nobody runs; `modifiedMs` is when it was written. Throws `s3_object_invalid`.
  */
-export async function parseManifest(sandboxId: string, body: Uint8Array, modifiedMs: number): Promise<SandboxManifest> {
+export function parseManifest(
+  sandboxId: string,
+  { body, modifiedMs }: { readonly body: Uint8Array; readonly modifiedMs: number },
+  sha256: Sha256,
+): SandboxManifest {
   const key = manifestKey(sandboxId);
   if (body.length > maxManifestBytes) refuseObject(key, `is larger than ${maxManifestBytes} bytes`);
   const text = decode(key, body);
@@ -36,7 +41,7 @@ export async function parseManifest(sandboxId: string, body: Uint8Array, modifie
   const schema = fields.integer("schema", 0, Number.MAX_SAFE_INTEGER);
   if (schema !== 1) refuseObject(key, `has schema ${schema}, which is a later squashd's`);
   const manifest = readManifest(sandboxId, fields);
-  if (text !== (await manifestText(manifest))) refuseObject(key, "is not what its digest says");
+  if (text !== manifestText(manifest, sha256)) refuseObject(key, "is not what its digest says");
   return manifest;
 }
 

@@ -58,15 +58,13 @@ export function manifestKey(id: string): string {
   return `sandboxes/${id}/manifest.json`;
 }
 
-/** The one text of a manifest: two that are the same have the same, and its last field is the digest of all the others. */
-export async function manifestText(manifest: SandboxManifest): Promise<string> {
-  const fields = wire(manifest);
-  return `${JSON.stringify({ ...fields, digest: await digestOf(JSON.stringify(fields)) }, null, 1)}\n`;
-}
+/** The digest of a text in UTF-8, in 64 hexadecimal digits. */
+export type Sha256 = (text: string) => string;
 
-async function digestOf(text: string): Promise<string> {
-  const bytes = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text)));
-  return `sha256:${[...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
+/** The one text of a manifest: two that are the same have the same, and its last field is the digest of all the others. */
+export function manifestText(manifest: SandboxManifest, sha256: Sha256): string {
+  const fields = wire(manifest);
+  return `${JSON.stringify({ ...fields, digest: `sha256:${sha256(JSON.stringify(fields))}` }, null, 1)}\n`;
 }
 
 function wire({ id, epoch, nonce, lease, sandbox, updated }: SandboxManifest): Record<string, unknown> {
