@@ -11,6 +11,7 @@ const worlds = fc.record({
   drift: fc.constantFrom(0, 0.05),
   faults: fc.constantFrom(0, 20, 100),
   slowMs: fc.constantFrom(200, 5_000, 40_000),
+  idleMs: fc.constantFrom(50, 300, 3_000),
 });
 
 describe("machines that share a store", () => {
@@ -23,10 +24,10 @@ describe("machines that share a store", () => {
         for (const [kind, count] of world.history.counts) counts.set(kind, (counts.get(kind) ?? 0) + count);
         expect(world.history.violations.slice(0, 5)).toEqual([]);
       }),
-      { numRuns: 25 },
+      { numRuns: 40 },
     );
     // all of it did happen
-    for (const kind of ["saved", "expired", "released", "killed", "stopped", "refused: sandbox_leased"])
+    for (const kind of ["saved", "expired", "released", "killed", "left behind", "stopped", "refused: sandbox_leased"])
       expect([kind, counts.get(kind) ?? 0]).toEqual([kind, expect.toSatisfy((count: number) => count > 10)]);
     const events = [...counts.values()].reduce((sum, count) => sum + count, 0);
     expect(events).toBeGreaterThan(10_000);

@@ -22,6 +22,8 @@ export interface WorldOptions {
   readonly faults: number;
   /** the longest that a request takes in each direction */
   readonly slowMs: number;
+  /** the longest time between two things that a machine does */
+  readonly idleMs: number;
 }
 
 /** Several machines that share a store, in virtual time, where all goes wrong that may. What happens is decided by the seed alone. */
@@ -38,7 +40,7 @@ export class LeaseWorld {
     this.#options = options;
     this.#random = randomNumbers(options.seed);
     const rate = this.#rate();
-    const error = (): number => this.#between(-options.clockErrorMs, options.clockErrorMs);
+    const error = (): number => this.#extreme(-options.clockErrorMs, options.clockErrorMs);
     this.#store = new FakeObjectStore({
       serverMs: () => Math.floor(1e12 + this.#time.now * rate + error()),
       sleep: (ms) => this.#time.sleep(ms),
@@ -58,8 +60,13 @@ export class LeaseWorld {
     return low + ((high - low) * this.#random(100_001)) / 100_000;
   }
 
+  /** Mostly one of the two. */
+  #extreme(low: number, high: number): number {
+    return this.#chance(400) ? low : this.#chance(700) ? high : this.#between(low, high);
+  }
+
   #rate(): number {
-    return this.#between(1 - this.#options.drift, 1 + this.#options.drift);
+    return this.#extreme(1 - this.#options.drift, 1 + this.#options.drift);
   }
 
   #chance(inThousand: number): boolean {
@@ -100,8 +107,14 @@ export class LeaseWorld {
         process.pause(this.#between(100, this.#options.leaseS * 2_000));
         this.history.note("stopped", machine);
       }
-      process.kill();
-      this.history.note("killed", machine);
+      if (this.#chance(300)) {
+        process.leave();
+        process.pause(this.#between(100, this.#options.leaseS * 4_000));
+        this.history.note("left behind", machine);
+      } else {
+        process.kill();
+        this.history.note("killed", machine);
+      }
       await this.#time.sleep(this.#between(0, 4_000));
     }
   }
@@ -121,15 +134,17 @@ export class LeaseWorld {
         extended: (id, deadlineMs) => {
           this.history.extended(id, machine, now(), (deadlineMs - clock.offset) / clock.rate);
         },
-        lost: (id, reason) => this.history.ended(id, machine, now(), reason),
+        lost: (id, reason) => {
+          if (!process.isLeft) this.history.ended(id, machine, now(), reason);
+        },
       },
     });
   }
 
   async #work(machine: string, leases: Leases, process: Process): Promise<void> {
     const forever = new AbortController().signal;
-    for (;;) {
-      await process.sleep(this.#between(10, 3_000), forever);
+    while (!process.isLeft) {
+      await process.sleep(this.#between(10, this.#options.idleMs), forever);
       const id = this.#options.ids[this.#random(this.#options.ids.length)] ?? "";
       try {
         await this.#step(id, machine, leases);
@@ -161,6 +176,7 @@ export class LeaseWorld {
 class Process implements OwnClock {
   readonly #time: VirtualTime;
   readonly #clock: { readonly rate: number; readonly offset: number };
+  isLeft = false;
   #isAlive = true;
   #pausedUntil = 0;
 
@@ -180,6 +196,11 @@ class Process implements OwnClock {
 
   pause(ms: number): void {
     this.#pausedUntil = this.#time.now + ms;
+  }
+
+  /** Another process of the machine takes its place, while it thinks that it goes on. */
+  leave(): void {
+    this.isLeft = true;
   }
 
   kill(): void {
