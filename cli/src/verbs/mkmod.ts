@@ -197,7 +197,7 @@ export function addMkmod(program: Command, context: Context): void {
   }
 
   async function finish(self: Command, job: JobInfo): Promise<void> {
-    if (self.opts<MakeFlags>().detach !== true) return void (await followJob(context, self, job));
+    if (self.opts<MakeFlags>().detach !== true) await followJob(context, self, job);
     printAnswer(context, self, { value: job, render: ({ id }) => `${id}\n` });
   }
 }
