@@ -67,6 +67,30 @@ export const s3Settings = {
     parse: (text: string) => (text === "" ? text : absolutePath(text)),
     doc: "file with the key of 32 bytes that all is encrypted with before it is sent; empty for none",
   },
+  ephemeral: {
+    env: "SQUASH_EPHEMERAL",
+    fallback: "",
+    parse: oneOf("", "1"),
+    doc: "`1`: the bucket is where sandboxes are kept, and any machine goes on with one; needs SQUASH_S3_BUCKET",
+  },
+  checkpointS: {
+    env: "SQUASH_CHECKPOINT_INTERVAL",
+    fallback: "300",
+    parse: integer(1, 86_400),
+    doc: "seconds between two times that a sandbox is saved, with SQUASH_EPHEMERAL",
+  },
+  leaseS: {
+    env: "SQUASH_LEASE_S",
+    fallback: "60",
+    parse: integer(6, 3_600),
+    doc: "seconds for which a machine has a sandbox unless it renews that, with SQUASH_EPHEMERAL",
+  },
+  drainS: {
+    env: "SQUASH_DRAIN_S",
+    fallback: "60",
+    parse: integer(1, 3_600),
+    doc: "seconds that saving all sandboxes may take at the end, with SQUASH_EPHEMERAL",
+  },
   syncIntervalS: {
     env: "SQUASH_SYNC_INTERVAL",
     fallback: "300",

@@ -208,6 +208,14 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
       `Cannot load the configuration:\n  SQUASH_LISTEN: "${address.host}" can be reached from other machines; set SQUASH_AUTH_TOKEN as well, or listen on 127.0.0.1`,
     );
   }
+  if (rest.ephemeral === "1" && rest.s3Bucket === "")
+    throw new Error(
+      "Cannot load the configuration:\n  SQUASH_EPHEMERAL: sandboxes are kept in a bucket then; set SQUASH_S3_BUCKET as well",
+    );
+  if ((rest.s3AccessKeyId === "") !== (rest.s3SecretAccessKey === ""))
+    throw new Error(
+      "Cannot load the configuration:\n  SQUASH_S3_ACCESS_KEY_ID: set it together with SQUASH_S3_SECRET_ACCESS_KEY, or neither",
+    );
   if (ipv4 === null && ipv6 !== null)
     throw new Error(
       "Cannot load the configuration:\n  SQUASH_SUBNET6: sandboxes have IPv6 only beside IPv4; set SQUASH_SUBNET as well, or neither",

@@ -14,6 +14,7 @@ import { SnapshotImages } from "./core/snapshot-images.js";
 import type { CollectFiles } from "./core/snapshots.js";
 import type { FetchSnapshot } from "./core/stacks.js";
 import { timeTravel, type TimeTravel } from "./core/time-travel.js";
+import type { Custody } from "./core/remote/custody.js";
 import { SecretInjection } from "./core/secrets/injection.js";
 import type { Gauges } from "./core/service.js";
 import type { LinuxKernel } from "./kernel/kernel.js";
@@ -41,6 +42,8 @@ export interface DaemonOptions {
   readonly version: string;
   readonly catalog: ModuleCatalog & Pick<ModuleStore, "list">;
   readonly collectFiles: CollectFiles;
+  /** who keeps sandboxes elsewhere; absent where they are of this machine alone */
+  readonly custody?: (kernel: LinuxKernel) => Custody | null;
   /** absent where there is no bucket */
   readonly fetchSnapshot?: FetchSnapshot;
   readonly emit: Emit;
@@ -134,7 +137,17 @@ export class Daemon {
       images: trust,
       layers,
     });
-    const parts = { kernel, store, catalog: options.catalog, layers, cells, networks, injection };
+    const custody = options.custody?.(kernel) ?? null;
+    const parts = {
+      kernel,
+      store,
+      catalog: options.catalog,
+      layers,
+      cells,
+      networks,
+      injection,
+      ...(custody !== null && { custody }),
+    };
     const retention = { keepLast: config.keepLast, keepForS: config.keepForS };
     const images = new SnapshotImages(store, () => sandboxes.all());
     const sandboxes: Sandboxes = new Sandboxes(parts, {

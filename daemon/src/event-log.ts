@@ -31,6 +31,7 @@ export function logEvents(log: Logger): Emit {
       case "leftover":
       case "unwritten":
       case "sandbox.died":
+      case "sandbox.fenced":
       case "cell.failed":
       case "host.restarted":
       case "snapshot.upkeep":

@@ -183,6 +183,7 @@ export class Metrics {
       case "leftover":
       case "unwritten":
       case "sandbox.died":
+      case "sandbox.fenced":
       case "record.damaged":
       case "secrets.problem":
         break;

@@ -5,6 +5,7 @@ import { pino, type Logger } from "pino";
 import { DiffAnswers } from "./diff/diff-answers.js";
 import { isLoopback, type Config } from "./config.js";
 import { Daemon } from "./daemon.js";
+import type { Emit } from "./core/events.js";
 import { logEvents } from "./event-log.js";
 import { mappableFormats } from "./kernel/image-formats.js";
 import { urlOf } from "./listen.js";
@@ -42,7 +43,11 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
   const catalog = new DirectoryCatalog(dataDir, { defaultLayers, formats, prefer: config.moduleFormat });
   const metrics = new Metrics();
   const writeEvent = logEvents(log);
-  const remote = await RemoteHouse.open({ config, catalog, warn: (text) => log.warn(text) });
+  const emit: Emit = (event) => {
+    writeEvent(event);
+    metrics.observe(event);
+  };
+  const remote = await RemoteHouse.open({ config, catalog, emit, warn: (text) => log.warn(text) });
   const daemon = await Daemon.start({
     config,
     version,
@@ -50,10 +55,10 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
     ...(remote !== null && { fetchSnapshot: (id, label, signal) => remote.fetchSnapshot(id, label, signal) }),
     collectFiles: (options) => collectFiles(dataDir, options),
     emit: (event) => {
-      writeEvent(event);
-      metrics.observe(event);
+      emit(event);
       remote?.observe(event);
     },
+    ...(config.ephemeral === "1" && remote !== null && { custody: (kernel) => remote.custody(kernel) }),
     report: (error) => {
       if (typeof error === "string") log.warn(error);
       else log.error({ err: error }, "network");
@@ -75,12 +80,14 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
     },
   );
   let app: FastifyInstance | null = null;
+  let unsaved = false;
   try {
     const { makeApp } = await http;
     await modules.start();
     remote?.connect({
       ...daemon.snapshotParts,
       modules: modules.uses,
+      takes: daemon.time.snapshots,
       arrived: (name, format) => modules.arrived(name, format),
       track: (plan) => modules.track(plan),
     });
@@ -107,9 +114,12 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
     const signal = await stop;
     log.info({ signal }, "shutting down");
   } finally {
-    await shutDown({ app, daemon, modules, remote }, log);
+    unsaved = await shutDown(
+      { app, daemon, modules, remote },
+      { log, drainS: config.ephemeral === "1" ? config.drainS : 0 },
+    );
   }
-  return 0;
+  return unsaved ? 1 : 0;
 }
 
 async function listen(app: FastifyInstance, { listen: address }: Config): Promise<void> {
@@ -149,20 +159,29 @@ async function greeting(config: Config, version: string, catalog: DirectoryCatal
   return `${lines.join("\n")}\n`;
 }
 
-/** Lets answers out, then stops; sandboxes stay as they are for the next squashd. */
+/** Lets answers out, then stops; sandboxes stay as they are for the next squashd, or are saved for others. Whether some could not be. */
 async function shutDown(
   parts: { app: FastifyInstance | null; daemon: Daemon; modules: ModuleHouse; remote: RemoteHouse | null },
-  log: Logger,
-): Promise<void> {
+  { log, drainS }: { readonly log: Logger; readonly drainS: number },
+): Promise<boolean> {
   const { app, daemon, modules, remote } = parts;
-  const late = setTimeout(() => {
-    log.error("could not shut down in time; the next start will clean up");
-    process.exit(1);
-  }, drainMs);
+  const late = setTimeout(
+    () => {
+      log.error("could not shut down in time; the next start will clean up");
+      process.exit(1);
+    },
+    drainMs + drainS * 1_000,
+  );
   late.unref();
+  const unsaved = (await remote?.drain()) ?? new Map<string, string>();
+  for (const [sandbox, reason] of unsaved) {
+    log.error({ sandbox, reason }, "could not be saved");
+    process.stderr.write(`squashd: sandbox "${sandbox}" could not be saved: ${reason}\n`);
+  }
   // the domain first: it ends running commands, whose callers then get their answers
   await Promise.all([daemon.sandboxes.close(), modules.close(), remote?.close()]);
   await app?.close();
   await daemon.close();
   clearTimeout(late);
+  return unsaved.size > 0;
 }

@@ -17,6 +17,8 @@ export type DomainEvent =
   /** what a full or failing disk did not take, and squashd goes on without */
   | { readonly type: "unwritten"; readonly sandbox: string; readonly what: "log" | "record"; readonly error: string }
   | { readonly type: "swept"; readonly what: string; readonly name: string }
+  /** another machine has it, or may have; what was not saved of it is lost here */
+  | { readonly type: "sandbox.fenced"; readonly sandbox: string; readonly reason: string }
   | { readonly type: "snapshot.taken"; readonly sandbox: string; readonly label: string }
   /** by whoever, the retention among them */
   | { readonly type: "snapshot.removed"; readonly sandbox: string; readonly labels: readonly string[] }

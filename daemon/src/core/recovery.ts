@@ -36,9 +36,15 @@ export class Recovery {
     const stored = await this.#parts.store.list();
     const dead: Sandbox[] = [];
     for (const found of stored) if (found.record !== null) this.#parts.cells.reserve(found.record.cell.index);
+    const taken = await this.#takenOver(stored);
     for (const found of stored) {
       if (found.record === null) {
         if (found.damage !== null) this.#damaged(found.id, found.damage);
+        continue;
+      }
+      if (taken.has(found.id)) {
+        await takeDown(sandboxStages(this.#parts), { id: found.id, index: found.record.cell.index });
+        this.#emit({ type: "swept", what: "sandbox", name: found.id });
         continue;
       }
       const record = withKnownLabels(found.record, found.snapshots);
@@ -68,6 +74,18 @@ export class Recovery {
     });
   }
 
+  /** Sandboxes that another machine has now: what is here of them is of the past. */
+  async #takenOver(stored: readonly StoredSandbox[]): Promise<ReadonlySet<string>> {
+    const { custody } = this.#parts;
+    const taken = new Set<string>();
+    if (custody === undefined) return taken;
+    const ask = async ({ id, record }: StoredSandbox): Promise<void> => {
+      if (record !== null && (await custody.recover(record)) === "taken") taken.add(id);
+    };
+    await Promise.all(stored.map(ask));
+    return taken;
+  }
+
   #damaged(sandbox: string, error: string): void {
     this.#images.doubt();
     this.#emit({ type: "record.damaged", sandbox, error });
@@ -88,11 +106,21 @@ export class Recovery {
     if (bootId !== this.#parts.kernel.bootId) return false;
     if (!(await this.#parts.kernel.adoptCell(index, { pid, startTime: BigInt(startTime) }))) return false;
     await this.#parts.kernel.freezeCell(index, false); // a snapshot may have been cut off
-    if (!(await this.#attach(sandbox, record))) return false;
+    if (!(await this.#guard(record)) || !(await this.#attach(sandbox, record))) return false;
     this.#parts.layers.adopt(record.layerKeys);
     sandbox.state = "ready";
     this.#emit({ type: "sandbox.recovered", sandbox: sandbox.id, how: "adopted" });
     return true;
+  }
+
+  /** Without it the sandbox is rebuilt, which fails for the same reason where this machine may not run it. */
+  async #guard(record: SandboxRecord): Promise<boolean> {
+    const { custody } = this.#parts;
+    if (custody === undefined) return true;
+    return custody.guard(record, record.cell.index).then(
+      () => true,
+      () => false,
+    );
   }
 
   /** Its link is closed until then, so one that cannot be opened again leaves a sandbox that is rebuilt, or fails with the reason. */

@@ -16,6 +16,7 @@ import type {
   SandboxRecord,
   SandboxStore,
 } from "./ports.js";
+import type { Custody } from "./remote/custody.js";
 import type { Injection } from "./secrets/injection.js";
 import type { RootTrust } from "./secrets/root-trust.js";
 import type { Stage } from "./stages.js";
@@ -64,6 +65,8 @@ export interface StageParts {
   readonly cells: Cells;
   readonly networks: Networks;
   readonly injection: Injection;
+  /** absent where sandboxes are of this machine alone */
+  readonly custody?: Custody;
 }
 
 /** Name under which a sandbox's network namespace is listed by `ip netns`. */
@@ -301,11 +304,13 @@ export function layerRoots(keys: readonly string[]): CapturedRoot[] {
   return keys.map((key) => ({ kind: "layer", key }));
 }
 
-function limits({ kernel }: StageParts): Stage<SandboxDraft> {
+function limits({ kernel, custody }: StageParts): Stage<SandboxDraft> {
   return {
     name: "limits",
     async up(draft) {
-      const { memoryMb, cpu, pids } = planOf(draft);
+      const { id, owner, memoryMb, cpu, pids } = planOf(draft);
+      // before anything runs in it
+      await custody?.guard({ id, owner }, cellOf(draft).index);
       const cpuQuotaUs = Math.max(1000, Math.round(cpu * 100_000));
       await kernel.limitCell(cellOf(draft).index, { memoryBytes: memoryMb * 1_048_576, cpuQuotaUs, pids });
     },

@@ -18,6 +18,7 @@ import { LiveNetworks } from "./live-networks.js";
 import type { CellUsage, RetentionLimits, SandboxRecord, SnapshotRecord, UpperBackend } from "./ports.js";
 import { retentionLimits, retentionOf } from "./retention.js";
 import { secretAccess } from "./secrets/grants.js";
+import type { Making } from "./remote/custody.js";
 import { newSandbox, sandboxInfo, type Sandbox } from "./sandbox.js";
 import { sandboxStages, type SandboxDraft, type SandboxPlan, type StageParts } from "./sandbox-stages.js";
 import type { NetworkFigures, SandboxService } from "./service.js";
@@ -80,28 +81,38 @@ export class Sandboxes implements SandboxService {
 
   async create(request: CreateSandbox, signal: AbortSignal): Promise<SandboxInfo> {
     this.checkSecrets(request.secrets ?? null);
-    return this.createPlanned(this.#plan(request), signal);
+    const replan = (saved: Partial<CreateSandbox>): SandboxPlan => this.#plan({ ...saved, ...request });
+    return this.createPlanned(this.#plan(request), signal, replan);
   }
 
-  /** Creates a sandbox; with snapshots in its stack it begins with their files. */
-  async createPlanned(plan: SandboxPlan, signal: AbortSignal): Promise<SandboxInfo> {
+  /** Creates a sandbox; with snapshots in its stack it begins with their files. `replan` as in `Making`. */
+  async createPlanned(plan: SandboxPlan, signal: AbortSignal, replan?: Making["replan"]): Promise<SandboxInfo> {
+    const { custody } = this.#parts;
     const start = performance.now();
     const timings: Timings = {};
     const { id } = plan;
-    const draft: SandboxDraft = { id, plan };
+    let draft: SandboxDraft = { id, plan };
     this.#parts.networks.check(plan.network);
     const sandbox = this.#reserve(id);
+    const make: Making["make"] = async (final, history) => {
+      draft = { id, plan: final };
+      sandbox.draft = draft;
+      await bringUp(this.#stages, draft, { signal, timings });
+      if (history.length > 0) await this.#parts.store.writeSnapshots(id, history);
+      sandbox.snapshots = history;
+      sandbox.record = draft.record ?? null;
+      sandbox.draft = null;
+      sandbox.state = "ready";
+      sandbox.lastActiveMs = Date.now();
+      return this.#info(sandbox);
+    };
     let outcome: OperationEvent["outcome"] = "ok";
     try {
       return await this.#mutex.run(id, async () => {
         await this.#clearLost(id, sandbox);
         sandbox.draft = draft;
-        await bringUp(this.#stages, draft, { signal, timings });
-        sandbox.record = draft.record ?? null;
-        sandbox.draft = null;
-        sandbox.state = "ready";
-        sandbox.lastActiveMs = Date.now();
-        return this.#info(sandbox);
+        if (custody === undefined) return make(plan, []);
+        return custody.create({ plan, make, signal, ...(replan && { replan }) });
       });
     } catch (error) {
       outcome = isSquashError(error) ? error.code : "internal";
@@ -131,6 +142,13 @@ export class Sandboxes implements SandboxService {
   }
 
   async destroy(id: string): Promise<void> {
+    this.find(id);
+    const { custody } = this.#parts;
+    await (custody === undefined ? this.discard(id) : custody.destroy(id, () => this.discard(id)));
+  }
+
+  /** Removes a sandbox, whatever becomes of its files. */
+  async discard(id: string): Promise<void> {
     const sandbox = this.find(id);
     const start = performance.now();
     const timings: Timings = {};

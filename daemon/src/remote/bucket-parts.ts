@@ -7,11 +7,14 @@ import { Cipher } from "../s3/cipher.js";
 import { BucketFiles } from "../s3/files.js";
 import { ModuleObjects } from "../s3/module-objects.js";
 import { SealedJson } from "../s3/sealed-json.js";
+import { SealedStore } from "../s3/sealed-store.js";
 import { SnapshotObjects } from "../s3/snapshot-objects.js";
 
 /** The bucket that is configured, by what lies in it. */
 export interface BucketParts {
   readonly bucket: Bucket;
+  /** the same, for objects that are encrypted where there is a key */
+  readonly sealed: SealedStore;
   readonly blobs: Blobs;
   readonly files: BucketFiles;
   readonly json: SealedJson;
@@ -40,10 +43,11 @@ export async function openBucket(config: Config): Promise<BucketParts | null> {
   });
   const blobs = new Blobs(bucket, cipher);
   const files = new BucketFiles(bucket, blobs, { folder, canKeepWhole: cipher === null });
-  const json = new SealedJson(bucket, cipher);
+  const sealed = new SealedStore(bucket, cipher);
+  const json = new SealedJson(sealed);
   const modules = new ModuleObjects(bucket, json, join(folder, "modules.json"));
   const snapshots = new SnapshotObjects(bucket, json);
-  return { bucket, blobs, files, json, modules, snapshots, folder };
+  return { bucket, sealed, blobs, files, json, modules, snapshots, folder };
 }
 
 function credentialsOf({ s3AccessKeyId, s3SecretAccessKey, s3SessionToken }: Config): {

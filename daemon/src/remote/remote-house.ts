@@ -8,13 +8,18 @@ import type {
   RemoteStatus,
 } from "@squash/sdk/protocol";
 import type { Config } from "../config.js";
-import type { DomainEvent } from "../core/events.js";
+import type { DomainEvent, Emit } from "../core/events.js";
 import type { JobContext, JobPlan } from "../core/jobs.js";
 import type { Modules } from "../core/modules.js";
+import type { Kernel } from "../core/ports.js";
+import type { Custody } from "../core/remote/custody.js";
+import type { Snapshots } from "../core/snapshots.js";
 import type { DirectoryCatalog } from "../modules/catalog.js";
 import type { ModuleFormat } from "../modules/module-name.js";
 import { BucketCare } from "./bucket-care.js";
 import { openBucket, type BucketParts } from "./bucket-parts.js";
+import { EphemeralHouse } from "./ephemeral-house.js";
+import { machineId } from "./machine-id.js";
 import { PushQueue, type PushTask } from "./push-queue.js";
 import { RemoteCatalog } from "./remote-catalog.js";
 import { planRemoteJob } from "./remote-jobs.js";
@@ -28,11 +33,13 @@ export interface RemoteOptions {
   readonly catalog: DirectoryCatalog;
   /** told of what the operator should know */
   readonly warn: (text: string) => void;
+  readonly emit: Emit;
 }
 
 /** What is there once squashd has started. */
-export interface RemoteWorld extends Omit<RemoteSnapshotParts, "bucket" | "dataDir"> {
+export interface RemoteWorld extends Omit<RemoteSnapshotParts, "bucket" | "dataDir" | "machine"> {
   readonly modules: Modules;
+  readonly takes: Snapshots;
   /** told of a module that has come */
   readonly arrived: (name: string, format: ModuleFormat) => void;
   /** lists work that goes on in the list of jobs, and does it at once */
@@ -53,6 +60,8 @@ export class RemoteHouse {
   readonly #removed: RemovedModules;
   readonly #modules: RemoteModules;
   readonly #care: BucketCare;
+  readonly #ephemeral: EphemeralHouse | null;
+  readonly #machine: string;
   readonly #closing = new AbortController();
   #connected: Connected | null = null;
   #syncing: Promise<Synced> | null = null;
@@ -62,9 +71,11 @@ export class RemoteHouse {
 
   private constructor(
     options: RemoteOptions,
-    parts: { bucket: BucketParts; removed: RemovedModules },
+    parts: { bucket: BucketParts; removed: RemovedModules; ephemeral: EphemeralHouse | null; machine: string },
     queue: PushQueue,
   ) {
+    this.#ephemeral = parts.ephemeral;
+    this.#machine = parts.machine;
     this.#options = options;
     this.#bucket = parts.bucket;
     this.#removed = parts.removed;
@@ -89,7 +100,11 @@ export class RemoteHouse {
       work: (task, signal) => house?.doTask(task, signal) ?? Promise.resolve(),
       report: options.warn,
     });
-    house = new RemoteHouse(options, { bucket, removed }, queue);
+    const { leaseS, checkpointS, dataDir, ephemeral: isEphemeral } = options.config;
+    const machine = await machineId(dataDir);
+    const ephemeral =
+      isEphemeral === "1" ? new EphemeralHouse({ ...options, machine, leaseS, checkpointS, bucket }) : null;
+    house = new RemoteHouse(options, { bucket, removed, ephemeral, machine }, queue);
     return house;
   }
 
@@ -98,10 +113,26 @@ export class RemoteHouse {
     return new RemoteCatalog(this.#options.catalog, (name) => this.#fetchModule(name));
   }
 
+  /** Who keeps sandboxes in the bucket; null where they are of this machine alone. */
+  custody(kernel: Kernel): Custody | null {
+    return this.#ephemeral?.useKernel(kernel) ?? null;
+  }
+
+  /** Saves all sandboxes that are kept in the bucket and takes them down. Returns those that could not be saved, with the reasons. */
+  async drain(): Promise<Map<string, string>> {
+    if (this.#ephemeral === null || this.#connected === null) return new Map();
+    return this.#ephemeral.drain(this.#options.config.drainS * 1_000);
+  }
+
   /** Begins to work, once there is somebody to work for. */
   connect(world: RemoteWorld): void {
     const { catalog, config } = this.#options;
-    const snapshots = new RemoteSnapshots({ ...world, bucket: this.#bucket, dataDir: config.dataDir });
+    const snapshots = new RemoteSnapshots({
+      ...world,
+      bucket: this.#bucket,
+      dataDir: config.dataDir,
+      machine: this.#machine,
+    });
     const sync = new Sync({
       catalog,
       sandboxes: world.sandboxes,
@@ -117,6 +148,12 @@ export class RemoteHouse {
         this.#queue.list().some(({ kind, subject }) => kind === "remove-snapshot" && subject === `${id}@${label}`),
     });
     this.#connected = { world, snapshots, sync };
+    this.#ephemeral?.connect({
+      sandboxes: world.sandboxes,
+      snapshots: world.takes,
+      remote: snapshots,
+      push: (id, label, signal) => this.#pushSnapshot(id, label, { signal, progress: () => undefined }),
+    });
     this.#queue.start();
     void this.#syncNow();
     if (config.syncIntervalS === 0) return;
@@ -232,6 +269,7 @@ export class RemoteHouse {
   async close(): Promise<void> {
     if (this.#timer !== null) clearInterval(this.#timer);
     this.#closing.abort();
+    this.#ephemeral?.close();
     await this.#queue.close();
     await this.#syncing?.catch(() => undefined);
     await this.#bucket.bucket.close();
@@ -252,6 +290,7 @@ export class RemoteHouse {
   async #pushSnapshot(id: string, label: string, context: JobContext): Promise<void> {
     const { snapshots } = this.#mustBeConnected();
     await this.#care.guarded((thorough) => snapshots.push(id, label, { thorough }, context), context.signal);
+    await this.#ephemeral?.pushed(id, label);
   }
 
   async #fetchModule(name: string): Promise<void> {

@@ -18,6 +18,8 @@ import { counter, refuseFullDisk } from "./remote-modules.js";
 
 export interface RemoteSnapshotParts {
   readonly dataDir: string;
+  /** what this machine is called in the bucket */
+  readonly machine: string;
   readonly bucket: BucketParts;
   readonly sandboxes: Sandboxes;
   readonly store: SandboxStore;
@@ -55,7 +57,7 @@ export class RemoteSnapshots {
     if ((await this.#isThere(sandbox, snapshot, context.signal)) && !thorough) return 0;
     return images.hold(snapshot.images, async () => {
       const { sent, sentBytes } = await this.#sendImages(id, snapshot, thorough, context);
-      const object = objectOf(sandbox, snapshot, sent);
+      const object = objectOf(sandbox, snapshot, { images: sent, machine: this.#parts.machine });
       if (!(await bucket.snapshots.write(object, context.signal))) {
         const found = await bucket.snapshots.read(id, label, context.signal);
         if (found?.created !== snapshot.created) throw otherInBucket(id, label);
@@ -106,11 +108,16 @@ export class RemoteSnapshots {
   }
 
   async #isThere({ id, record }: Sandbox, { label, created }: SnapshotRecord, signal: AbortSignal): Promise<boolean> {
-    const { bucket } = this.#parts;
+    const { bucket, machine } = this.#parts;
     if (!(await bucket.snapshots.exists(id, label, signal))) return false;
     const found = await bucket.snapshots.read(id, label, signal);
     if (found === null) return false;
     if (found.created === created && found.sandboxCreated === record?.created) return true;
+    if (found.machine === machine && found.sandboxCreated !== record?.created) {
+      // of a sandbox that was here, and is not any more
+      await bucket.snapshots.remove(id, [label], signal);
+      return false;
+    }
     throw otherInBucket(id, label);
   }
 
@@ -195,11 +202,10 @@ export class RemoteSnapshots {
 function objectOf(
   { id, record }: Sandbox,
   snapshot: SnapshotRecord,
-  images: readonly SnapshotImageObject[],
+  sent: Pick<SnapshotObject, "images" | "machine">,
 ): SnapshotObject {
   const { label, parent, created, size, layers, by = null } = snapshot;
-  const sandboxCreated = record?.created ?? created;
-  return { id, label, parent, created, size, layers, images, by, sandboxCreated };
+  return { id, label, parent, created, size, layers, by, sandboxCreated: record?.created ?? created, ...sent };
 }
 
 function recordOf({ label, parent, created, size, layers, images, by }: SnapshotObject): SnapshotRecord {

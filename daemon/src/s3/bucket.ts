@@ -251,7 +251,7 @@ export class Bucket implements ObjectStore {
         try {
           return await work(sdk, client);
         } catch (error) {
-          if (isConditionFailure(error)) return null;
+          if (isConditionFailure(error) || isMissing(error)) return null;
           if (!isConflict(error) || tries === conflictTries) throw error;
           await pause(conflictMs * tries, signal);
         }
@@ -288,7 +288,9 @@ function sign(command: object, sha256: string): void {
 
 function conditionOf(condition: WriteCondition | undefined): Partial<PutObjectCommandInput> {
   if (condition === undefined) return {};
-  return condition.kind === "absent" ? { IfNoneMatch: "*" } : { IfMatch: condition.etag };
+  if (condition.kind === "absent") return { IfNoneMatch: "*" };
+  // Ceph's gateway compares it with what has no quotes; others take both
+  return { IfMatch: condition.etag.replaceAll('"', "") };
 }
 
 function factsOf(

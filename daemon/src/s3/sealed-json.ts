@@ -1,10 +1,6 @@
-import { createHash, randomBytes } from "node:crypto";
+import { createHash } from "node:crypto";
 import { SquashError } from "@squash/sdk/errors";
 import type { ObjectContent, ObjectStore, WriteCondition, Written } from "../core/remote/object-store.js";
-import type { Cipher } from "./cipher.js";
-
-const magic = Buffer.from("SQE1");
-const saltBytes = 16;
 
 export interface ReadJson {
   readonly value: Readonly<Record<string, unknown>>;
@@ -12,17 +8,12 @@ export interface ReadJson {
   readonly serverMs: number;
 }
 
-/**
- * Small objects of JSON that say their own digest, so that no change of a byte goes unseen, and that are encrypted where there is a key, which
- * nobody without it can make.
- */
+/** Small objects of JSON that say their own digest, so that no change of a byte goes unseen. */
 export class SealedJson {
-  readonly #store: ObjectStore;
-  readonly #cipher: Cipher | null;
+  readonly #store: Pick<ObjectStore, "read" | "write">;
 
-  constructor(store: ObjectStore, cipher: Cipher | null) {
+  constructor(store: Pick<ObjectStore, "read" | "write">) {
     this.#store = store;
-    this.#cipher = cipher;
   }
 
   /** null where there is none. Throws `s3_object_invalid` for what is not what was written. */
@@ -41,36 +32,16 @@ export class SealedJson {
     options: { readonly condition?: WriteCondition; readonly signal: AbortSignal },
   ): Promise<Written | null> {
     const text = JSON.stringify({ ...value, digest: digestOf(JSON.stringify(value)) });
-    return this.#store.write(key, this.#seal(key, Buffer.from(text)), options);
-  }
-
-  #seal(key: string, plain: Buffer): Buffer {
-    if (this.#cipher === null) return plain;
-    const salt = randomBytes(saltBytes);
-    return Buffer.concat([magic, salt, this.#cipher.seal(`${key} ${salt.toString("hex")}`, plain)]);
+    return this.#store.write(key, Buffer.from(text), options);
   }
 
   #parse(key: string, { body }: ObjectContent): Readonly<Record<string, unknown>> {
-    const value = parseObject(this.#open(key, body));
+    const value = parseObject(body);
     if (value === null) throw invalid(key, "it is no JSON object");
     const { digest, ...rest } = value;
     if (digest !== digestOf(JSON.stringify(rest)))
       throw invalid(key, "it is not what was written: its digest is another");
     return rest;
-  }
-
-  #open(key: string, body: Buffer): Buffer {
-    const isSealed = body.subarray(0, magic.byteLength).equals(magic);
-    if (this.#cipher === null) {
-      if (isSealed) throw invalid(key, "it is encrypted, and SQUASH_S3_KEY_FILE is not set");
-      return body;
-    }
-    if (!isSealed) throw invalid(key, "it is not encrypted, though SQUASH_S3_KEY_FILE is set");
-    const at = magic.byteLength + saltBytes;
-    const salt = body.subarray(magic.byteLength, at).toString("hex");
-    const plain = this.#cipher.open(`${key} ${salt}`, body.subarray(at));
-    if (plain === null) throw invalid(key, "it was not encrypted with the key of SQUASH_S3_KEY_FILE, or is damaged");
-    return plain;
   }
 }
 

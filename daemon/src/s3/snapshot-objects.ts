@@ -29,6 +29,8 @@ export interface SnapshotObject {
   readonly by: string | null;
   /** when the sandbox was made: another one of the same name has another history */
   readonly sandboxCreated: string;
+  /** which machine has sent it */
+  readonly machine: string;
 }
 
 /** The snapshots of a bucket: `sandboxes/<id>/snapshots/<label>.json`, which say where the bytes of their images are. */
@@ -95,7 +97,7 @@ function parse(
   { id, label }: { readonly id: string; readonly label: string },
   value: Readonly<Record<string, unknown>>,
 ): SnapshotObject {
-  const { schema, parent, created, size, layers, images, by, sandboxCreated } = value;
+  const { schema, parent, created, size, layers, images, by, sandboxCreated, machine } = value;
   if (schema !== 1 || value["id"] !== id || value["label"] !== label) throw invalid(key, "it is not that snapshot's");
   if (
     (parent !== null && !isLabel(parent)) ||
@@ -104,6 +106,7 @@ function parse(
     !Number.isSafeInteger(size)
   )
     throw invalid(key, "it does not say when it was taken, and after which");
+  if (typeof machine !== "string" || machine.length > 64) throw invalid(key, "it does not say who has sent it");
   if (by !== null && (typeof by !== "string" || by.length > 256)) throw invalid(key, "it does not say who took it");
   if (!isList(layers, maxLayers) || !layers.every((layer) => typeof layer === "string" && isModule(layer)))
     throw invalid(key, "it does not say its modules");
@@ -124,6 +127,7 @@ function parse(
     images: read,
     by,
     sandboxCreated,
+    machine,
   };
 }
 

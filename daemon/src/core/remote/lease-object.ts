@@ -24,13 +24,13 @@ export type NextManifest = Omit<SandboxManifest, "nonce" | "updated">;
 
 /** Reads and writes manifests, each request with an end of its own, whatever the store does. */
 export class LeaseObjects {
-  readonly #store: ObjectStore;
+  readonly #store: Pick<ObjectStore, "read" | "write">;
   readonly #clock: OwnClock;
   readonly #requestMs: number;
   readonly #sha256: Sha256;
 
   constructor(
-    store: ObjectStore,
+    store: Pick<ObjectStore, "read" | "write">,
     clock: OwnClock,
     { requestMs, sha256 }: { readonly requestMs: number; readonly sha256: Sha256 },
   ) {

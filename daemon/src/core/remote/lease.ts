@@ -20,7 +20,7 @@ export interface LeasesOptions {
   /** no other machine may have it, and this one has it after each start */
   readonly machine: string;
   readonly leaseS: number;
-  readonly store: ObjectStore;
+  readonly store: Pick<ObjectStore, "read" | "write">;
   readonly clock: OwnClock;
   readonly listener: LeaseListener;
   readonly sha256: Sha256;
