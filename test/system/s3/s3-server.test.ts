@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import * as http from "node:http";
+import { join } from "node:path";
 import { Readable } from "node:stream";
 import * as s3 from "@aws-sdk/client-s3";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -129,6 +130,18 @@ describe("the tests' S3 beyond what is common", () => {
     expect(await failureOf(put("conflict", "two", { IfMatch: ETag }))).toBe("NoSuchKey");
   });
 
+  it("wants parts in the order of their numbers", async () => {
+    const Key = "ordered";
+    const { UploadId } = await client.send(new s3.CreateMultipartUploadCommand({ Bucket, Key }));
+    const Parts: s3.CompletedPart[] = [];
+    for (const PartNumber of [2, 1]) {
+      const command = new s3.UploadPartCommand({ Bucket, Key, UploadId, PartNumber, Body: "part" });
+      Parts.push({ PartNumber, ETag: (await client.send(command)).ETag });
+    }
+    const command = new s3.CompleteMultipartUploadCommand({ Bucket, Key, UploadId, MultipartUpload: { Parts } });
+    expect(await failureOf(client.send(command))).toBe("InvalidPartOrder");
+  });
+
   it("completes an upload in parts only if the condition holds, and else keeps it", async () => {
     const Key = "conditional/parts";
     const { UploadId } = await client.send(new s3.CreateMultipartUploadCommand({ Bucket, Key }));
@@ -190,7 +203,7 @@ describe("the tests' S3 beyond what is common", () => {
   });
 
   it("has everything that it has answered for after it was killed", async () => {
-    const folder = `${server.folder}-kept`;
+    const folder = join(server.folder, "kept");
     const options = { folder, access: [server.credentials] };
     const first = await S3Server.start(options);
     const one = sdkClient(first);
