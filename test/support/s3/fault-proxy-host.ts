@@ -4,10 +4,10 @@ import { host } from "./hosted.js";
 
 /** What a fault proxy is started with: see fault-proxy.ts. */
 export interface ProxyHostOptions {
-  /** "http://host:port" of the server */
+  /** "http://host:port" or "unix:/path" of the server */
   readonly target: string;
-  /** 0 for any */
-  readonly port: number;
+  /** a port, 0 for any, or the path of a socket */
+  readonly at: number | string;
 }
 
 /** What it can be asked. */
@@ -20,7 +20,7 @@ export interface ProxyHostCalls {
   readonly mend: () => Promise<void>;
 }
 
-host(async ({ target, port }: ProxyHostOptions) => {
+host(async ({ target, at }: ProxyHostOptions) => {
   const proxy = new FaultProxyService(target);
   const calls: ProxyHostCalls = {
     add: (rule: Rule) => proxy.rules.add(rule),
@@ -29,5 +29,5 @@ host(async ({ target, port }: ProxyHostOptions) => {
     cut: () => proxy.cut(),
     mend: () => proxy.mend(),
   };
-  return { ready: await proxy.listen(port), calls };
+  return { ready: await proxy.listen(at), calls };
 });

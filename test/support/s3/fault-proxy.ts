@@ -13,30 +13,34 @@ export interface ActiveFault extends AsyncDisposable {
 export interface FaultProxyOptions {
   /** default: any */
   readonly port?: number;
+  /** path of a socket to listen on in place of a port, which is reached from all network namespaces */
+  readonly socket?: string;
   /** where it is to run, as with `S3ServerOptions` */
   readonly enter?: Enter;
 }
 
-/** A proxy on loopback between a client and an HTTP server, with faults that tests switch on. In a process of its own. */
+/**
+ * A proxy on loopback between a client and an HTTP server, with faults that tests switch on. In a process of its own. Two of them lead into a
+ * network namespace: one outside on a socket, and one inside that has the first as its server.
+ */
 export class FaultProxy implements AsyncDisposable {
+  /** "http://127.0.0.1:port", or "unix:/path" for other proxies */
   readonly endpoint: string;
-  readonly port: number;
   readonly #hosted: Hosted<ProxyHostCalls>;
 
-  private constructor(hosted: Hosted<ProxyHostCalls>, port: number) {
+  private constructor(hosted: Hosted<ProxyHostCalls>, at: number | string) {
     this.#hosted = hosted;
-    this.port = port;
-    this.endpoint = `http://127.0.0.1:${port}`;
+    this.endpoint = typeof at === "string" ? `unix:${at}` : `http://127.0.0.1:${at}`;
   }
 
   /** `server` may be any that has an endpoint, of http only. */
   static async start(
     server: { readonly endpoint: string },
-    { port = 0, enter }: FaultProxyOptions = {},
+    { port = 0, socket, enter }: FaultProxyOptions = {},
   ): Promise<FaultProxy> {
-    const options: ProxyHostOptions = { target: server.endpoint, port };
+    const options: ProxyHostOptions = { target: server.endpoint, at: socket ?? port };
     const script = "s3/fault-proxy-host.js";
-    const { hosted, ready } = await Hosted.start<ProxyHostCalls, number>(script, options, enter);
+    const { hosted, ready } = await Hosted.start<ProxyHostCalls, number | string>(script, options, enter);
     return new FaultProxy(hosted, ready);
   }
 

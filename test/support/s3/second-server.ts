@@ -18,8 +18,9 @@ const startTimeoutMs = 40_000 * patience;
 
 /**
  * An S3 that others wrote: Ceph's gateway on a cluster of one monitor and one store in memory, on loopback and in a folder of its own. What holds
- * with it as well is not only what we believe of S3. It knows no bodies with trailers, so clients must have `requestChecksumCalculation:
- * "WHEN_REQUIRED"`. Takes some seconds to start.
+ * with it as well is not only what we believe of S3. Version 16 differs from AWS in that it takes no bodies with trailers (clients must have
+ * `requestChecksumCalculation: "WHEN_REQUIRED"` for streams), takes `If-Match` of a write only without quotes, refuses it with 412 when there is
+ * no object, and ignores conditions of CompleteMultipartUpload. Takes some seconds to start, and a multiple of the objects' size in memory.
  */
 export class RadosGateway implements S3Place {
   readonly endpoint: string;

@@ -1,7 +1,11 @@
 import { randomBytes } from "node:crypto";
+import { join } from "node:path";
 import * as s3 from "@aws-sdk/client-s3";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { lacks } from "../../support/needs.js";
+import { TestNetns } from "../../support/netns.js";
 import { FaultProxy } from "../../support/s3/fault-proxy.js";
+import type { Enter } from "../../support/s3/hosted.js";
 import { S3Server } from "../../support/s3/s3-server.js";
 import { failureOf, sdkClient } from "../../support/s3/sdk-client.js";
 
@@ -151,6 +155,25 @@ describe("the tests' proxy with faults", () => {
     for (const key of ["ä one", "two", "ä one", "ä one"]) failures.push(await failureOf(get(`picked/${key}`)));
     expect(failures).toEqual(["none", "none", "SlowDown", "none"]);
     expect(await fault.count()).toEqual({ matched: 3, applied: 1 });
+  });
+
+  it.skipIf(lacks("root"))("leads into a network namespace, and a server can be in one itself", async () => {
+    const netns = new TestNetns(join(server.folder, "netns"));
+    netns.make();
+    try {
+      const enter: Enter = (program, args) => netns.enter(program, args);
+      await using outside = await FaultProxy.start(server, { socket: join(server.folder, "proxy.sock") });
+      await using inside = await FaultProxy.start(outside, { enter });
+      await using another = await S3Server.start({ enter });
+      const ask = ({ endpoint }: { endpoint: string }): string => netns.run("curl", "-s", `${endpoint}/${Bucket}/x`);
+      const seen = await server.seenDuring(async () => expect(ask(inside)).toContain("AccessDenied"));
+      expect(seen).toMatchObject([{ status: 403, key: "x" }]);
+      expect(ask(another)).toContain("AccessDenied");
+      expect(await another.seen()).toHaveLength(1);
+      expect(() => ask(server)).toThrow();
+    } finally {
+      netns[Symbol.dispose]();
+    }
   });
 
   it("is cut off and mended again", async () => {

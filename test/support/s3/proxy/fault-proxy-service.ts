@@ -29,14 +29,15 @@ class Stalled extends Error {}
  */
 export class FaultProxyService {
   readonly rules = new Rules();
-  readonly #target: URL;
+  readonly #target: { readonly socketPath: string } | { readonly hostname: string; readonly port: string };
   readonly #agent = new Agent({ keepAlive: true, noDelay: true });
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
-  #port = 0;
+  #at: number | string = 0;
 
   constructor(target: string) {
-    this.#target = new URL(target);
+    const { protocol, pathname, hostname, port } = new URL(target);
+    this.#target = protocol === "unix:" ? { socketPath: pathname } : { hostname, port };
     this.#server = createServer((request, response) => void this.#pass(request, response));
     this.#server.on("connection", (socket: Socket) => {
       socket.setNoDelay(true);
@@ -46,14 +47,15 @@ export class FaultProxyService {
     this.#server.requestTimeout = 0;
   }
 
-  /** Returns the port. */
-  async listen(port: number): Promise<number> {
+  /** Listens on a port of loopback, or on a socket at a path; returns what it has got. */
+  async listen(at: number | string): Promise<number | string> {
     await new Promise<void>((resolve, reject) => {
       this.#server.once("error", reject);
-      this.#server.listen(port, "127.0.0.1", resolve);
+      if (typeof at === "string") this.#server.listen(at, resolve);
+      else this.#server.listen(at, "127.0.0.1", resolve);
     });
-    this.#port = (this.#server.address() as AddressInfo).port;
-    return this.#port;
+    this.#at = typeof at === "string" ? at : (this.#server.address() as AddressInfo).port;
+    return this.#at;
   }
 
   /** Refuses connections from now on, and resets those that are there. Idempotent. */
@@ -66,7 +68,7 @@ export class FaultProxyService {
 
   /** Takes connections again. Idempotent. */
   async mend(): Promise<void> {
-    if (!this.#server.listening) await this.listen(this.#port);
+    if (!this.#server.listening) await this.listen(this.#at);
   }
 
   async #pass(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -87,9 +89,8 @@ export class FaultProxyService {
 
   /** Sends the request on; returns the answer's head, with its body to come. */
   async #ask({ request, response, fault }: Passage): Promise<IncomingMessage> {
-    const { hostname, port } = this.#target;
     const [path, method] = [request.url ?? "", request.method ?? ""];
-    const onward = sendRequest({ hostname, port, path, method, headers: request.rawHeaders, agent: this.#agent });
+    const onward = sendRequest({ ...this.#target, path, method, headers: request.rawHeaders, agent: this.#agent });
     const answered = new Promise<IncomingMessage>((resolve, reject) => {
       onward.on("response", resolve);
       onward.on("error", reject);
