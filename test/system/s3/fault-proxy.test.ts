@@ -166,7 +166,10 @@ describe("the tests' proxy with faults", () => {
       await using inside = await FaultProxy.start(outside, { enter });
       await using another = await S3Server.start({ enter });
       const ask = ({ endpoint }: { endpoint: string }): string => netns.run("curl", "-s", `${endpoint}/${Bucket}/x`);
-      const seen = await server.seenDuring(async () => expect(ask(inside)).toContain("AccessDenied"));
+      const seen = await server.seenDuring(() => {
+        expect(ask(inside)).toContain("AccessDenied");
+        return Promise.resolve();
+      });
       expect(seen).toMatchObject([{ status: 403, key: "x" }]);
       expect(ask(another)).toContain("AccessDenied");
       expect(await another.seen()).toHaveLength(1);
