@@ -1,3 +1,16 @@
+/** One setting: where it comes from, what it is without, how its text is read. `parse` throws an Error that says what is wanted. */
+export interface Setting<T> {
+  readonly env: string;
+  /** older or other names; the first one that is set wins */
+  readonly aliases?: readonly string[];
+  /** as if the environment said so */
+  readonly fallback: string;
+  readonly parse: (text: string) => T;
+  readonly doc: string;
+  /** whether its text is never shown */
+  readonly secret?: true;
+}
+
 /** A whole number within bounds, which count. */
 export function integer(min: number, max: number): (text: string) => number {
   return (text) => {

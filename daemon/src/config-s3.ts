@@ -1,5 +1,4 @@
-import { absolutePath, integer, oneOf, token } from "./config-parsers.js";
-import type { Setting } from "./config.js";
+import { absolutePath, integer, oneOf, token, type Setting } from "./config-parsers.js";
 
 /** Settings of the bucket that modules and snapshots are kept in. */
 export const s3Settings = {

@@ -4,22 +4,9 @@ import { covers, parseNetwork, readNetwork } from "./core/egress/address.js";
 import { addressNumber, addressText, type Subnet, type Subnet6 } from "./core/egress/firewall.js";
 import { specialRanges } from "./core/egress/special-ranges.js";
 import { bounds } from "./core/validate.js";
-import { absolutePath, absolutePaths, integer, oneOf, token } from "./config-parsers.js";
+import { absolutePath, absolutePaths, integer, oneOf, token, type Setting } from "./config-parsers.js";
 import { s3Settings } from "./config-s3.js";
 import { parseListen, type ListenAddress } from "./listen.js";
-
-/** One setting: where it comes from, what it is without, how its text is read. `parse` throws an Error that says what is wanted. */
-export interface Setting<T> {
-  readonly env: string;
-  /** older or other names; the first one that is set wins */
-  readonly aliases?: readonly string[];
-  /** as if the environment said so */
-  readonly fallback: string;
-  readonly parse: (text: string) => T;
-  readonly doc: string;
-  /** whether its text is never shown */
-  readonly secret?: true;
-}
 
 const privateNetwork = readNetwork("fc00::/7");
 const builtHost = fileURLToPath(new URL("../../native/build/sq-host", import.meta.url));

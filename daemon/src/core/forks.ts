@@ -1,7 +1,7 @@
 import type { ForkRequest, SandboxInfo } from "@squash/sdk/protocol";
 import type { LabelsInUse } from "./labels-in-use.js";
 import { randomHex } from "./random.js";
-import { planOfRecord } from "./sandbox-stages.js";
+import { planOfRecord } from "./sandbox-plan.js";
 import type { Sandboxes } from "./sandboxes.js";
 import type { SnapshotImages } from "./snapshot-images.js";
 import { findSnapshot, type Moment, type Snapshots } from "./snapshots.js";

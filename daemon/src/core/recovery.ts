@@ -1,7 +1,8 @@
 import type { Emit } from "./events.js";
 import type { SandboxRecord, StoredSandbox } from "./ports.js";
 import { newSandbox, type Sandbox } from "./sandbox.js";
-import { planOfRecord, rebuildStages, sandboxStages, type SandboxDraft, type StageParts } from "./sandbox-stages.js";
+import { planOfRecord } from "./sandbox-plan.js";
+import { rebuildStages, sandboxStages, type SandboxDraft, type StageParts } from "./sandbox-stages.js";
 import type { Sandboxes } from "./sandboxes.js";
 import { secretAccess } from "./secrets/grants.js";
 import { withKnownLabels } from "./snapshot-chain.js";

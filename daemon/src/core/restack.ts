@@ -3,9 +3,9 @@ import type { Cell } from "./cells.js";
 import type { Emit } from "./events.js";
 import type { SandboxRecord } from "./ports.js";
 import type { Sandbox } from "./sandbox.js";
+import { planOfRecord } from "./sandbox-plan.js";
 import {
   doubtStages,
-  planOfRecord,
   rerootStages,
   stackStages,
   swapStages,

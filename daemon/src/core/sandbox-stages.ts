@@ -19,6 +19,7 @@ import type {
 import type { Custody } from "./remote/custody.js";
 import type { Injection } from "./secrets/injection.js";
 import type { RootTrust } from "./secrets/root-trust.js";
+import type { SandboxPlan } from "./sandbox-plan.js";
 import type { Stage } from "./stages.js";
 import { stackOrder } from "./stack.js";
 
@@ -43,18 +44,6 @@ export interface SandboxDraft {
   before?: SandboxRecord;
   /** which of its uppers is meant; absent for all that a leftover has */
   generation?: number;
-}
-
-/** What a record says before there is a cell. */
-export type SandboxPlan = Omit<SandboxRecord, "layers" | "layerKeys" | "trust" | "cell"> & {
-  /** module names as asked for; empty for the default */
-  readonly requestedLayers: readonly string[];
-};
-
-/** The plan that a record came from. */
-export function planOfRecord(record: SandboxRecord): SandboxPlan {
-  const { layers: requestedLayers, layerKeys: _, trust: __, cell: ___, defaults: ____, ...rest } = record;
-  return { ...rest, requestedLayers };
 }
 
 export interface StageParts {

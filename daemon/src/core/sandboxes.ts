@@ -20,7 +20,8 @@ import { retentionLimits, retentionOf } from "./retention.js";
 import { secretAccess } from "./secrets/grants.js";
 import type { Making } from "./remote/custody.js";
 import { newSandbox, sandboxInfo, type Sandbox } from "./sandbox.js";
-import { sandboxStages, type SandboxDraft, type SandboxPlan, type StageParts } from "./sandbox-stages.js";
+import type { SandboxPlan } from "./sandbox-plan.js";
+import { sandboxStages, type SandboxDraft, type StageParts } from "./sandbox-stages.js";
 import type { NetworkFigures, SandboxService } from "./service.js";
 import { bringUp, takeDown, type Stage, type Timings } from "./stages.js";
 

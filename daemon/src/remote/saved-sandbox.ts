@@ -1,7 +1,7 @@
 import type { CreateSandbox } from "@squash/sdk/protocol";
 import { networkWish } from "../core/egress/settings.js";
 import type { SandboxRecord } from "../core/ports.js";
-import type { SandboxPlan } from "../core/sandbox-stages.js";
+import type { SandboxPlan } from "../core/sandbox-plan.js";
 import type { SavedSandbox } from "../core/remote/sandbox-manifest.js";
 
 /** What is saved of a sandbox, whose files are those of the snapshot. */

@@ -9,7 +9,7 @@ import type { Piece } from "./piece-reader.js";
 const readTries = 5;
 const retryMs = 200;
 /** what has lain for so long is written anew when it is used again, so that no sweep that is under way takes it for unused */
-export const refreshAfterMs = 12 * 3_600_000;
+const refreshAfterMs = 12 * 3_600_000;
 
 /** Where the bytes of a piece are in the bucket. */
 interface Source {

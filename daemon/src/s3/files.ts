@@ -5,7 +5,7 @@ import { writeAtomically } from "../store/atomic-file.js";
 import type { Blobs } from "./blobs.js";
 import type { Bucket, UploadedPart } from "./bucket.js";
 import type { Piece } from "./piece-reader.js";
-import { evenPieceBytes, type Cut } from "./pieces.js";
+import { maxPieceBytes, type Cut } from "./pieces.js";
 import { piecesOf } from "./piece-source.js";
 import { matchingPieces } from "./piece-match.js";
 import { inParallel } from "./pool.js";
@@ -120,14 +120,14 @@ export class BucketFiles {
   ): Promise<Sent> {
     await using file = await open(path, "r");
     const { size } = await file.stat();
-    if (size > maxParts * evenPieceBytes) {
+    if (size > maxParts * maxPieceBytes) {
       const sent = await this.#sendPieces(path, "even", { signal, ...(progress && { progress }) });
       refuseOther(path, sent.file.sha256, sha256);
       return sent;
     }
     const key = this.#blobs.keyOf(sha256);
     const isThere = await this.#blobs.isKept(sha256, size, signal);
-    const upload = isThere || size <= evenPieceBytes ? null : await this.#openUpload(key, sha256, signal);
+    const upload = isThere || size <= maxPieceBytes ? null : await this.#openUpload(key, sha256, signal);
     const pieces: Piece[] = [];
     let sentBytes = 0;
     const source = new PieceStream(piecesOf({ path, cut: "even" }, signal), pieces);

@@ -1,6 +1,6 @@
 import { createHash, type Hash } from "node:crypto";
 import { closeSync, constants, openSync, readSync } from "node:fs";
-import { blockBytes, ContentCutter, evenPieceBytes, type Cut } from "./pieces.js";
+import { blockBytes, ContentCutter, maxPieceBytes, type Cut } from "./pieces.js";
 
 export interface Piece {
   /** 64 hexadecimal digits */
@@ -54,7 +54,7 @@ class OpenPiece {
       const end = Math.min(at + blockBytes, chunk.byteLength);
       const ends =
         this.#cutter === null
-          ? this.#size + (end - from) === evenPieceBytes
+          ? this.#size + (end - from) === maxPieceBytes
           : this.#cutter.endsWith(chunk.subarray(at, end));
       if (!ends) continue;
       this.#add(chunk.subarray(from, end));

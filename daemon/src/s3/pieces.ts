@@ -12,10 +12,8 @@ const minBlocks = 256;
 const maxBlocks = 2_048;
 const boundaryMask = 511;
 
-/** bytes of a piece of a file that is cut by its size */
-export const evenPieceBytes = 8 * 1_048_576;
-/** bytes of a piece at most, however it is cut */
-export const maxPieceBytes = evenPieceBytes;
+/** bytes of a piece at most, however it is cut, and of all but the last of a file that is cut by its size */
+export const maxPieceBytes = maxBlocks * blockBytes;
 
 export type Cut = "content" | "even";
 

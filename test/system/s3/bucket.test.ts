@@ -141,12 +141,8 @@ describe.skipIf(lacks("root"))("modules and snapshots in a bucket", () => {
   });
 
   it("never gives a module that is not what it was", async () => {
-    const [key] = (await server.seen())
-      .filter(({ method, key: of }) => method === "PUT" && of?.includes("blobs/"))
-      .map(({ key: of }) => of ?? "");
     const extra = (await first.client.bucketModules()).find(({ name }) => name === "100-extra");
     const blob = `team/blobs/sha256/${extra?.sha256.slice(0, 2)}/${extra?.sha256}`;
-    expect(key).toMatch(/^team\/blobs\//);
     await server.corrupt(blob, 1_234);
     await second.client.removeModule("100-extra");
     await expect(second.client.create({ id: "bad", layers: ["000-base-test", "100-extra"] })).rejects.toMatchObject({

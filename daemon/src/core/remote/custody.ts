@@ -1,6 +1,6 @@
 import type { CreateSandbox, SandboxInfo } from "@squash/sdk/protocol";
 import type { SnapshotRecord } from "../ports.js";
-import type { SandboxPlan } from "../sandbox-stages.js";
+import type { SandboxPlan } from "../sandbox-plan.js";
 
 /** A sandbox that is to be made. */
 export interface Making {
