@@ -197,8 +197,9 @@ export function addMkmod(program: Command, context: Context): void {
   }
 
   async function finish(self: Command, job: JobInfo): Promise<void> {
-    if (self.opts<MakeFlags>().detach !== true) await followJob(context, self, job);
-    printAnswer(context, self, { value: job, render: ({ id }) => `${id}\n` });
+    if (self.opts<MakeFlags>().detach === true)
+      printAnswer(context, self, { value: job, render: ({ id }) => `${id}\n` });
+    else await followJob(context, self, job);
   }
 }
 

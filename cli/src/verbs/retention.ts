@@ -60,8 +60,8 @@ export function addRetention(program: Command, context: Context): void {
       const formats = format === undefined ? {} : { formats: moduleFormats(format) };
       const request = { snapshot, module, ...(replace && { replace }), ...formats };
       const job = await context.client().sandbox(id).promote(request, { signal: context.signal });
-      if (detach !== true) await followJob(context, self, job);
-      printAnswer(context, self, { value: job, render: (started) => `${started.id}\n` });
+      if (detach === true) printAnswer(context, self, { value: job, render: (started) => `${started.id}\n` });
+      else await followJob(context, self, job);
     }),
   );
 }

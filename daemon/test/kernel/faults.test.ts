@@ -6,13 +6,8 @@ import { NoNetworks } from "../../src/core/egress/no-networks.js";
 import { networkSettings } from "../../src/core/egress/settings.js";
 import { noInjection } from "../../src/core/secrets/injection.js";
 import { Layers } from "../../src/core/layers.js";
-import {
-  rebuildStages,
-  sandboxStages,
-  type SandboxDraft,
-  type SandboxPlan,
-  type StageParts,
-} from "../../src/core/sandbox-stages.js";
+import type { SandboxPlan } from "../../src/core/sandbox-plan.js";
+import { rebuildStages, sandboxStages, type SandboxDraft, type StageParts } from "../../src/core/sandbox-stages.js";
 import { bringUp, takeDown, type Stage } from "../../src/core/stages.js";
 import { trustByHand } from "../../../test/support/modules.js";
 import { DirectoryCatalog } from "../../src/modules/catalog.js";
