@@ -9,6 +9,7 @@ import { ModuleObjects } from "../s3/module-objects.js";
 import { SealedJson } from "../s3/sealed-json.js";
 import { SealedStore } from "../s3/sealed-store.js";
 import { SnapshotObjects } from "../s3/snapshot-objects.js";
+import { sweepFolder } from "./sweep-folder.js";
 
 /** The bucket that is configured, by what lies in it. */
 export interface BucketParts {
@@ -32,6 +33,7 @@ export async function openBucket(config: Config): Promise<BucketParts | null> {
   if (s3Bucket === "") return null;
   const folder = join(config.dataDir, "cache", "s3");
   await mkdir(folder, { recursive: true, mode: 0o700 });
+  await sweepFolder(folder);
   const cipher = config.s3KeyFile === "" ? null : new Cipher(await readKey(config.s3KeyFile));
   const bucket = new Bucket({
     bucket: s3Bucket,
