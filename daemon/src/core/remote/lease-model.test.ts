@@ -20,11 +20,11 @@ describe("machines that share a store", () => {
     await fc.assert(
       fc.asyncProperty(worlds, async (options) => {
         const world = new LeaseWorld(options);
-        await world.run(600_000);
+        await world.run(300_000);
         for (const [kind, count] of world.history.counts) counts.set(kind, (counts.get(kind) ?? 0) + count);
         expect(world.history.violations.slice(0, 5)).toEqual([]);
       }),
-      { numRuns: 40 },
+      { numRuns: 30 },
     );
     // all of it did happen
     for (const kind of ["saved", "expired", "released", "killed", "left behind", "stopped", "refused: sandbox_leased"])
