@@ -82,6 +82,8 @@ static int drop_capabilities(struct failure *failure) {
  * Arguments of calls that the generated filter allows as a whole. Of numbers only the low 32 bits count, as in the kernel: comparing all 64
  * would let a set upper bit through. Runs besides the generated filter, which kills other architectures; the stricter answer wins.
  *  - ioctl: no pushing of characters into a terminal's input, which reaches whoever reads that terminal next
+ *  - sched_setscheduler, sched_setattr, setpriority: not of process 1, nor of all of a user's, among which that is: put behind all others, it would not
+ *    end the cell in time (deadline.h)
  *  - socket, socketpair: local, IPv4, IPv6, and routing netlink; the errors are those of a kernel built without the others
  *  - setrlimit, prlimit64: no other limit of core dumps; programs are told that it worked, since lowering it to 0 always does
  */
@@ -106,6 +108,20 @@ static const struct sock_filter filter_arguments[] = {
     LOAD_HIGH(args[2]),
     SKIP_IF(0, 1), /* no new limit: only asks */
     REFUSE(0),
+    ALLOW,
+    SKIP_IF(SYS_sched_setscheduler, 1),
+    SKIP_UNLESS(SYS_sched_setattr, 4),
+    LOAD(args[0]),
+    SKIP_UNLESS(1, 1),
+    REFUSE(EPERM),
+    ALLOW,
+    SKIP_UNLESS(SYS_setpriority, 7),
+    LOAD(args[0]),
+    SKIP_IF(PRIO_USER, 3),
+    SKIP_UNLESS(PRIO_PROCESS, 3),
+    LOAD(args[1]),
+    SKIP_UNLESS(1, 1),
+    REFUSE(EPERM),
     ALLOW,
     SKIP_IF(SYS_socket, 1),
     SKIP_UNLESS(SYS_socketpair, 9),

@@ -336,6 +336,23 @@ static _Noreturn void attack_pidfd_getfd(char **list) {
   verdict(syscall(SYS_pidfd_getfd, pidfd, 0, 0), "took a descriptor");
 }
 
+/* Lets a process run only when nobody else wants to. */
+static _Noreturn void attack_idle(char **list) {
+  struct sched_param none = {0};
+  verdict(syscall(SYS_sched_setscheduler, (pid_t)number(list, 0), SCHED_IDLE, &none), "put it behind all others");
+}
+
+/* Processes that need all the time that there is. */
+static _Noreturn void run_spin(char **list) {
+  for (long left = number(list, 0); left > 0; left--) {
+    pid_t pid = fork();
+    if (pid < 0) refused(errno);
+    if (pid == 0)
+      for (;;) continue;
+  }
+  escaped("they run");
+}
+
 static int join(const char *pid, const char *kind) {
   char path[64], own_path[64];
   struct stat own, other;
@@ -871,6 +888,7 @@ static const struct {
     {"open-files", attack_open_files},   {"files", attack_files},
     {"fill", attack_fill},               {"exhaust-init", attack_exhaust_init},
     {"signal-all", attack_signal_all},   {"nested", run_nested},
+    {"idle", attack_idle},               {"spin", run_spin},
     {"jail", run_jailed},                {"sleep", run_sleep},
 };
 

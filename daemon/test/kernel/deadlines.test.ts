@@ -1,16 +1,19 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readFileSync, readdirSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { LinuxKernel } from "../../src/kernel/kernel.js";
 import { lacks } from "../../../test/support/needs.js";
+import { patience } from "../../../test/support/patience.js";
+import { probeProgram } from "../../../test/support/probe.js";
 import { repositoryRoot } from "../../../test/support/root.js";
 import type { KeeperOptions } from "./deadline-keeper.js";
-import { useKernel } from "./test-kernel.js";
+import { usableFormat, useKernel } from "./test-kernel.js";
 import { mountBase, TestSandbox, unmountBase } from "./test-sandbox.js";
 
+const mebibyte = 1_048_576;
 const past = { code: "kernel", details: { errno: "ETIME" } };
 
 /** Descendants of a process, itself included, that are alive. */
@@ -23,7 +26,10 @@ function alive(pid: number): number[] {
 
 describe.skipIf(lacks("root"))("the deadline of a cell", () => {
   const machine = useKernel();
-  beforeAll(() => mountBase(machine));
+  let base: string;
+  beforeAll(async () => {
+    base = await mountBase(machine);
+  });
   afterAll(() => unmountBase(machine));
 
   const soon = (ms: number): number => machine.kernel.bootMs() + ms;
@@ -89,6 +95,43 @@ describe.skipIf(lacks("root"))("the deadline of a cell", () => {
     await expect.poll(() => alive(pid)).toEqual([]);
     await expect.poll(() => noticed(4)).toBe(true);
     expect(readIfThere(counter)).toBe(size);
+  });
+
+  describe("with programs that do what they can against it", () => {
+    beforeAll(async () => {
+      const image = machine.pack("probe", usableFormat, (root) => {
+        mkdirSync(join(root, "opt"));
+        copyFileSync(probeProgram(), join(root, "opt/probe"));
+      });
+      await machine.kernel.mountLayer("probe", image, usableFormat);
+    });
+    afterAll(() => machine.kernel.unmountLayer("probe"));
+
+    it("is out of their reach", async () => {
+      await using sandbox = await TestSandbox.make(machine, 7, { layers: ["probe", base] });
+      expect(await sandbox.print("/opt/probe pidfd-getfd 1 || true")).toMatch(/^refused/);
+      expect((await sandbox.run("ls /proc/1/fd")).stderr.toString()).toMatch(/Permission denied/);
+      expect(await sandbox.print("/opt/probe idle 1 || true")).toMatch(/^refused/);
+      expect(await sandbox.print("/opt/probe idle $$ || true")).toMatch(/^escaped/);
+      for (const all of ["-p 1", "-u root"])
+        expect((await sandbox.run(`renice -n 19 ${all}`)).stderr.toString()).toMatch(/not permitted/);
+      expect((await sandbox.run("renice -n 19 -p $$")).stderr.toString()).toBe("");
+    });
+
+    it.each([
+      ["signals", "kill -STOP 1; kill -KILL 1; kill -TERM 1"],
+      ["a limit of open files", "/opt/probe limit 1 7 0 0"],
+      ["a low priority", "renice -n 19 -p 1; renice -n 19 -u root; /opt/probe idle 1; /opt/probe spin 100"],
+    ])("strikes in spite of %s", async (_, hostile) => {
+      await using sandbox = await TestSandbox.make(machine, 8, { layers: ["probe", base] });
+      await machine.kernel.limitCell(8, { memoryBytes: 256 * mebibyte, cpuQuotaUs: 50_000, pids: 400 });
+      await sandbox.run(hostile);
+      expect(alive(sandbox.pid)).not.toEqual([]);
+      await set(8, 500);
+      const from = performance.now();
+      await expect.poll(() => alive(sandbox.pid), { interval: 20 }).toEqual([]);
+      expect(performance.now() - from).toBeLessThan(500 + 4_000 * patience);
+    });
   });
 
   it("strikes while sq-host is stopped, whose late work puts nothing off", async () => {

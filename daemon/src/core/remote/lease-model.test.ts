@@ -24,7 +24,7 @@ describe("machines that share a store", () => {
         for (const [kind, count] of world.history.counts) counts.set(kind, (counts.get(kind) ?? 0) + count);
         expect(world.history.violations.slice(0, 5)).toEqual([]);
       }),
-      { numRuns: 30 },
+      { numRuns: 15 },
     );
     // all of it did happen
     for (const kind of ["saved", "expired", "released", "killed", "left behind", "stopped", "refused: sandbox_leased"])
