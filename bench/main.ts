@@ -8,6 +8,7 @@ import { measurePeers } from "./peers.js";
 import { NetworkBench } from "./network.js";
 import { startOnline, startSquashd } from "./squash.js";
 import type { Summary } from "./stats.js";
+import { S3Bench } from "./s3.js";
 import { SecretsBench, type SecretFigures } from "./secrets.js";
 import { BtrfsBench } from "./btrfs.js";
 import { TimeBench } from "./time.js";
@@ -15,6 +16,8 @@ import { ms, renderTable, type Row } from "./table.js";
 
 const count = Number(process.env["BENCH_COUNT"] ?? 200);
 const crowdSize = Number(process.env["BENCH_CROWD"] ?? 1_000);
+/** of the module that is sent and fetched */
+const bucketMb = Number(process.env["BENCH_BUCKET_MB"] ?? 1_024);
 const scratch = mkdtempSync(join(tmpdir(), "squash-bench-"));
 const root = join(scratch, "root");
 const rows: Row[] = [];
@@ -204,6 +207,27 @@ async function measureSecrets(): Promise<void> {
   });
 }
 
+async function measureBucket(): Promise<void> {
+  say("bucket");
+  await using bench = await S3Bench.start(bucketMb);
+  const plain = await bench.plain();
+  const squash = await bench.squash();
+  const speed = (value: number): string => `${value.toFixed(0)} MB/s`;
+  for (const way of ["push", "pull"] as const)
+    rows.push({
+      what: `${way} of a module of ${bucketMb} MiB`,
+      ...{ p50: speed(squash[way]), target: "≥ 80 % of the SDK", ok: squash[way] >= 0.8 * plain[way] },
+      ratio: `the SDK alone, its best: ${speed(plain[way])}`,
+    });
+  atMost("memory for that, beyond idle", squash.memory / 1_048_576, 150, (value) => `${value.toFixed(0)} MiB`);
+  atMost(
+    "sync of 1,000 modules with nothing to do",
+    await bench.idleSync(1_000),
+    2,
+    (value) => `${value.toFixed(2)} s`,
+  );
+}
+
 async function measureCold(): Promise<void> {
   await using squashd = await startSquashd((modules) => makeBenchBase(join(scratch, "root-cold"), modules), {
     SQUASH_POOL_SIZE: "0",
@@ -228,6 +252,7 @@ try {
   measureImages();
   await measureBtrfs();
   await measureSecrets();
+  await measureBucket();
   say("peers");
   mkdirSync(root, { recursive: true });
   for (const { name, summary, reason } of await measurePeers(root, scratch, count)) {
