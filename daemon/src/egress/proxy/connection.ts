@@ -27,8 +27,8 @@ export interface Flow {
   readonly port: number;
   /** null until one of the name's addresses was chosen */
   address: string | null;
-  /** Whether it may go on with the secrets that the sandbox has now; absent: whatever they are. */
-  readonly suits?: (client: EgressClient) => boolean;
+  /** Whether it may go on with the secrets that the sandbox has now; absent or null: whatever they are. */
+  readonly suits?: ((client: EgressClient) => boolean) | null;
 }
 
 /** What was decided on, apart from what the connection knows itself. */

@@ -77,7 +77,7 @@ export class Exchange {
     this.#rule = verdict.rule;
     this.#secrets = SecretExchange.start(this.#connection, now, asked);
     const secrets = this.#secrets;
-    this.#flow = { name, port, address: null, ...(secrets === null ? {} : { suits: secrets.suits }) };
+    this.#flow = { name, port, address: null, suits: secrets?.suits ?? null };
     this.#connection.flows.add(this.#flow);
     this.#client.onClose(() => this.#end());
     const body = asked.hasBody ? this.#client.body : null;
@@ -92,7 +92,7 @@ export class Exchange {
         this.#client.inform({ status: 100, text: "Continue", fields: [] }),
       );
       if (this.#client.gone) outgoing.body?.destroy();
-      else this.#send({ ...outgoing, again: mayRepeat(outgoing.call) });
+      else this.#send({ call: outgoing.call, body: outgoing.body, again: mayRepeat(outgoing.call) });
     } catch (error) {
       this.#failed(error as Error);
     }
@@ -130,7 +130,7 @@ export class Exchange {
       failed: (error) => {
         if (current !== null && current !== this.#call) return; // that was given up for another one
         if (again && this.#call?.reused === true && !this.#answered && !this.#client.gone)
-          this.#send({ ...sending, again: false });
+          this.#send({ call, body, again: false });
         else this.#failed(error);
       },
     });
@@ -141,8 +141,8 @@ export class Exchange {
       call.end([]);
       return;
     }
-    if (this.#secrets !== null) body.on("data", (chunk: Buffer) => (this.#bytes += chunk.length));
     pipeBody(body, null, call.body, {
+      passed: (bytes) => (this.#bytes += bytes),
       ended: () => {
         if (!this.#client.isWhole()) {
           call.destroy();

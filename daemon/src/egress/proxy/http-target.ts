@@ -33,17 +33,18 @@ export function targetOf(request: IncomingMessage, scope: Scope): Target {
   const authority = authorityOf(hosts[0] ?? "", scope, "a Host field");
   const target = request.url ?? "";
   if (scope.explicit && !/^http:/i.test(target)) throw new BadRequest("a target that is not an http URL");
-  if (target.startsWith("/")) return { ...authority, path: target };
-  if (target === "*" && request.method === "OPTIONS") return { ...authority, path: "*" };
+  const { name, port } = authority;
+  if (target.startsWith("/")) return { name, port, path: target };
+  if (target === "*" && request.method === "OPTIONS") return { name, port, path: "*" };
   const absolute = (scope.secure ? /^https:\/\/([^/?#]*)(.*)$/is : /^http:\/\/([^/?#]*)(.*)$/is).exec(target);
   if (absolute === null)
     throw new BadRequest(`a target that is neither a path nor an ${scope.secure ? "https" : "http"} URL`);
   const named = readAuthority(absolute[1] ?? "", usualPort(scope));
-  if (named?.name !== authority.name || named.port !== authority.port)
+  if (named?.name !== name || named.port !== port)
     throw new BadRequest("a target that does not agree with the Host field");
   const path = absolute[2] ?? "";
-  if (path === "" && request.method === "OPTIONS") return { ...authority, path: "*" };
-  return { ...authority, path: path.startsWith("/") ? path : `/${path}` };
+  if (path === "" && request.method === "OPTIONS") return { name, port, path: "*" };
+  return { name, port, path: path.startsWith("/") ? path : `/${path}` };
 }
 
 /** The name and port of a Host field or of `:authority`, which must be those of the connection. Throws `BadRequest`. */

@@ -49,8 +49,11 @@ export class Http1Client implements ClientSide {
     const fields = passedOn(rawHeaders);
     for (const field of fields) if (field[0].length === 4 && field[0].toLowerCase() === "host") field[1] = host;
     return {
-      ...{ name, port, path, secure: this.#link.secure },
       method: request.method ?? "",
+      name,
+      port,
+      secure: this.#link.secure,
+      path,
       fields: chunked ? fields : without(fields, "trailer"),
       hasBody: hasBody(request),
       contentLength: length === undefined ? null : Number(length),

@@ -16,6 +16,8 @@ export interface Http1Connections {
   /** whether the connection is kept for other requests */
   readonly keep: boolean;
   readonly dial: () => Promise<Socket>;
+  /** Called when there is a connection, whichever it is. */
+  readonly unneeded: () => void;
 }
 
 /** A request by HTTP/1.1. */
@@ -24,9 +26,12 @@ export class Http1Call implements UpstreamCall {
   readonly #events: CallEvents;
 
   /** Throws where the method, the path or a field is one that Node does not write, though its parser reads it. */
-  constructor(call: Call, { agent, keep, dial }: Http1Connections, events: CallEvents) {
+  constructor(call: Call, { agent, keep, dial, unneeded }: Http1Connections, events: CallEvents) {
     const options: UpstreamRequestOptions = {
-      ...{ agent, dial, method: call.method, path: call.path },
+      agent,
+      dial,
+      method: call.method,
+      path: call.path,
       headers: framed(call, keep),
       setHost: false,
       maxHeaderSize: maxHeadBytes,
@@ -36,7 +41,10 @@ export class Http1Call implements UpstreamCall {
     this.#request = request;
     this.#events = events;
     request.maxHeadersCount = 0; // bounded by their size; the default drops what is beyond 2,000 in silence
-    request.once("socket", (socket) => events.connected(socket.remoteAddress ?? null));
+    request.once("socket", (socket) => {
+      unneeded();
+      events.connected(socket.remoteAddress ?? null);
+    });
     request.on("timeout", () => events.silent());
     request.on("information", ({ statusCode, statusMessage, rawHeaders }) =>
       events.informed({ status: statusCode, text: statusMessage, fields: passedOn(rawHeaders) }),
@@ -85,8 +93,11 @@ export class Http1Call implements UpstreamCall {
       this.#events.failed(new BadAnswer("an answer in an unknown coding"));
       return;
     }
+    const { status, text, fields } = headOf(answer);
     this.#events.answered({
-      ...headOf(answer),
+      status,
+      text,
+      fields,
       body: answer,
       isWhole: () => answer.complete,
       mayHaveTrailers: codings.length > 0,

@@ -38,8 +38,15 @@ export class SecretExchange {
     const { name, fields, path, method, secure, hasBody, contentLength, webSocket } = asked;
     const authority = fields.find(([field]) => field.toLowerCase() === "host")?.[1] ?? name;
     this.#head = {
-      ...{ method, authority, secure, hasBody, contentLength, webSocket },
-      ...{ host: name, target: path, headers: fields },
+      method,
+      host: name,
+      authority,
+      secure,
+      target: path,
+      headers: fields,
+      hasBody,
+      contentLength,
+      webSocket,
     };
   }
 
@@ -82,9 +89,13 @@ export class SecretExchange {
     const fields = told ? without(headers, "expect") : headers;
     const { method, webSocket, takesTrailers } = this.#asked;
     const call = {
-      ...{ method, webSocket, takesTrailers, contentLength, fields },
+      method,
       path: target,
+      fields,
       hasBody: outgoing !== null,
+      contentLength,
+      webSocket,
+      takesTrailers,
     };
     return { call, body: outgoing };
   }

@@ -1,5 +1,6 @@
 import { Socket } from "node:net";
-import type { Duplex, Readable, Writable } from "node:stream";
+import { Stream, type Duplex, type Readable, type Writable } from "node:stream";
+import type { Pieces } from "../secrets/substitution.js";
 import { resetSocket } from "./reset-socket.js";
 import { splice } from "./splice.js";
 
@@ -17,23 +18,54 @@ export function writeTogether(to: Writable): void {
 }
 
 interface BodyEnds {
+  /** told of each piece that is written, in bytes */
+  readonly passed?: (bytes: number) => void;
   /** All was written but the end. */
   readonly ended: () => void;
   /** What comes out is not the whole. */
   readonly failed: (error: Error) => void;
 }
 
-/** Passes a body on, through `through` where it is not null, as fast as it is taken. */
-export function pipeBody(from: Readable, through: Duplex | null, to: Writable, { ended, failed }: BodyEnds): void {
+/**
+ * Passes a body on, through `through` where it is not null, as fast as it is taken. Not by `pipe`, whose listeners cost more than a small
+ * body does.
+ */
+export function pipeBody(
+  from: Readable,
+  through: Duplex | Pieces | null,
+  to: Writable,
+  { passed, ended, failed }: BodyEnds,
+): void {
   from.once("error", failed);
   let last = from;
-  if (through !== null) {
+  let pieces: Pieces | null = null;
+  if (through instanceof Stream) {
     through.once("error", failed);
     last = from.pipe(through);
-  }
-  last.on("data", () => writeTogether(to));
-  last.pipe(to, { end: false });
-  last.once("end", ended);
+  } else pieces = through;
+  const write = (piece: Buffer): boolean => {
+    passed?.(piece.length);
+    return to.write(piece);
+  };
+  const resume = (): void => void last.resume();
+  last.on("data", (chunk: Buffer) => {
+    if (to.destroyed || to.writableEnded) return; // it is read to its end for the sake of who sends it
+    writeTogether(to);
+    let more = true;
+    if (pieces === null) more = write(chunk);
+    else for (const piece of pieces.push(chunk)) more = write(piece);
+    if (more) return;
+    last.pause();
+    to.once("drain", resume);
+  });
+  to.once("close", () => {
+    if (!last.readableEnded) last.pause();
+  });
+  last.once("end", () => {
+    if (pieces !== null && !to.destroyed) for (const piece of pieces.end()) write(piece);
+    ended();
+  });
+  last.resume(); // it may have been read before, for its beginning
 }
 
 interface JoinEnds {

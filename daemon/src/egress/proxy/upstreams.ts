@@ -49,15 +49,15 @@ export class Upstreams {
   /** Sends a request. Every failure is told by `failed`. */
   call(connection: Connection, flow: Flow, wanted: Wanted, events: StartedEvents): void {
     if (wanted.http2 && wanted.server.secure) void this.#call2(connection, flow, wanted, events);
-    else this.#call1(connection, flow, { ...wanted, ready: null }, events);
+    else this.#call1(connection, { flow, wanted, ready: null }, events);
   }
 
   #call1(
     connection: Connection,
-    flow: Flow,
-    { server, call, keep, ready }: Wanted & { ready: TLSSocket | null },
+    { flow, wanted, ready }: { flow: Flow; wanted: Wanted; ready: TLSSocket | null },
     events: StartedEvents,
   ): void {
+    const { server, call, keep } = wanted;
     const { pool } = this.#options;
     let unused = ready;
     const open = async (): Promise<Socket> => {
@@ -66,13 +66,10 @@ export class Upstreams {
       return socket ?? this.#open(connection, flow, server, ["http/1.1"]);
     };
     const agent = keep ? pool.agentFor(connection, server, allows(connection, flow)) : pool.single(connection);
-    const connected = (address: string | null): void => {
-      unused?.destroy(); // another one was free meanwhile
-      events.connected(address);
-    };
+    const unneeded = (): void => void unused?.destroy(); // another one was free meanwhile
     let started: UpstreamCall;
     try {
-      started = new Http1Call(call, { agent, keep, dial: open }, { ...events, connected });
+      started = new Http1Call(call, { agent, keep, dial: open, unneeded }, events);
     } catch (error) {
       // Node's own idea of a method, path or field, stricter than that of its parser
       unused?.destroy();
@@ -91,7 +88,7 @@ export class Upstreams {
         open: () => this.#openSecure(connection, flow, server, ["h2", "http/1.1"]),
       });
       if ("http1" in found) {
-        this.#call1(connection, flow, { ...wanted, ready: found.http1 }, events);
+        this.#call1(connection, { flow, wanted, ready: found.http1 }, events);
         return;
       }
       const started = new Http2Call(call, found.http2, events);

@@ -63,7 +63,8 @@ export class Scrub implements ResponseScrub {
     if (codings === null) throw new UnreadableContent("server", "an answer in a coding that is not known");
     if (codings.length === 0) {
       const stays = this.#patterns.every(({ needle, put }) => needle.bytes.length === put.length);
-      return { headers: stays ? fields : withField(fields, "content-length", null), body: this.#replace() };
+      const body = new Replacer(this.#patterns);
+      return { headers: stays ? fields : withField(fields, "content-length", null), body };
     }
     if (status === 206) throw new UnreadableContent("server", "a part of an answer that is compressed");
     const decoders = decodingStreams(codings, "server");
@@ -74,7 +75,8 @@ export class Scrub implements ResponseScrub {
       return { headers: fields, body: new WatchStream(streams, undecodable("server")) };
     }
     const plain = withField(withField(fields, "content-encoding", null), "content-length", null);
-    return { headers: plain, body: new Chain([...decoders, this.#replace()], undecodable("server")) };
+    const replace = new ReplaceStream(new Replacer(this.#patterns));
+    return { headers: plain, body: new Chain([...decoders, replace], undecodable("server")) };
   }
 
   text(statusText: string): string {
@@ -89,10 +91,6 @@ export class Scrub implements ResponseScrub {
     const bytes = Buffer.from(text, "latin1");
     if (!this.#patterns.some(({ needle }) => bytes.includes(needle.bytes))) return text;
     return replaceAll(bytes, this.#patterns).toString("latin1");
-  }
-
-  #replace(): Transform {
-    return new ReplaceStream(new Replacer(this.#patterns));
   }
 
   #watch(): Transform {

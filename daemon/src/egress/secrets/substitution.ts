@@ -68,8 +68,16 @@ export interface RequestSubstitution {
 export interface ScrubbedAnswer {
   /** has no Content-Length where `contentLength` is null and there is a body; no Content-Encoding where the body was decoded */
   readonly headers: Fields;
-  /** to pass the body through; null: it passes as it is. Ends with `UnreadableContent` where it cannot be decoded */
-  readonly body: Duplex | null;
+  /** to pass the body through; null: it passes as it is. A stream ends with `UnreadableContent` where it cannot be decoded */
+  readonly body: Duplex | Pieces | null;
+}
+
+/** What a body passes through piece by piece, without waiting for anything. */
+export interface Pieces {
+  /** What comes out of a piece. */
+  push(chunk: Buffer): Buffer[];
+  /** What comes out at the end. */
+  end(): Buffer[];
 }
 
 export interface ResponseScrub {
