@@ -7,6 +7,7 @@ import { sayRefusedRaw } from "./http-refusal.js";
 import { wantsWebSocket, type Scope } from "./http-target.js";
 import { Http1Client, type Http1Link } from "./http1-client.js";
 import { maxHeadBytes } from "./http1-upstream.js";
+import { waitingBytes } from "./streams.js";
 import { tcpKeepAlive, type Timings } from "./timings.js";
 import type { Upstreams } from "./upstreams.js";
 
@@ -61,6 +62,7 @@ export class HttpProxy {
     this.server = createServer({
       IncomingMessage: ProxiedRequest,
       maxHeaderSize: maxHeadBytes,
+      highWaterMark: waitingBytes,
       insecureHTTPParser: false,
       headersTimeout: timings.headers,
       requestTimeout: 0, // bodies may take as long as they like

@@ -6,7 +6,11 @@ import { parseHostName } from "./host-name.js";
 import type { HttpProxy } from "./http-proxy.js";
 import type { Http2Proxy } from "./http2-proxy.js";
 import { carriedBy } from "./reset-socket.js";
+import { waitingBytes } from "./streams.js";
 import type { Timings } from "./timings.js";
+
+/** Node takes it, though its types do not have it. */
+const buffered = { highWaterMark: waitingBytes };
 
 export interface InterceptorOptions {
   readonly timings: Timings;
@@ -35,7 +39,10 @@ export class Interceptor {
       connection.cut();
       return;
     }
-    const tls = new TLSSocket(client, { isServer: true, secureContext, ALPNProtocols: ["h2", "http/1.1"] });
+    const tls = new TLSSocket(client, {
+      ...{ isServer: true, secureContext, ALPNProtocols: ["h2", "http/1.1"] },
+      ...buffered,
+    });
     carriedBy(tls, client);
     const fail = (rule: string): void => {
       clearTimeout(timer);

@@ -1,6 +1,7 @@
 import type { Socket } from "node:net";
 import { connect, type SecureContext, type TLSSocket } from "node:tls";
 import { carriedBy } from "./reset-socket.js";
+import { waitingBytes } from "./streams.js";
 
 /** A server that did not prove to be the one that was asked for. */
 export class UntrustedServer extends Error {
@@ -37,7 +38,7 @@ export function secured(socket: Socket, { name, protocols, trusted, timeoutMs }:
   return new Promise((resolve, reject) => {
     const tls = connect({
       ...{ socket, servername: name, secureContext: trusted, ALPNProtocols: [...protocols] },
-      rejectUnauthorized: true,
+      ...{ rejectUnauthorized: true, highWaterMark: waitingBytes },
       minVersion: "TLSv1.2",
     });
     carriedBy(tls, socket);
