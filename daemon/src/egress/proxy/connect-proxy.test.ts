@@ -3,6 +3,7 @@ import { createServer } from "node:net";
 import { connect } from "node:tls";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { helloFor } from "./testing/build-hello.js";
+import { FakePolicy } from "./testing/fake-policy.js";
 import { origin, type Got } from "./testing/origin.js";
 import { Peer, connectFrom } from "./testing/peer.js";
 import { alice, first } from "./testing/proxy-bed.js";
@@ -72,6 +73,47 @@ describe("a program that asks the proxy", () => {
     expect(got.length).toBe(1);
   });
 
+  it("reaches an address that the policy allows: by URL on each port, by CONNECT whatever is within", async () => {
+    const got: Got[] = [];
+    await bed.serve(first, origin("first", got));
+    bed.allow(alice, [first]);
+    const url = await ask(`GET http://${first}:${bed.port}/x HTTP/1.1`, `Host: ${first}:${bed.port}`);
+    await url.until(/<first \/x >/);
+    expect(got[0]!.rawHeaders.slice(0, 2)).toEqual(["Host", `${first}:${bed.port}`]);
+    expect(bed.log()).toEqual([`${first} ${first} allowed allow ${first}`]);
+    const tunnel = await ask(`CONNECT ${first}:443 HTTP/1.1`);
+    await tunnel.until(/\r\n\r\n$/);
+    tunnel.socket.write(crlf("GET /y HTTP/1.1", "Host: any", ""));
+    await tunnel.until(/<first \/y >/);
+    bed.allow(alice, ["a.test"]);
+    await tunnel.closed;
+    expect(tunnel.error?.code).toBe("ECONNRESET");
+  });
+
+  it("reaches an address of IPv6, in brackets", async () => {
+    const got: Got[] = [];
+    await bed.serve("::1", origin("sixth", got));
+    bed.allow(alice, ["::1"]);
+    const peer = await ask(`GET http://[0:0::1]:${bed.port}/ HTTP/1.1`, `Host: [::1]:${bed.port}`);
+    await peer.until(/502 Bad Gateway/); // servers are tried by IPv4 alone, unless it is told otherwise
+    await using wide = await makeSecretBed([], {}, { ipv6: true });
+    await wide.serve("::1", origin("sixth", got));
+    wide.allow(alice, ["::1"]);
+    const other = await connectFrom(alice, wide.explicitPort);
+    other.socket.write(crlf(`GET http://[0:0::1]:${wide.port}/ HTTP/1.1`, `Host: [::1]:${wide.port}`, ""));
+    await other.until(/<sixth \/ >/);
+    expect(got[0]!.rawHeaders.slice(0, 2)).toEqual(["Host", `[::1]:${wide.port}`]);
+  });
+
+  it("does not get the secret to an address", async () => {
+    const got: Got[] = [];
+    await bed.serve(first, origin("first", got));
+    bed.clients.set(alice, { ...bed.clients.get(alice)!, policy: new FakePolicy([first]) });
+    const peer = await ask(`GET http://${first}/ HTTP/1.1`, `Host: ${first}`, `X-Token: ${placeholder}`);
+    await peer.until(/403 Forbidden[^]*squash: Cannot send the placeholder of secret "TOKEN"/);
+    expect(got.length).toBe(0);
+  });
+
   it("gets the secret in plain HTTP where it says so", async () => {
     const got: Got[] = [];
     await bed.serve(first, origin("first", got));
@@ -86,21 +128,47 @@ describe("the proxy refuses", () => {
   it.each([
     ["a name that the policy does not allow", "CONNECT c.test:443 HTTP/1.1", "403", "not listed"],
     ["a name that the policy does not allow, on another port", "CONNECT c.test:22 HTTP/1.1", "403", "not listed"],
-    ["an address", "CONNECT 127.0.0.1:443 HTTP/1.1", "400", "not for a name and a port"],
-    ["an address in another notation", "CONNECT 0x7f.1:8080 HTTP/1.1", "400", "not for a name and a port"],
-    ["an address of IPv6", "CONNECT [::1]:443 HTTP/1.1", "400", "not for a name and a port"],
-    ["no port", "CONNECT a.test HTTP/1.1", "400", "not for a name and a port"],
-    ["port 0", "CONNECT a.test:0 HTTP/1.1", "400", "not for a name and a port"],
-    ["port 65536", "CONNECT a.test:65536 HTTP/1.1", "400", "not for a name and a port"],
+    ["an address that the policy does not allow", "CONNECT 127.0.0.1:443 HTTP/1.1", "403", "not listed"],
+    [
+      "an address in another notation",
+      "CONNECT 0x7f.1:8080 HTTP/1.1",
+      "400",
+      "not for a name or an address, and a port",
+    ],
+    ["such an address of IPv6", "CONNECT [::1]:8080 HTTP/1.1", "403", "not listed"],
+    ["such an address in a URL", "GET http://127.0.0.1/ HTTP/1.1", "403", "not listed", "127.0.0.1"],
+    ["such an address of IPv6 in a URL", "GET http://[::1]/ HTTP/1.1", "403", "not listed", "[::1]"],
+    [
+      "an address of IPv6 without brackets",
+      "CONNECT ::1:443 HTTP/1.1",
+      "400",
+      "not for a name or an address, and a port",
+    ],
+    [
+      "an address of IPv6 with a zone",
+      "CONNECT [fe80::1%25lo]:443 HTTP/1.1",
+      "400",
+      "not for a name or an address, and a port",
+    ],
+    [
+      "an address of IPv4 in brackets",
+      "CONNECT [127.0.0.1]:443 HTTP/1.1",
+      "400",
+      "not for a name or an address, and a port",
+    ],
+    ["another address in the Host field", "GET http://127.0.0.1/ HTTP/1.1", "400", "does not agree", "127.0.0.2"],
+    ["no port", "CONNECT a.test HTTP/1.1", "400", "not for a name or an address, and a port"],
+    ["port 0", "CONNECT a.test:0 HTTP/1.1", "400", "not for a name or an address, and a port"],
+    ["port 65536", "CONNECT a.test:65536 HTTP/1.1", "400", "not for a name or an address, and a port"],
     ["a tunnel to where requests are read", "CONNECT a.test:80 HTTP/1.1", "403", "a CONNECT to port 80"],
     ["a tunnel to a resolver", "CONNECT a.test:53 HTTP/1.1", "403", "a CONNECT to port 53"],
     ["a placeholder in the host", `CONNECT ${placeholder}:443 HTTP/1.1`, "403", "not listed"],
-    ["a user in the host", "CONNECT u@a.test:443 HTTP/1.1", "400", "not for a name and a port"],
+    ["a user in the host", "CONNECT u@a.test:443 HTTP/1.1", "400", "not for a name or an address, and a port"],
     ["a URL by TLS", "GET https://a.test/ HTTP/1.1", "400", "not an http URL"],
     ["a mere path", "GET / HTTP/1.1", "400", "not an http URL"],
     ["another Host than in the URL", "GET http://b.test/ HTTP/1.1", "400", "does not agree"],
-  ])("%s", async (_, line, status, rule) => {
-    const answer = await refused(line, ...(line.startsWith("CONNECT") ? [] : ["Host: a.test", "Connection: close"]));
+  ])("%s", async (_, line, status, rule, host = "a.test") => {
+    const answer = await refused(line, ...(line.startsWith("CONNECT") ? [] : [`Host: ${host}`, "Connection: close"]));
     expect(answer).toContain(`HTTP/1.1 ${status} `);
     expect(answer).toContain(rule);
     expect(bed.decisions.at(-1)).toMatchObject({ allowed: false });

@@ -1,8 +1,9 @@
 import type { IncomingMessage } from "node:http";
 import type { Connection, Flow } from "./connection.js";
 import { valuesOf } from "./http-fields.js";
+import { connectTo, isAddress, readAuthority } from "./host.js";
 import { sayRefusedRaw } from "./http-refusal.js";
-import { hasBody, readAuthority } from "./http-target.js";
+import { hasBody } from "./http-target.js";
 import type { TlsProxy } from "./tls-proxy.js";
 import { tunnel, type TunnelOptions } from "./tunnel.js";
 
@@ -15,7 +16,7 @@ const established = "HTTP/1.1 200 Connection Established\r\n\r\n";
 const closedPorts = new Set([53, 80, 853]);
 const httpsPort = 443;
 
-/** Serves clients that ask the proxy for a connection to a name and port. */
+/** Serves clients that ask the proxy for a connection to a host and port. */
 export class ConnectProxy {
   readonly #options: ConnectProxyOptions;
 
@@ -26,23 +27,25 @@ export class ConnectProxy {
   /** Takes over a connection whose last request was a CONNECT; `head` is what came after it. */
   serve(connection: Connection, request: IncomingMessage, head: Buffer): void {
     const { client } = connection;
-    const asked = readAuthority(request.url ?? "", 0);
+    const asked = readAuthority(request.url ?? "", 0, { addresses: true });
     const hosts = valuesOf(request.rawHeaders, "host");
     if (asked === null || asked.port === 0) {
-      this.#refuse(connection, { status: 400, rule: "a CONNECT that is not for a name and a port" });
+      this.#refuse(connection, { status: 400, rule: "a CONNECT that is not for a name or an address, and a port" });
     } else if (hosts.length > 1 || hasBody(request)) {
       this.#refuse(connection, { ...asked, status: 400, rule: "a CONNECT with a body, or more than one Host field" });
     } else if (closedPorts.has(asked.port)) {
       this.#refuse(connection, { ...asked, status: 403, rule: `a CONNECT to port ${asked.port}` });
     } else {
-      const verdict = connection.policy()?.connectByName(asked.name, asked.port, "tcp");
-      if (verdict === undefined) return;
+      const policy = connection.policy();
+      if (policy === null) return;
+      const verdict = connectTo(policy, asked);
       if (!verdict.allowed) {
         this.#refuse(connection, { ...asked, status: 403, rule: verdict.rule });
         return;
       }
       if (head.length > 0) client.unshift(head);
-      if (asked.port === httpsPort) {
+      // to an address there is no name within that would have to agree
+      if (asked.port === httpsPort && !isAddress(asked.name)) {
         client.write(established);
         this.#options.tls.serve(connection, asked.name);
       } else this.#join(connection, { ...asked, rule: verdict.rule });

@@ -4,6 +4,7 @@ import type { Duplex } from "node:stream";
 import type { TLSSocket } from "node:tls";
 import type { EgressPolicy, Verdict } from "../../core/egress/egress-policy.js";
 import type { Audit, EgressClient, FindClient } from "../egress-client.js";
+import { connectTo } from "./host.js";
 import { resetSocket } from "./reset-socket.js";
 import type { SecretUses } from "./secret-uses.js";
 
@@ -24,6 +25,7 @@ export class Account {
 
 /** Where something goes that is under way. */
 export interface Flow {
+  /** or the address, where that is what was asked for */
   readonly name: string;
   readonly port: number;
   /** null until one of the name's addresses was chosen */
@@ -159,7 +161,7 @@ export class Connection {
     if (client === null) return;
     for (const flow of this.flows) {
       const { name, port, address } = flow;
-      const byName = client.policy.connectByName(name, port, "tcp");
+      const byName = connectTo(client.policy, flow);
       const verdict = byName.allowed && address !== null ? client.policy.connectResolved(address, port, "tcp") : byName;
       if (verdict.allowed && (flow.suits?.(client) ?? true)) continue;
       if (!verdict.allowed) this.decide({ name, address, port, allowed: false, rule: verdict.rule });

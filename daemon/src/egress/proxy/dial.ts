@@ -1,6 +1,7 @@
 import { isIP, type Socket } from "node:net";
 import type { Family } from "../../core/egress/address.js";
 import type { Connection, Flow } from "./connection.js";
+import { connectTo, isAddress } from "./host.js";
 import type { Timings } from "./timings.js";
 
 const maxLookedAt = 64;
@@ -46,8 +47,8 @@ export class DialFailed extends Error {
 }
 
 /**
- * Connects to a name's addresses, one after the other, of which only those are tried that the policy allows, as it is at that moment; first to
- * those of the family that the client came by. Keeps `flow` up to date for rechecks. Throws `DialRefused` or `DialFailed`.
+ * Connects to a name's addresses, or to the address itself, one after the other, of which only those are tried that the policy allows, as it
+ * is at that moment; first to those of the family that the client came by. Keeps `flow` up to date for rechecks. Throws `DialRefused` or `DialFailed`.
  */
 export async function dial(connection: Connection, flow: Flow, options: DialOptions): Promise<Socket> {
   const attempt: Attempt = { end: performance.now() + options.timings.dial, refused: null, failed: null };
@@ -84,11 +85,13 @@ async function dialFamily(
 ): Promise<Socket | null> {
   const { timings, family, tries, attempt } = options;
   const before = performance.now();
-  const found = await withDeadline(options.resolve(flow.name, family), timings.resolve).catch((error: unknown) => {
-    if (!(error instanceof DialFailed)) throw error;
-    attempt.failed ??= error;
-    return [];
-  });
+  const found = isAddress(flow.name)
+    ? [flow.name]
+    : await withDeadline(options.resolve(flow.name, family), timings.resolve).catch((error: unknown) => {
+        if (!(error instanceof DialFailed)) throw error;
+        attempt.failed ??= error;
+        return [];
+      });
   // resolving has its own time
   attempt.end += performance.now() - before;
   let tried = 0;
@@ -114,12 +117,12 @@ async function dialFamily(
   return null;
 }
 
-function refusal(connection: Connection, { name, port }: Flow, address: string): DialRefused | null {
+function refusal(connection: Connection, flow: Flow, address: string): DialRefused | null {
   const policy = connection.policy();
   if (policy === null || connection.signal.aborted || connection.client.destroyed) throw new DialFailed("gone");
-  const byName = policy.connectByName(name, port, "tcp");
+  const byName = connectTo(policy, flow);
   if (!byName.allowed) return new DialRefused(byName.rule, null);
-  const resolved = policy.connectResolved(address, port, "tcp");
+  const resolved = policy.connectResolved(address, flow.port, "tcp");
   return resolved.allowed ? null : new DialRefused(resolved.rule, address);
 }
 

@@ -9,6 +9,7 @@ import { Accounts, type Counters } from "./accounts.js";
 import { ConnectProxy } from "./connect-proxy.js";
 import type { Connection } from "./connection.js";
 import type { Resolve } from "./dial.js";
+import { connectTo } from "./host.js";
 import { HttpProxy } from "./http-proxy.js";
 import { Http2Proxy } from "./http2-proxy.js";
 import { Interceptor } from "./interceptor.js";
@@ -127,8 +128,8 @@ export class EgressProxy {
       else {
         pool.prune(
           address,
-          ({ name, port }, server) =>
-            policy.connectByName(name, port, "tcp").allowed && policy.connectResolved(server, port, "tcp").allowed,
+          (wanted, server) =>
+            connectTo(policy, wanted).allowed && policy.connectResolved(server, wanted.port, "tcp").allowed,
         );
       }
     }

@@ -2,6 +2,7 @@ import type { Duplex, Readable } from "node:stream";
 import { SecretRefusal, UnreadableContent } from "../secrets/secret-refusal.js";
 import type { Connection, Flow } from "./connection.js";
 import { DialFailed, DialRefused } from "./dial.js";
+import { connectTo } from "./host.js";
 import { BadRequest, type Answer, type AnswerHead, type Asked, type ClientSide } from "./message.js";
 import { SecretExchange } from "./secret-exchange.js";
 import { joinStreams, pipeBody } from "./streams.js";
@@ -69,7 +70,7 @@ export class Exchange {
     const { name, port } = asked;
     const now = this.#connection.now();
     if (now === null) return false;
-    const verdict = now.policy.connectByName(name, port, "tcp");
+    const verdict = connectTo(now.policy, asked);
     if (!verdict.allowed) {
       this.#refuse(verdict.rule, { status: 403 });
       return true;

@@ -1,10 +1,11 @@
 import type { IncomingMessage } from "node:http";
-import { parseHostName } from "./host-name.js";
+import { readAuthority, type HostAndPort } from "./host.js";
 import { valuesOf } from "./http-fields.js";
 import { BadRequest } from "./message.js";
 
 /** What a request is for. */
 export interface Target {
+  /** or an address, where the client speaks to the proxy itself */
   readonly name: string;
   readonly port: number;
   /** path and query as the client wrote them, or `*` */
@@ -21,11 +22,6 @@ export interface Scope {
   readonly explicit: boolean;
 }
 
-interface Authority {
-  readonly name: string;
-  readonly port: number;
-}
-
 /** Reads the Host field and the target, which must agree with each other and with the connection. Throws `BadRequest`. */
 export function targetOf(request: IncomingMessage, scope: Scope): Target {
   const hosts = valuesOf(request.rawHeaders, "host");
@@ -39,7 +35,7 @@ export function targetOf(request: IncomingMessage, scope: Scope): Target {
   const absolute = (scope.secure ? /^https:\/\/([^/?#]*)(.*)$/is : /^http:\/\/([^/?#]*)(.*)$/is).exec(target);
   if (absolute === null)
     throw new BadRequest(`a target that is neither a path nor an ${scope.secure ? "https" : "http"} URL`);
-  const named = readAuthority(absolute[1] ?? "", usualPort(scope));
+  const named = readAuthority(absolute[1] ?? "", usualPort(scope), { addresses: scope.explicit });
   if (named?.name !== name || named.port !== port)
     throw new BadRequest("a target that does not agree with the Host field");
   const path = absolute[2] ?? "";
@@ -48,22 +44,14 @@ export function targetOf(request: IncomingMessage, scope: Scope): Target {
 }
 
 /** The name and port of a Host field or of `:authority`, which must be those of the connection. Throws `BadRequest`. */
-export function authorityOf(text: string, scope: Scope, what: string): Authority {
+export function authorityOf(text: string, scope: Scope, what: string): HostAndPort {
   const usual = usualPort(scope);
-  const authority = readAuthority(text, usual);
+  const authority = readAuthority(text, usual, { addresses: scope.explicit });
   if (authority === null || (!scope.explicit && authority.port !== usual))
-    throw new BadRequest(`${what} that is not a name${scope.explicit ? "" : ` on port ${usual}`}`);
+    throw new BadRequest(`${what} that is not a name${scope.explicit ? " or an address" : ` on port ${usual}`}`);
   if (scope.expected !== null && authority.name !== scope.expected)
     throw new BadRequest(`${what} that is not the name of the TLS connection`, 421);
   return authority;
-}
-
-/** Null for all but a host name, with a port or without. */
-export function readAuthority(authority: string, usual: number): Authority | null {
-  const match = /^([^:]*)(?::0*([0-9]{1,5}))?$/.exec(authority);
-  const name = match === null ? null : parseHostName(match[1] ?? "");
-  const port = match?.[2] === undefined ? usual : Number(match[2]);
-  return name === null || port === 0 || port > 65_535 ? null : { name, port };
 }
 
 function usualPort({ secure }: Scope): number {

@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Duplex, Readable, Writable } from "node:stream";
 import { passedOn, renderHead, trailersOf, valuesOf, without } from "./http-fields.js";
+import { writeAuthority } from "./host.js";
 import { sayRefused } from "./http-refusal.js";
 import { checkFraming, hasBody, targetOf, type Scope } from "./http-target.js";
 import type { AnswerHead, Asked, ClientSide, Fields } from "./message.js";
@@ -45,7 +46,7 @@ export class Http1Client implements ClientSide {
     const chunked = valuesOf(rawHeaders, "transfer-encoding").length > 0;
     const [length] = valuesOf(rawHeaders, "content-length");
     const usual = this.#link.secure ? 443 : 80;
-    const host = port === usual ? name : `${name}:${port}`;
+    const host = writeAuthority({ name, port }, usual);
     const fields = passedOn(rawHeaders);
     for (const field of fields) if (field[0].length === 4 && field[0].toLowerCase() === "host") field[1] = host;
     return {

@@ -9,6 +9,7 @@ export class FakePolicy implements EgressPolicy {
   readonly #names: ReadonlySet<string>;
   readonly #refused: ReadonlySet<string>;
 
+  /** @param names or addresses */
   constructor(names: readonly string[], refusedAddresses: readonly string[] = []) {
     this.#names = new Set(names);
     this.#refused = new Set(refusedAddresses);
@@ -36,7 +37,7 @@ export class FakePolicy implements EgressPolicy {
     throw new Error("DNS is not the proxy's");
   }
 
-  connectByAddress(): Verdict {
-    throw new Error("nftables is not the proxy's");
+  connectByAddress(address: string, port: number, protocol: Protocol): Verdict {
+    return this.connectByName(address, port, protocol);
   }
 }

@@ -8,6 +8,7 @@ import { makePair } from "../../../secrets/ca/authority-pair.js";
 import { LeafIssuer } from "../../tls/leaf-issuer.js";
 import { Peer, connectFrom } from "./peer.js";
 import { alice, makeBed, type Bed } from "./proxy-bed.js";
+import type { EgressProxyOptions } from "../egress-proxy.js";
 import type { Timings } from "../timings.js";
 
 /** what the sandboxes trust, and what the proxy trusts servers' certificates by */
@@ -47,12 +48,14 @@ export interface SecretBed extends Bed {
 export async function makeSecretBed(
   secrets: readonly Secret[] = [secret()],
   timings: Partial<Timings> = {},
+  options: Partial<EgressProxyOptions> = {},
 ): Promise<SecretBed> {
   const uses: SecretUse[] = [];
   const context = createSecureContext({ ca: serverAuthority.certificatePem });
   const bed = await makeBed(timings, {
     noteUse: (use) => uses.push(use),
     trusted: () => context,
+    ...options,
   });
   const grant = (address: string, granted: readonly Secret[]): void => {
     bed.clients.set(address, { ...bed.clients.get(address)!, secrets: granted, authority: proxyAuthority });
