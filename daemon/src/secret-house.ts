@@ -125,6 +125,10 @@ export class SecretHouse implements SecretService, Authorities {
     return this.#parts.store.remove(name);
   }
 
+  rekey(): Promise<void> {
+    return this.#parts.store.rekey();
+  }
+
   audit({
     limit,
     sandbox,

@@ -242,6 +242,11 @@ export class Client {
     await this.#api.text({ method: "DELETE", path: secretPath(name), ...this.#bounded(options) });
   }
 
+  /** Encrypts the file of secrets with another key. Throws `SquashError` "invalid_request" where it is not encrypted. */
+  async rekeySecrets(options: CallOptions = {}): Promise<void> {
+    await this.#api.text({ method: "POST", path: "/v1/secrets/rekey", ...this.#bounded(options) });
+  }
+
   /** The newest requests with placeholders of secrets, oldest first. */
   secretAudit(options: SecretAuditQuery & CallOptions = {}): Promise<SecretAuditEntry[]> {
     const { sandbox, secret, verdict, limit } = options;

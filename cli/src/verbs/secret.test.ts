@@ -148,6 +148,11 @@ describe("sq secret", () => {
     });
   });
 
+  it("rekey asks for another key, and says nothing", async () => {
+    const run = await runFake(["secret", "rekey"], { routes: { "POST /v1/secrets/rekey": undefined } });
+    expect(run).toMatchObject({ status: 0, stdout: "", requests: ["POST /v1/secrets/rekey"] });
+  });
+
   it.each([
     [["A", "B"], '{"secrets":["A","B"]}'],
     [["--none"], '{"secrets":[]}'],

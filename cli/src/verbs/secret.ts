@@ -23,6 +23,7 @@ Examples:
   sq secret grant box API_KEY GH_TOKEN                      these, and no others
   sq secret grant box --none
   sq secret audit --sandbox box --refused
+  sq secret rekey                                           a new key in the place of SQUASH_SECRETS_KEY_FILE
 `;
 
 /** `sq secret`: credentials that sandboxes use and never have. */
@@ -55,6 +56,11 @@ export function addSecret(program: Command, context: Context): void {
       for (const name of names) await context.client().removeSecret(name, { signal });
     }),
   );
+
+  secret
+    .command("rekey")
+    .description("encrypt the file of secrets with another key")
+    .action(action(context, () => context.client().rekeySecrets({ signal })));
 
   const grant = secret.command("grant").description("say which secrets a sandbox may use").argument("<id>");
   withJson(grant.argument("[names...]"))

@@ -111,6 +111,8 @@ export interface SecretService {
   put(name: string, request: SecretRequest): Promise<SecretInfo>;
   /** When this returns, it is sent nowhere any more. Throws `secret_not_found`, `secret_in_use`, `secrets_unusable`. */
   remove(name: string): Promise<void>;
+  /** Encrypts them with another key. Throws `invalid_request` where they are not encrypted, and `secrets_unusable`. */
+  rekey(): Promise<void>;
   /** The newest entries, oldest first; also of sandboxes and secrets that do not exist any more. */
   audit(query: SecretAuditQuery & { readonly limit: number }): Promise<SecretAuditEntry[]>;
 }

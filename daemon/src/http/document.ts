@@ -28,7 +28,7 @@ export async function makeDocument(version: string): Promise<string> {
       forks: { fork: never },
     },
     decisions: { read: never },
-    secrets: { list: never, put: never, remove: never, audit: never },
+    secrets: { list: never, put: never, remove: never, rekey: never, audit: never },
     authorities: { current: never, rotate: never },
     modules: { list: never, get: never, remove: never, put: never, trust: never },
     jobs: { start: never, startFromTar: never, list: never, get: never, watch: never, remove: never },

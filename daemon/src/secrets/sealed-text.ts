@@ -10,7 +10,7 @@ const version = 1;
 const context = Buffer.from(`squash secrets ${version}`);
 
 /** As it is on the disk, in JSON; bytes in base64. */
-interface Sealed {
+export interface Sealed {
   readonly sealed: number;
   readonly cipher: string;
   /** tells keys apart, and nothing of the key */
@@ -52,11 +52,16 @@ export function isSealed(value: unknown): value is Sealed {
   return typeof value === "object" && value !== null && Object.hasOwn(value, "sealed");
 }
 
+/** Whether a text was made with a key. */
+export function isSealedWith({ key: name }: Sealed, key: Buffer): boolean {
+  return name === nameOf(key);
+}
+
 /** Decrypts what `seal` made. Throws `secrets_unusable` where the key is another one, or any byte is not as it was. */
 export function unseal(path: string, sealed: Sealed, key: Buffer): string {
   if (sealed.sealed !== version || sealed.cipher !== cipher)
     throw unusable(path, "it was encrypted by another version of squashd");
-  if (sealed.key !== nameOf(key))
+  if (!isSealedWith(sealed, key))
     throw unusable(
       path,
       "it was encrypted with another key than that of SQUASH_SECRETS_KEY_FILE; nothing of it was changed",

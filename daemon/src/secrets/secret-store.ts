@@ -9,8 +9,9 @@ import type { Secret } from "../core/secrets/secret.js";
 import { completeSecrets } from "../core/secrets/secret-set.js";
 import { writeAtomically } from "../store/atomic-file.js";
 import { watchFile } from "./file-watch.js";
+import { KeyFile } from "./key-file.js";
 import { privateIdentity, readPrivate, unusable } from "./private-file.js";
-import { isSealed, readKey, seal, unseal } from "./sealed-text.js";
+import { isSealed, seal, unseal } from "./sealed-text.js";
 import { inFile, readJson, readSecrets, writeSecrets } from "./secrets-text.js";
 
 const maxFileBytes = 16 * 1_048_576;
@@ -35,6 +36,7 @@ export type UseSecrets = (secrets: readonly Secret[]) => Promise<void>;
  */
 export class SecretStore {
   readonly #options: SecretStoreOptions;
+  readonly #key: KeyFile | null;
   readonly #mutex = new KeyedMutex();
   #use: UseSecrets = () => Promise.resolve();
   #secrets: readonly Secret[] = [];
@@ -46,6 +48,7 @@ export class SecretStore {
 
   private constructor(options: SecretStoreOptions) {
     this.#options = options;
+    this.#key = options.keyFile === null ? null : new KeyFile(options.keyFile);
   }
 
   /** Reads the file. One that cannot be used is reported, and there are no secrets until it can. */
@@ -127,6 +130,23 @@ export class SecretStore {
     });
   }
 
+  /**
+   * Encrypts the file with another key, and puts that into the key's file: a new one, or what `<key file>.next` has. Throws `secrets_unusable`, and
+   * `invalid_request` where it is not encrypted.
+   */
+  async rekey(): Promise<void> {
+    const key = this.#key;
+    if (key === null) {
+      const reason = "the secrets are not encrypted; set SQUASH_SECRETS_KEY_FILE to a file with a key first";
+      throw new SquashError("invalid_request", `Cannot change the key: ${reason}`);
+    }
+    await this.#mutex.run("", async () => {
+      await this.#refresh();
+      await this.#write(this.#secrets, await key.prepare());
+      await key.adopt();
+    });
+  }
+
   /** Lets go of the file; changes that run come to their end. */
   async close(): Promise<void> {
     this.#stop?.();
@@ -138,9 +158,7 @@ export class SecretStore {
     edit: (secrets: readonly Secret[]) => { readonly next: readonly WrittenSecret[]; readonly result: T },
   ): Promise<T> {
     return this.#mutex.run("", async () => {
-      if ((await privateIdentity(this.#options.path)) !== this.#identity) await this.#load();
-      if (this.#problem !== null)
-        throw new SquashError("secrets_unusable", `${this.#problem}; until that is put right nothing can be changed`);
+      await this.#refresh();
       const { next, result } = edit(this.#secrets);
       const { secrets } = completeSecrets(next);
       await this.#write(secrets);
@@ -150,22 +168,30 @@ export class SecretStore {
     });
   }
 
+  /** Throws `secrets_unusable` where the file cannot be used as it is now. */
+  async #refresh(): Promise<void> {
+    if ((await privateIdentity(this.#options.path)) !== this.#identity) await this.#load();
+    if (this.#problem !== null)
+      throw new SquashError("secrets_unusable", `${this.#problem}; until that is put right nothing can be changed`);
+  }
+
   /** Takes over what is in the file, or keeps what there is and says why. */
   async #load(): Promise<void> {
-    const { path, keyFile, report } = this.#options;
+    const { path, report } = this.#options;
     // before it is read, so that one that is replaced meanwhile is read again
     this.#identity = await privateIdentity(path);
     try {
       const file = await readPrivate(path, maxFileBytes);
-      const key = keyFile === null ? null : await readKey(keyFile);
+      await this.#key?.current(); // one that cannot be used is told of before there is something to encrypt
       if (file === null) {
         this.#secrets = [];
       } else {
         this.#identity = file.identity;
         const found = readJson(path, file.bytes);
-        const { secrets, made } = inFile(path, () => completeSecrets(readSecrets(path, this.#opened(found, key))));
+        const opened = await this.#opened(found);
+        const { secrets, made } = inFile(path, () => completeSecrets(readSecrets(path, opened)));
         this.#secrets = secrets;
-        if (made || (key !== null && !isSealed(found))) await this.#rewrite(secrets);
+        if (made || (this.#key !== null && !isSealed(found))) await this.#rewrite(secrets);
       }
       this.#problem = null;
     } catch (error) {
@@ -175,11 +201,12 @@ export class SecretStore {
     }
   }
 
-  #opened(found: unknown, key: Buffer | null): unknown {
+  async #opened(found: unknown): Promise<unknown> {
     const { path } = this.#options;
     if (!isSealed(found)) return found;
-    if (key === null) throw unusable(path, "it is encrypted; set SQUASH_SECRETS_KEY_FILE to the file with its key");
-    return readJson(path, Buffer.from(unseal(path, found, key)));
+    if (this.#key === null)
+      throw unusable(path, "it is encrypted; set SQUASH_SECRETS_KEY_FILE to the file with its key");
+    return readJson(path, Buffer.from(unseal(path, found, await this.#key.of(found))));
   }
 
   /** Placeholders that were made are to be the same after a restart, and plain text is not to stay. Where that fails, they are used all the same. */
@@ -188,10 +215,11 @@ export class SecretStore {
     await this.#write(secrets).catch(this.#options.report);
   }
 
-  async #write(secrets: readonly Secret[]): Promise<void> {
-    const { path, keyFile } = this.#options;
+  async #write(secrets: readonly Secret[], otherKey: Buffer | null = null): Promise<void> {
+    const { path } = this.#options;
     const text = writeSecrets(secrets);
-    const content = keyFile === null ? text : seal(text, await readKey(keyFile));
+    const key = otherKey ?? (await this.#key?.current()) ?? null;
+    const content = key === null ? text : seal(text, key);
     try {
       await writeAtomically(path, content, { durable: true, mode: 0o600 });
       const directory = await open(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY);

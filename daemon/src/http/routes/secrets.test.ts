@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { SecretAuditEntry, SecretInfo } from "@squash/sdk/protocol";
@@ -150,6 +150,18 @@ describe("/v1/secrets", () => {
       400,
       { code: "invalid_request", error: expect.stringMatching(said) as string },
     ]);
+  });
+
+  it("are encrypted with another key where they are encrypted", async () => {
+    expect(await ask("POST", "/v1/secrets/rekey")).toMatchObject([400, { code: "invalid_request" }]);
+    await end();
+    const keyFile = join(folder, "key");
+    writeFileSync(keyFile, Buffer.alloc(32, 7), { mode: 0o600 });
+    await start({ SQUASH_SECRETS_KEY_FILE: keyFile });
+    await put("API_KEY");
+    expect(await ask("POST", "/v1/secrets/rekey")).toEqual([204, null]);
+    expect(readFileSync(keyFile).equals(Buffer.alloc(32, 7))).toBe(false);
+    expect(told.at(-1)?.secrets).toMatchObject([{ name: "API_KEY", value: canary }]);
   });
 
   it("says what is wrong with the file, and changes nothing then", async () => {

@@ -86,6 +86,22 @@ export function secretRoutes(
     },
   );
 
+  app.post(
+    "/secrets/rekey",
+    {
+      schema: {
+        tags,
+        operationId: "rekeySecrets",
+        summary: "Encrypts the file of secrets with another key, which takes the place of the one in its file",
+        response: replies(204, Type.Null({ description: "done" }), "invalid_request", "secrets_unusable"),
+      },
+    },
+    async (_, reply) => {
+      await secrets.rekey();
+      return reply.code(204).send();
+    },
+  );
+
   app.get<AuditQuery>(
     "/secrets/audit",
     {

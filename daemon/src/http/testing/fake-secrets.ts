@@ -16,6 +16,10 @@ export class FakeSecrets implements SecretService, Authorities {
     return Promise.reject(new SquashError("secret_not_found", `Cannot find secret "${name}"`));
   }
 
+  rekey(): Promise<void> {
+    return Promise.reject(new SquashError("invalid_request", "There is no key"));
+  }
+
   audit(): Promise<[]> {
     return Promise.resolve([]);
   }
