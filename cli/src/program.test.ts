@@ -23,6 +23,7 @@ const info = {
   pids: 64,
   max_lifetime_s: 0,
   secrets_granted: [],
+  secrets_trusted: false,
   allow_net: null,
   deny_net: [],
   address: "10.200.0.2",

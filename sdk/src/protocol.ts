@@ -169,6 +169,8 @@ export interface SandboxInfo {
   secrets: string[] | null;
   /** names of those that it has at this moment */
   secrets_granted: string[];
+  /** whether its root trusts the proxy, so that they are put into what is encrypted; false for a root that was made when it had none */
+  secrets_trusted: boolean;
   /** its IPv4 address; null where it has none */
   address: string | null;
   /** its IPv6 address; null where sandboxes have none */

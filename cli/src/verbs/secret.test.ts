@@ -158,9 +158,22 @@ describe("sq secret", () => {
     [["--none"], '{"secrets":[]}'],
     [["--all"], '{"secrets":null}'],
   ])("grant %j sends %s", async (args, body) => {
-    const routes = { "PUT /v1/sandboxes/box/secrets": { secrets: null, secrets_granted: ["A"] } };
+    const routes = {
+      "PUT /v1/sandboxes/box/secrets": { secrets: null, secrets_granted: ["A"], secrets_trusted: true },
+    };
     const run = await runFake(["secret", "grant", "box", ...args], { routes });
     expect(run).toMatchObject({ status: 0, stdout: "all: A\n", requests: [`PUT /v1/sandboxes/box/secrets ${body}`] });
+    expect(run.stderr).toBe("");
+  });
+
+  it("grant tells of a root that does not trust the proxy", async () => {
+    const answer = { id: "box", secrets: ["A"], secrets_granted: ["A"], secrets_trusted: false };
+    const run = await runFake(["secret", "grant", "box", "A"], {
+      routes: { "PUT /v1/sandboxes/box/secrets": answer },
+    });
+    expect([run.status, run.stderr]).toEqual([0, expect.stringContaining("box does not trust the proxy yet")]);
+    const none = { "PUT /v1/sandboxes/box/secrets": { ...answer, secrets: [], secrets_granted: [] } };
+    expect((await runFake(["secret", "grant", "box", "--none"], { routes: none })).stderr).toBe("");
   });
 
   it.each([[[]], [["A", "--all"]], [["--all", "--none"]]])("grant %j is a mistake of usage", async (args) => {

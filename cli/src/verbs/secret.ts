@@ -70,6 +70,7 @@ export function addSecret(program: Command, context: Context): void {
       action(context, async (self, id: string, names: string[]) => {
         const value = await context.client().sandbox(id).setSecrets(granted(names, self.opts()), { signal });
         printAnswer(context, self, { value, render: renderGrant });
+        if (value.secrets_granted.length > 0 && !value.secrets_trusted) context.stderr.write(untrusted(value.id));
       }),
     );
 
@@ -152,6 +153,11 @@ function hostsText({ allowed_hosts: hosts }: SecretInfo): string {
 function renderGrant({ secrets, secrets_granted: now }: SandboxInfo): string {
   const names = now.length === 0 ? "none" : now.join(", ");
   return `${secrets === null ? `all: ${names}` : names}\n`;
+}
+
+function untrusted(id: string): string {
+  const next = "its next root does (sq activate, deactivate or restore)";
+  return `sq: ${id} does not trust the proxy yet, as it had no secrets when its root was made: ${next}\n`;
 }
 
 function renderAudit(entries: readonly SecretAuditEntry[], colors: Colors): string {

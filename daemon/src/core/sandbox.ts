@@ -88,6 +88,7 @@ export function sandboxInfo(sandbox: Sandbox, record: SandboxRecord, facts: Sand
     ...networkWish(record.network),
     secrets: record.secrets === null || record.secrets === undefined ? null : [...record.secrets],
     secrets_granted: [...facts.grantedSecrets],
+    secrets_trusted: record.trust !== undefined,
     address: alive ? facts.address : null,
     address6: alive ? facts.address6 : null,
     oom_kills: sandbox.earlierOomKills + facts.usage.oomKills,

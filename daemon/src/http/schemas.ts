@@ -80,6 +80,10 @@ export const sandboxInfo = Type.Object(
       }),
     ),
     secrets_granted: Type.Array(Type.String(), { description: "names of those that it has at this moment" }),
+    secrets_trusted: Type.Boolean({
+      description:
+        "whether its root trusts the proxy, so that they are put into what is encrypted; false for a root that was made when it had none",
+    }),
     address: nullable(Type.String({ description: "its IPv4 address" })),
     address6: nullable(Type.String({ description: "its IPv6 address; null where sandboxes have none" })),
     oom_kills: Type.Integer({ description: "processes that the kernel killed for lack of memory" }),

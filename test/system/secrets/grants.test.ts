@@ -38,6 +38,10 @@ describe.skipIf(lacks("root"))("a sandbox without a grant", () => {
     // who knows the placeholder is none the richer
     expect((await use(none, TOKEN.placeholder)).sent).toBe(`Bearer ${TOKEN.placeholder}`);
     expect(await use(all)).toEqual(works);
+    // one that comes while it runs is of use only to a root that trusts the proxy, and the answer says so
+    const granted = { secrets_granted: ["TOKEN"], secrets_trusted: false };
+    expect(await none.setSecrets(["TOKEN"])).toMatchObject(granted);
+    expect(await all.setSecrets(["TOKEN"])).toMatchObject({ ...granted, secrets_trusted: true });
   });
 
   it("for one secret has another one, and no more", async () => {
