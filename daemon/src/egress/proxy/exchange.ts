@@ -181,7 +181,7 @@ export class Exchange {
       return;
     }
     if (this.#client.gone || this.#answered) return;
-    const hasBody = this.#asked?.method !== "HEAD" && !bodiless.has(answer.status);
+    const hasBody = this.#asked?.method !== "HEAD" && !bodiless.has(answer.status) && !answer.ends;
     let scrubbed;
     try {
       scrubbed = this.#scrubbed(answer, hasBody);
@@ -192,8 +192,8 @@ export class Exchange {
     this.#call?.allowSilence(0);
     this.#status = answer.status;
     this.#answered = true;
-    const { mayHaveTrailers } = answer;
-    if (!this.#client.answer(scrubbed, { mayHaveTrailers })) {
+    const { mayHaveTrailers, ends } = answer;
+    if (!this.#client.answer(scrubbed, { mayHaveTrailers, ends })) {
       this.#answered = false;
       this.#fail(502, "an answer that cannot be passed on");
       return;

@@ -104,6 +104,7 @@ export class Http1Call implements UpstreamCall {
       body: answer,
       isWhole: () => answer.complete,
       mayHaveTrailers: codings.length > 0,
+      ends: false,
       trailers: () => (codings.length > 0 ? trailersOf(answer) : []),
     } satisfies Answer);
   }

@@ -79,9 +79,13 @@ export class Http2Client implements ClientSide {
     this.#stream.additionalHeaders({ ":status": status, ...headersOf(fields) });
   }
 
-  answer({ status, fields }: AnswerHead, { mayHaveTrailers }: { mayHaveTrailers: boolean }): boolean {
+  answer(
+    { status, fields }: AnswerHead,
+    { mayHaveTrailers, ends }: { mayHaveTrailers: boolean; ends: boolean },
+  ): boolean {
+    const head = { ":status": status, ...headersOf(fields) };
     try {
-      this.#stream.respond({ ":status": status, ...headersOf(fields) }, { waitForTrailers: mayHaveTrailers });
+      this.#stream.respond(head, ends ? { endStream: true } : { waitForTrailers: mayHaveTrailers });
       this.#waits = mayHaveTrailers;
     } catch {
       // a status or a field that HTTP/1.1 has and HTTP/2 has not; nothing was sent

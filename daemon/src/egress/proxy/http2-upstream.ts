@@ -1,4 +1,4 @@
-import type { ClientHttp2Stream, OutgoingHttpHeaders } from "node:http2";
+import { constants, type ClientHttp2Stream, type OutgoingHttpHeaders } from "node:http2";
 import type { Writable } from "node:stream";
 import { pairs, trailerFields } from "./http-fields.js";
 import { fieldsOf, headersOf } from "./http2-fields.js";
@@ -38,12 +38,13 @@ export class Http2Call implements UpstreamCall {
       "trailers",
       (_headers: unknown, _flags: unknown, raw: string[]) => (this.#received = trailerFields(pairs(raw))),
     );
-    stream.once("response", (_headers: unknown, _flags: unknown, raw: string[]) => {
+    stream.once("response", (_headers: unknown, flags: number, raw: string[]) => {
       this.#settled = true;
       const answer = headOf(raw);
+      const ends = (flags & constants.NGHTTP2_FLAG_END_STREAM) !== 0;
       events.answered({
         ...answer,
-        ...{ body: stream, mayHaveTrailers: true },
+        ...{ body: stream, mayHaveTrailers: !ends, ends },
         isWhole: () => stream.rstCode === 0, // a lost connection ends it, too
         trailers: () => this.#received,
       });

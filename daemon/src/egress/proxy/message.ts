@@ -47,6 +47,8 @@ export interface Answer extends AnswerHead {
   readonly body: Readable;
   /** that fields may follow the body, as its framing has it */
   readonly mayHaveTrailers: boolean;
+  /** that its head says that nothing comes after it. gRPC tells failures so, and clients take the same head with an empty body for another thing */
+  readonly ends: boolean;
   /** whether the body that has ended was all of it */
   isWhole(): boolean;
   /** once the body has ended */
@@ -67,7 +69,7 @@ export interface ClientSide {
   /** Sends the head of an informational answer. */
   inform(head: AnswerHead): void;
   /** Sends the head of the answer; false, and nothing was sent, where it cannot be written. */
-  answer(head: AnswerHead, options: { readonly mayHaveTrailers: boolean }): boolean;
+  answer(head: AnswerHead, framing: Pick<Answer, "mayHaveTrailers" | "ends">): boolean;
   /** where the answer's body goes */
   readonly sink: Writable;
   readonly answered: boolean;
