@@ -41,21 +41,6 @@ export function apply(overlay: Overlay, operation: Operation): Refusal | null {
   }
 }
 
-/**
- * As `apply`, with what the kernel answered. A name moved onto another one of the same file is nothing to do; overlayfs may say ESTALE instead, when
- * it has made two files of one that it copied from a layer without a UUID: it finds the way back from the copy to the layer by that.
- */
-export function answer(overlay: Overlay, operation: Operation, seen: Refusal | null | undefined): Refusal | null {
-  const mayBeTwo = operation.do === "rename" && isOneFile(overlay, operation.path, operation.to);
-  return seen === "ESTALE" && mayBeTwo ? seen : apply(overlay, operation);
-}
-
-function isOneFile(overlay: Overlay, path: string, other: string): boolean {
-  const seen = new Map(overlay.all());
-  const node = seen.get(`./${path}`);
-  return node !== undefined && node.kind !== "directory" && path !== other && node === seen.get(`./${other}`);
-}
-
 function operate(overlay: Overlay, one: Operation): void {
   switch (one.do) {
     case "create":

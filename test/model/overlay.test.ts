@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { Content } from "./content.js";
-import { answer, apply, lineOf, type Operation } from "./operations.js";
+import { apply, lineOf, type Operation } from "./operations.js";
 import { Overlay } from "./overlay.js";
 import { Replica } from "./replica.js";
 import { differences, type Seen } from "./survey.js";
@@ -102,15 +102,6 @@ describe("the model of an overlay", () => {
     apply(overlay, { do: "touch", path: ".", seconds: 1, nanoseconds: 0 });
     expect(made(overlay, "rename one d")).toEqual(["ENOTEMPTY"]);
     expect(overlay.upper.mtime).toBe("1.000000000");
-  });
-
-  it("believes ESTALE of one name of a file moved onto another alone, and that nothing was done", () => {
-    const overlay = lower("mkdir d", "create f", "link f g", "create h");
-    const move = (path: string, to: string): string | null => answer(overlay, { do: "rename", path, to }, "ESTALE");
-    expect(move("f", "g")).toBe("ESTALE");
-    expect(paths(overlay)).toEqual([".", "./d", "./f", "./g", "./h"]);
-    expect([move("none", "f"), move("f", "f"), move("h", "g"), move("d", "e")]).toEqual(["ENOENT", null, null, null]);
-    expect(answer(overlay, { do: "unlink", path: "f" }, "ESTALE")).toBe(null);
   });
 
   it("tells of any other time that is not the one it knows", () => {

@@ -12,9 +12,7 @@ export type Refusal =
   | "EPERM"
   | "ENODATA"
   | "ELOOP"
-  | "ENXIO"
-  /** never the model's own: see `answer` */
-  | "ESTALE";
+  | "ENXIO";
 
 export class Refused extends Error {
   readonly code: Refusal;

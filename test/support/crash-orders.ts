@@ -23,3 +23,6 @@ export interface Step {
 
 /** Below the directory that holds squashd's run directory. */
 export const crashFolder = "crash-points";
+
+/** In that directory: how many pieces of work are under way in squashd, its start and what is done in the background among them. */
+export const workFile = "work";

@@ -4,19 +4,16 @@ import fs from "node:fs";
 import fsPromises from "node:fs/promises";
 import { register, syncBuiltinESMExports } from "node:module";
 import { basename, dirname, join } from "node:path";
-import { pathToFileURL } from "node:url";
 import { isMainThread } from "node:worker_threads";
-import { crashFolder, type Orders, type Step } from "./crash-orders.js";
-import { repositoryRoot } from "./root.js";
+import { crashFolder, workFile, type Orders, type Step } from "./crash-orders.js";
+import { WorkCount } from "./crash-work.js";
+import { load, methodsOf, wrap, type Methods } from "./crash-wrap.js";
 
 /*
  * Loaded into a squashd under test before anything else. It follows every operation through its stages, its requests to sq-host, its changes of
  * files and the tools that it starts; writes down which there are, or has an operation stop at one of them for good, so that squashd can be
  * killed there. Nothing in squashd knows of it.
  */
-
-type Method = (this: unknown, ...args: unknown[]) => unknown;
-type Methods = Record<string, Method>;
 
 interface Run {
   readonly operation: string;
@@ -29,6 +26,7 @@ const folder = join(dirname(process.env["SQUASH_RUN_DIR"] ?? ""), crashFolder);
 const { appendFileSync, readFileSync } = fs;
 const runs = new AsyncLocalStorage<{ readonly run: Run; readonly stage: string }>();
 const stopped = new Error("stopped here");
+const work = new WorkCount(join(folder, workFile));
 /** the job of the disk that is being done */
 let diskJob: { isStopped: boolean } | null = null;
 
@@ -73,40 +71,29 @@ function tell(file: string, line: string): void {
   diskJob = job;
 }
 
-function begin<T>(operation: string, work: () => T): T {
+function begin<T>(operation: string, does: () => T): T {
+  const result = beginNow(operation, does);
+  if (result instanceof Promise) work.follow(result);
+  return result;
+}
+
+function beginNow<T>(operation: string, does: () => T): T {
   let orders: Orders = {};
   try {
     orders = JSON.parse(readFileSync(join(folder, "orders.json"), "utf8")) as Orders;
   } catch {
-    return work();
+    return does();
   }
   const run: Run = { operation, orders, counts: new Map(), isOver: false };
   return runs.run({ run, stage: "" }, () => {
     if (isHere("begun", false)) return never() as T;
-    const result = work();
+    const result = does();
     if (result instanceof Promise) {
       const over = (): void => void (run.isOver = true);
       result.then(over, over);
     }
     return result;
   });
-}
-
-async function load(file: string): Promise<Record<string, { readonly prototype: Methods }>> {
-  const url = pathToFileURL(join(repositoryRoot, "daemon/dist", file)).href;
-  return (await import(url)) as Record<string, { readonly prototype: Methods }>;
-}
-
-function wrap(methods: Methods, name: string, make: (original: Method) => Method): void {
-  const original = methods[name];
-  if (original === undefined) throw new Error(`there is no ${name} any more`);
-  methods[name] = make(original);
-}
-
-async function methodsOf(file: string, type: string): Promise<Methods> {
-  const found = (await load(file))[type];
-  if (found === undefined) throw new Error(`there is no ${type} in ${file} any more`);
-  return found.prototype;
 }
 
 /** Short and the same in every run: no directories, and no names that are made up. */
@@ -117,6 +104,8 @@ function nameOf(path: unknown): string {
     .replace(/^(job|mkbase)-.*$/, "$1-*")
     .replace(/^upper\.\d+/, "upper");
 }
+
+type Plan = Record<"kind" | "module", string> & { readonly run: (context: unknown) => Promise<void> };
 
 async function watchOperations(): Promise<void> {
   for (const [file, type, ...names] of operations) {
@@ -139,11 +128,7 @@ async function watchOperations(): Promise<void> {
     "start",
     (original) =>
       function (this: unknown, plan) {
-        const { kind, module, run } = plan as {
-          kind: string;
-          module: string;
-          run: (context: unknown) => Promise<void>;
-        };
+        const { kind, module, run } = plan as Plan;
         const watched = (context: unknown): Promise<void> =>
           runs.exit(() => begin(`job ${kind} ${module}`, () => run(context)));
         return original.call(this, { ...(plan as object), run: watched });
@@ -154,7 +139,19 @@ async function watchOperations(): Promise<void> {
     "poke",
     (original) =>
       function (this: unknown) {
-        return runs.exit(() => begin("upkeep", () => original.call(this)));
+        const result = runs.exit(() => begin("upkeep", () => original.call(this)));
+        work.follow((this as { settled: () => Promise<void> }).settled());
+        return result;
+      },
+  );
+  wrap(
+    await methodsOf("modules/catalog.js", "DirectoryCatalog"),
+    "verify",
+    (original) =>
+      function (this: unknown, ...args) {
+        const result = original.apply(this, args) as Promise<unknown>;
+        work.endStart(result);
+        return result;
       },
   );
 }
@@ -360,6 +357,7 @@ async function watchSqHost(): Promise<void> {
 }
 
 if (isMainThread) {
+  work.beginStart();
   register(new URL("stage-loader.js", import.meta.url));
   watchStages();
   await watchFiles();

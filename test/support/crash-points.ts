@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { crashFolder, type Fate, type Orders, type Step } from "./crash-orders.js";
+import { crashFolder, workFile, type Fate, type Orders, type Step } from "./crash-orders.js";
 import { patience } from "./patience.js";
 import { repositoryRoot } from "./root.js";
 import type { TestSquashd } from "./squashd.js";
@@ -49,8 +49,18 @@ export class CrashPoints {
     for (const file of ["orders.json", "stopped"]) rmSync(join(this.#folder, file), { force: true });
   }
 
+  /** Waits until squashd does nothing any more, in the background either, so that the next operation takes the same steps each time. */
+  async rest(): Promise<void> {
+    for (const deadline = Date.now() + deadlineMs; ;) {
+      const work = this.#lines(workFile).join("");
+      if (work === "0") return;
+      if (Date.now() > deadline) throw new Error(`squashd has not come to rest: ${work} pieces of work are under way`);
+      await new Promise((done) => setTimeout(done, 5));
+    }
+  }
+
   /** Waits until each operation has come to its place, or ended without, which takes no longer than a deadline. Returns those that have. */
-  async stopped(ends: readonly Promise<unknown>[]): Promise<string[]> {
+  async stopped(ends: readonly Promise<unknown>[], deadlineMs: number): Promise<string[]> {
     let ended = 0;
     const end = (): void => {
       ended++;

@@ -16,6 +16,11 @@ const replaced: Readonly<Record<string, string>> = {
     export class Layers extends real.Layers {
       constructor(kernel) { super(kernel, { lingerMs: 0 }); }
     }`,
+  // the upkeep begins at once, since each operation waits until it has come to its end
+  "/core/snapshot-upkeep.js": `
+    export class SnapshotUpkeep extends real.SnapshotUpkeep {
+      constructor(parts) { super(parts, { settleMs: 10 }); }
+    }`,
 };
 
 /** A hook of Node's module loader, for a squashd under test. */

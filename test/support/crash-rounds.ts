@@ -1,0 +1,81 @@
+import type { Trial } from "./crash-trials.js";
+import { patience } from "./patience.js";
+
+type Subject = Pick<Trial, "operation" | "prepare">;
+
+/** A trial and a place in its operation. */
+export interface Cut<T extends Subject = Trial> {
+  readonly trial: T;
+  readonly place: string;
+  /** for people */
+  readonly name: string;
+}
+
+/** A round that has been, in which operations were begun and something was killed. */
+export interface Round<T extends Subject> {
+  /** whether an operation came to its place */
+  wasReached(cut: Cut<T>): boolean;
+  /** Looks at what is left; fails where that is neither as before nor as after. */
+  check(cut: Cut<T>): Promise<void>;
+}
+
+export interface Verdict {
+  /** what was wrong, one for each operation at most */
+  readonly failed: readonly string[];
+  /** places to which no try has come */
+  readonly unreached: readonly string[];
+  /** whether there are more of those than may be: one of fifty, or one */
+  readonly isTooFew: boolean;
+}
+
+const mostTries = 3;
+/** of several at once, of which one may wait for another one that has been stopped; and of one alone */
+const waitMs = { together: 5_000 * patience, alone: 20_000 * patience };
+/** what is done to these is done by one operation at a time, so that only one of them can be stopped there */
+const oneAtATime = "verified.json";
+
+/**
+ * Goes through places, those of different operations together. One that is not reached so, as its operation waits for another one that was
+ * stopped, is tried again alone. Whether it was reached or not, what is left is looked at. What has failed once has no state to go on from.
+ */
+export async function goThrough<T extends Subject>(
+  cuts: readonly Cut<T>[],
+  run: (now: readonly Cut<T>[], waitMs: number) => Promise<Round<T>>,
+): Promise<Verdict> {
+  const failed = new Map<T, string>();
+  const tries = new Map<Cut<T>, number>();
+  const unreached: string[] = [];
+  for (let left = [...cuts]; left.length > 0; left = left.filter(({ trial }) => !failed.has(trial))) {
+    const now = chooseRound(left, tries);
+    left = left.filter((cut) => !now.includes(cut));
+    for (const { trial } of now) await trial.prepare();
+    const round = await run(now, now.length > 1 ? waitMs.together : waitMs.alone);
+    for (const cut of now) {
+      const { trial, name } = cut;
+      const tried = (tries.get(cut) ?? 0) + 1;
+      tries.set(cut, tried);
+      if (!round.wasReached(cut)) {
+        if (tried < mostTries) left.push(cut);
+        else unreached.push(`${trial.operation}, ${name}`);
+      }
+      await round
+        .check(cut)
+        .catch((error: unknown) => failed.set(trial, `${trial.operation}, ${name}: ${String(error)}`));
+    }
+  }
+  return {
+    failed: [...failed.values()],
+    unreached,
+    isTooFew: unreached.length > Math.max(1, Math.floor(cuts.length / 50)),
+  };
+}
+
+/** The next place of each operation; where all have been tried, one alone. */
+function chooseRound<T extends Subject>(left: readonly Cut<T>[], tries: ReadonlyMap<Cut<T>, number>): Cut<T>[] {
+  const chosen = new Map<T, Cut<T>>();
+  for (const cut of left.filter((one) => !tries.has(one))) {
+    const isApart = ({ place }: Cut<T>): boolean => !place.includes(oneAtATime) || !cut.place.includes(oneAtATime);
+    if (!chosen.has(cut.trial) && [...chosen.values()].every((other) => isApart(other))) chosen.set(cut.trial, cut);
+  }
+  return chosen.size > 0 ? [...chosen.values()] : left.slice(0, 1);
+}
