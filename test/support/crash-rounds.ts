@@ -22,10 +22,13 @@ export interface Round<T extends Subject> {
 export interface Verdict {
   /** what was wrong, one for each operation at most */
   readonly failed: readonly string[];
+  readonly rounds: number;
   /** places to which no try has come */
   readonly unreached: readonly string[];
   /** whether there are more of those than may be: one of fifty, or one */
   readonly isTooFew: boolean;
+  /** places that were tried */
+  readonly tried: number;
 }
 
 const mostTries = 3;
@@ -34,18 +37,27 @@ const waitMs = { together: 5_000 * patience, alone: 20_000 * patience };
 /** what is done to these is done by one operation at a time, so that only one of them can be stopped there */
 const oneAtATime = "verified.json";
 
+interface Limits {
+  /** after which no further round is begun, unless for what one has not reached */
+  readonly seconds: number;
+}
+
 /**
  * Goes through places, those of different operations together. One that is not reached so, as its operation waits for another one that was
  * stopped, is tried again alone. Whether it was reached or not, what is left is looked at. What has failed once has no state to go on from.
  */
 export async function goThrough<T extends Subject>(
   cuts: readonly Cut<T>[],
+  limits: Limits,
   run: (now: readonly Cut<T>[], waitMs: number) => Promise<Round<T>>,
 ): Promise<Verdict> {
   const failed = new Map<T, string>();
   const tries = new Map<Cut<T>, number>();
   const unreached: string[] = [];
-  for (let left = [...cuts]; left.length > 0; left = left.filter(({ trial }) => !failed.has(trial))) {
+  const end = performance.now() + limits.seconds * 1000;
+  let rounds = 0;
+  let left = [...cuts];
+  for (; left.length > 0; rounds++) {
     const now = chooseRound(left, tries);
     left = left.filter((cut) => !now.includes(cut));
     for (const { trial } of now) await trial.prepare();
@@ -62,11 +74,15 @@ export async function goThrough<T extends Subject>(
         .check(cut)
         .catch((error: unknown) => failed.set(trial, `${trial.operation}, ${name}: ${String(error)}`));
     }
+    const isOver = performance.now() > end;
+    left = left.filter((cut) => !failed.has(cut.trial) && (!isOver || tries.has(cut)));
   }
   return {
     failed: [...failed.values()],
+    rounds,
     unreached,
-    isTooFew: unreached.length > Math.max(1, Math.floor(cuts.length / 50)),
+    isTooFew: unreached.length > Math.max(1, Math.floor(tries.size / 50)),
+    tried: tries.size,
   };
 }
 

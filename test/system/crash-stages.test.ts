@@ -14,15 +14,23 @@ import type { TestSquashd } from "../support/squashd.js";
 /** With tmpfs everything is cut off; with the others what is done differently there. */
 const backends = ["tmpfs", "loop", "btrfs"] as const;
 /** One place of so many is tried in a run, from another one on each time; `npm run test:crash` tries all. */
-const stride = Number(process.env["TEST_STRIDE"] ?? 16 * patience);
+const stride = Number(process.env["TEST_STRIDE"] ?? 16);
+/** for each test; on a machine that is busy fewer are tried */
+const limits = { seconds: process.env["TEST_STRIDE"] === undefined ? 15 * patience : Infinity };
 const seed = Number(process.env["TEST_SEED"] ?? Date.now() % 2 ** 31);
-const chosen = <T>(places: readonly T[]): T[] => places.filter((_, at) => (at + seed) % stride === 0);
 const timeout = 1_200_000 * patience;
 
 /** squashd gives up when there are more than twenty within a minute */
 const deathsOfSqHost = 15;
 /** of requests whose sq-host died */
 const clearCodes = ["done", "kernel", "create_failed", "change_failed", "snapshot_failed"];
+
+/** One place of each `stride`, from any of them on. */
+function chosen<T>(places: readonly T[]): T[] {
+  const some = places.filter((_, at) => (at + seed) % Math.min(stride, places.length) === 0);
+  const first = seed % some.length;
+  return [...some.slice(first), ...some.slice(0, first)];
+}
 
 /** Nothing is left that nobody has, and all sandboxes work; nothing must be under way. */
 async function settle({ client, dataDir }: TestSquashd): Promise<void> {
@@ -52,7 +60,8 @@ async function tryAgain(trial: Trial): Promise<void> {
 }
 
 /** Nothing was lost, and nearly all places were reached. */
-function judge({ failed, unreached, isTooFew }: Verdict): void {
+function judge({ failed, rounds, tried, unreached, isTooFew }: Verdict): void {
+  console.log(`${tried} places in ${rounds} rounds`);
   for (const name of unreached) console.log(`was never there: ${name}`);
   expect(failed).toEqual([]);
   expect(isTooFew, `were never there: ${unreached.join("; ")}`).toBe(false);
@@ -93,7 +102,7 @@ describe.skipIf(lacks("root", "btrfs")).each(backends)("with uppers on %s", (bac
 
   it("a kill -9 of squashd between any two steps leaves each operation undone or done", { timeout }, async () => {
     const cuts = [...steps].flatMap(([trial, list]) => momentsOf(list).map((moment) => ({ trial, ...moment })));
-    const verdict = await goThrough(chosen(cuts), async (now, waitMs) => {
+    const verdict = await goThrough(chosen(cuts), limits, async (now, waitMs) => {
       await points.rest();
       points.stopAt(placesOf(now));
       const ends = new Map(now.map(({ trial }) => [trial, codeOf(trial.begin())]));
@@ -124,7 +133,7 @@ describe.skipIf(lacks("root", "btrfs")).each(backends)("with uppers on %s", (bac
         requestsOf(list).map((place) => ({ trial, place, name: place })),
       );
       let rounds = 0;
-      const verdict = await goThrough(chosen(cuts), async (now, waitMs) => {
+      const verdict = await goThrough(chosen(cuts), limits, async (now, waitMs) => {
         // the fates in turn, with tmpfs the other way round
         const fate: Fate = (rounds % 2 === 0) === (backend === "tmpfs") ? "unread" : "unanswered";
         if (rounds++ % deathsOfSqHost === 0) {
@@ -178,26 +187,27 @@ describe.skipIf(lacks("root"))("while long chains of snapshots are merged", () =
     await squashd.start();
   }
 
-  /** No squashd, and a chain of which nothing has been done. */
+  /** No squashd any more, and a chain of which nothing has been done. */
   async function prepare(): Promise<void> {
-    await restartIdle();
     if (await chain.isMerged()) await chain.make();
     await squashd.end("SIGKILL");
     chain.unseal();
   }
 
   it("a kill -9 of squashd between any two steps loses no file of any of them", { timeout }, async () => {
+    await restartIdle();
     await prepare();
     const steps = await points.record(upkeep, async () => {
       await squashd.start();
       await points.rest();
     });
     expect(await chain.isMerged()).toBe(true);
+    await restartIdle();
     await check();
     const trial = { operation: upkeep, prepare };
     const cuts = momentsOf(steps).map((moment) => ({ trial, ...moment }));
     expect(cuts.length).toBeGreaterThan(10);
-    const verdict = await goThrough(chosen(cuts), async ([cut], waitMs) => {
+    const verdict = await goThrough(chosen(cuts), limits, async ([cut], waitMs) => {
       points.stopAt({ [upkeep]: cut?.place ?? "" });
       await squashd.start();
       const stopped = await points.stopped([never], waitMs);
