@@ -25,8 +25,6 @@ export default defineConfig({
       },
       { test: { name: "kernel", include: ["daemon/test/kernel/**/*.test.ts"], ...privileged } },
       { test: { name: "system", include: ["test/system/**/*.test.ts"], ...privileged } },
-      // takes a quarter of an hour: not part of `npm test`
-      { test: { name: "crash", include: ["test/crash/**/*.test.ts"], ...privileged } },
       { test: { name: "vm", include: ["test/vm/**/*.test.ts"], ...privileged } },
     ],
   },

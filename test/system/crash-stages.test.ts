@@ -14,9 +14,9 @@ import type { TestSquashd } from "../support/squashd.js";
 /** With tmpfs everything is cut off; with the others what is done differently there. */
 const backends = ["tmpfs", "loop", "btrfs"] as const;
 /** One place of so many is tried in a run, from another one on each time; `npm run test:crash` tries all. */
-const stride = Number(process.env["TEST_STRIDE"] ?? 16);
+const stride = Number(process.env["TEST_STRIDE"] ?? 6);
 /** for each test; on a machine that is busy fewer are tried */
-const limits = { seconds: process.env["TEST_STRIDE"] === undefined ? 15 * patience : Infinity };
+const limits = { seconds: process.env["TEST_STRIDE"] === undefined ? 10 * patience : Infinity };
 const seed = Number(process.env["TEST_SEED"] ?? Date.now() % 2 ** 31);
 const timeout = 1_200_000 * patience;
 

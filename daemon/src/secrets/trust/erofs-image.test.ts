@@ -77,6 +77,17 @@ describe("erofsImage()", () => {
     check(folder({}));
   });
 
+  it("has a UUID of its own, by which overlayfs tells it from others", () => {
+    const uuidOf = (name: string, content: string): string => {
+      const file: ImageNode = { kind: "file", attributes: plain, content: Buffer.from(content) };
+      return erofsImage(folder({ [name]: file })).toString("hex", 1072, 1088);
+    };
+    const uuids = [uuidOf("a", "x"), uuidOf("a", "y"), uuidOf("b", "x"), uuidOf("b", "y")];
+    expect(new Set(uuids).size).toBe(4);
+    for (const uuid of uuids) expect(uuid).toMatch(/^.{12}8.{3}[89ab].{15}$/);
+    expect(uuidOf("a", "x")).toBe(uuids[0]);
+  });
+
   it("is read back as it was written, whatever the tree", { timeout: 60_000 }, () => {
     const name = fc
       .string({ unit: fc.constantFrom(...Array.from("abAZ09.-_ \xff\xe9")), minLength: 1, maxLength: 60 })

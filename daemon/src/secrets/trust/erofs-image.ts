@@ -1,3 +1,5 @@
+import { createHash } from "node:crypto";
+
 /** Source of the format: Linux, fs/erofs/erofs_fs.h. All numbers are little-endian. */
 const blockBytes = 4096;
 const superOffset = 1024;
@@ -184,8 +186,14 @@ class Blocks {
     block.writeUInt32LE(inodesAt, superOffset + 40);
   }
 
+  /** With a UUID of its own, made of all the rest. Source of its form: RFC 9562 §5.8, version 8. */
   bytes(): Buffer {
-    return Buffer.concat(this.#pieces);
+    const all = Buffer.concat(this.#pieces);
+    const uuid = createHash("sha256").update(all).digest().subarray(0, 16);
+    uuid.writeUInt8((uuid.readUInt8(6) & 0x0f) | 0x80, 6);
+    uuid.writeUInt8((uuid.readUInt8(8) & 0x3f) | 0x80, 8);
+    uuid.copy(all, superOffset + 48);
+    return all;
   }
 }
 
