@@ -26,7 +26,7 @@ export interface Verdict {
   /** places to which no try has come */
   readonly unreached: readonly string[];
   /** whether there are more of those than may be: one of fifty, or one */
-  readonly isTooFew: boolean;
+  readonly isTooMany: boolean;
   /** places that were tried */
   readonly tried: number;
 }
@@ -81,7 +81,7 @@ export async function goThrough<T extends Subject>(
     failed: [...failed.values()],
     rounds,
     unreached,
-    isTooFew: unreached.length > Math.max(1, Math.floor(tries.size / 50)),
+    isTooMany: unreached.length > Math.max(1, Math.floor(tries.size / 50)),
     tried: tries.size,
   };
 }
