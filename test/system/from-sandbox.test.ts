@@ -1,7 +1,7 @@
 import { copyFileSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
-import type { JobInfo, JobRequest, Sandbox } from "@squash/sdk";
+import type { JobInfo, FromSandboxJob, JobRequest, Sandbox } from "@squash/sdk";
 import type { Ended } from "../support/commands.js";
 import { lacks } from "../support/needs.js";
 import { useSquashd } from "../support/own-squashd.js";
@@ -124,8 +124,8 @@ describe.skipIf(lacks("root"))("mkmod from-sandbox", () => {
 
   it("refuses what cannot be, and leaves nothing then", async () => {
     const sandbox = await squashd.client.create({ id: "five", layers });
-    const refused = async (request: Omit<JobRequest, "kind">, message: RegExp): Promise<void> => {
-      const job = { kind: "from-sandbox", sandbox: "five", name: "900-x", ...request } as JobRequest;
+    const refused = async (request: Partial<FromSandboxJob>, message: RegExp): Promise<void> => {
+      const job = { kind: "from-sandbox", sandbox: "five", name: "900-x", ...request } as const;
       const reason = await endOf(job).then(
         ({ code, error }) => `${code ?? ""}: ${error ?? ""}`,
         (error: unknown) => `${(error as { code: string }).code}: ${(error as Error).message}`,
@@ -135,8 +135,8 @@ describe.skipIf(lacks("root"))("mkmod from-sandbox", () => {
     };
     await refused({}, /^invalid_request: .*nothing was written that would be in it/);
     await print(sandbox, "echo x >/x");
-    await refused({ sandbox: "none" } as never, /^sandbox_not_found: /);
-    await refused({ snapshot: "none" } as never, /^snapshot_not_found: /);
+    await refused({ sandbox: "none" }, /^sandbox_not_found: /);
+    await refused({ snapshot: "none" }, /^snapshot_not_found: /);
     await refused({ name: "../x" }, /^invalid_request: Cannot name a module/);
     await refused({ name: "100-extra" }, /^module_exists: /);
     await refused({ name: "050-low" }, /^invalid_request: .*would lie below "100-extra", .*give it a higher number/);
