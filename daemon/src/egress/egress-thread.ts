@@ -56,7 +56,7 @@ const resolve: Resolve = async (name, family) => {
 const trusted = trustedRoots({ extraFile: extraRoots });
 const anywhere = closedToOwn(parsePolicy({ allow: null, deny: [] }, { subnets }), own, apiPort);
 const tokens = new TokenSources({
-  post: postForm({ resolve, trusted, policy: anywhere }),
+  post: postForm({ resolve, ipv6: gateway6 !== null, trusted, policy: anywhere }),
   now: () => performance.now(),
   rotated: (token) => send({ type: "rotated", token }),
 });
