@@ -160,6 +160,12 @@ export class Client {
     await this.#api.text({ method: "DELETE", path, ...this.#bounded(options) });
   }
 
+  /** Takes all that there is of a sandbox out of the bucket. Throws `SquashError` "sandbox_leased" where it runs, in ephemeral mode. */
+  async removeBucketSandbox(id: string, options: CallOptions = {}): Promise<void> {
+    const path = `/v1/s3/sandboxes/${encodeURIComponent(id)}`;
+    await this.#api.text({ method: "DELETE", path, ...this.#bounded(options) });
+  }
+
   /** Takes a snapshot out of the bucket; a machine that has it keeps it. */
   async removeBucketSnapshot(id: string, label: string, options: CallOptions = {}): Promise<void> {
     const path = `/v1/s3/snapshots/${encodeURIComponent(id)}/${encodeURIComponent(label)}`;

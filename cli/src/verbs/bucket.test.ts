@@ -89,8 +89,10 @@ describe("sq s3", () => {
     const routes = {
       "DELETE /v1/s3/modules/100-x": new FakeReply(204, ""),
       "DELETE /v1/s3/snapshots/box/clean": new FakeReply(204, ""),
+      "DELETE /v1/s3/sandboxes/box": new FakeReply(204, ""),
     };
     expect(await runFake(["s3", "rm", "module", "100-x"], { routes })).toMatchObject({ status: 0 });
     expect(await runFake(["s3", "rm", "snapshot", "box", "clean"], { routes })).toMatchObject({ status: 0 });
+    expect(await runFake(["s3", "rm", "sandbox", "box"], { routes })).toMatchObject({ status: 0 });
   });
 });

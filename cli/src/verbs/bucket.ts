@@ -38,6 +38,7 @@ Examples:
   sq s3 gc --dry-run                   what nothing names
   sq s3 rm module 100-tools
   sq s3 rm snapshot box clean
+  sq s3 rm sandbox box                 all of it; in ephemeral mode it is gone for good then
 `;
 
 /** `sq push`, `sq pull`, `sq sync`, `sq s3`: the bucket that modules and snapshots are kept in. */
@@ -102,16 +103,17 @@ export function addBucket(program: Command, context: Context): void {
     );
   bucket
     .command("rm")
-    .description("take a module, or a snapshot, out of the bucket; what is here stays")
-    .argument("<kind>", "module or snapshot")
+    .description("take a module, a sandbox or a snapshot out of the bucket; what is here stays")
+    .argument("<kind>", "module, sandbox or snapshot")
     .argument("<name>", "of the module, or id of the sandbox")
     .argument("[label]", "of the snapshot")
     .action(
       action(context, async (_, kind: string, name: string, label: string | undefined) => {
         const client = context.client();
         if (kind === "module" && label === undefined) return client.removeBucketModule(name, { signal });
+        if (kind === "sandbox" && label === undefined) return client.removeBucketSandbox(name, { signal });
         if (kind === "snapshot" && label !== undefined) return client.removeBucketSnapshot(name, label, { signal });
-        throw new UsageError('say "module <name>" or "snapshot <id> <label>"');
+        throw new UsageError('say "module <name>", "sandbox <id>" or "snapshot <id> <label>"');
       }),
     );
 }

@@ -142,6 +142,19 @@ export class EphemeralHouse implements Custody {
     }
   }
 
+  /** Removes all that the bucket keeps of a sandbox that runs nowhere. Throws `sandbox_leased`, `sandbox_exists`. */
+  async forget(id: string, signal: AbortSignal): Promise<void> {
+    const { sandboxes } = this.#mustBeConnected();
+    if (sandboxes.all().some((one) => one.id === id))
+      throw new SquashError("sandbox_exists", `Cannot forget sandbox "${id}": it runs here; destroy it first`);
+    await this.#leases.acquire(id);
+    try {
+      await removeSandbox(this.#options.bucket, id, signal);
+    } finally {
+      await this.#leases.release(id).catch(() => undefined); // it ends by itself
+    }
+  }
+
   /** A snapshot has come to the bucket: whoever goes on with the sandbox begins with the newest. */
   async pushed(id: string, label: string): Promise<void> {
     if (!this.#leases.ids().includes(id)) return;
@@ -296,6 +309,13 @@ export class EphemeralHouse implements Custody {
       throw new SquashError("sandbox_not_ready", "Cannot use the bucket: squashd is still starting; try again");
     return this.#world;
   }
+}
+
+/** Removes all that the bucket has of a sandbox, whoever has it. */
+export async function removeSandbox({ bucket }: BucketParts, id: string, signal: AbortSignal): Promise<void> {
+  const keys: string[] = [];
+  for await (const { key } of bucket.list(`sandboxes/${id}/`, signal)) keys.push(key);
+  await bucket.remove(keys, signal);
 }
 
 /** Milliseconds since the machine was started, those while it was suspended included. */

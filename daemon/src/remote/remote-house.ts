@@ -18,7 +18,7 @@ import type { DirectoryCatalog } from "../modules/catalog.js";
 import type { ModuleFormat } from "../modules/module-name.js";
 import { BucketCare } from "./bucket-care.js";
 import { openBucket, type BucketParts } from "./bucket-parts.js";
-import { EphemeralHouse } from "./ephemeral-house.js";
+import { EphemeralHouse, removeSandbox } from "./ephemeral-house.js";
 import { machineId } from "./machine-id.js";
 import { PushQueue, type PushTask } from "./push-queue.js";
 import { RemoteCatalog } from "./remote-catalog.js";
@@ -256,14 +256,15 @@ export class RemoteHouse {
     return found.map(({ id: owner, label, created, size, layers }) => ({ id: owner, label, created, size, layers }));
   }
 
-  /** Takes a snapshot, or all of a sandbox, or a module, out of the bucket; what is here stays. */
+  /** Takes a snapshot, all of a sandbox, or a module out of the bucket; what is here stays. */
   async remove(
     what: { readonly module: string } | { readonly id: string; readonly label: string | null },
     signal: AbortSignal,
   ): Promise<void> {
     if ("module" in what) return this.#bucket.modules.remove(what.module, signal);
-    const labels = what.label === null ? await this.#bucket.snapshots.labels(what.id, signal) : [what.label];
-    await this.#bucket.snapshots.remove(what.id, labels, signal);
+    const { id, label } = what;
+    if (label !== null) return this.#bucket.snapshots.remove(id, [label], signal);
+    await (this.#ephemeral?.forget(id, signal) ?? removeSandbox(this.#bucket, id, signal));
   }
 
   async close(): Promise<void> {

@@ -67,7 +67,10 @@ describe.skipIf(lacks("root"))("sandboxes that the bucket keeps", () => {
     const sandbox = await first.client.create({ id: "one", layers: ["000-base-test"] });
     await expect(second.client.create({ id: "one" })).rejects.toMatchObject({ code: "sandbox_leased" });
     await sandbox.destroy();
-    await (await second.client.create({ id: "one" })).destroy();
+    await expect(first.client.removeBucketSandbox("one")).resolves.toBeUndefined();
+    const anew = await second.client.create({ id: "one", layers: ["000-base-test"] });
+    await expect(first.client.removeBucketSandbox("one")).rejects.toMatchObject({ code: "sandbox_leased" });
+    await anew.destroy();
   });
 
   it("stay where they are while the bucket cannot be reached", async () => {

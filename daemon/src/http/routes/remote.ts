@@ -102,6 +102,26 @@ export function remoteRoutes(app: FastifyInstance, remote: RemoteService | null)
     },
   );
 
+  app.delete<{ Params: { id: string } }>(
+    "/s3/sandboxes/:id",
+    {
+      schema: {
+        tags,
+        operationId: "removeBucketSandbox",
+        summary:
+          "Takes all that there is of a sandbox out of the bucket; in ephemeral mode only of one that runs nowhere",
+        params: Type.Object({ id: Type.String() }),
+        response: replies(204, Type.Null(), "sandbox_not_found", "sandbox_leased", "sandbox_exists", ...errors),
+      },
+    },
+    async (request, reply) => {
+      const { id } = request.params;
+      checkId(id);
+      await on().remove({ id, label: null }, whenGone(reply));
+      return reply.code(204).send();
+    },
+  );
+
   app.delete<{ Params: { id: string; label: string } }>(
     "/s3/snapshots/:id/:label",
     {
