@@ -65,11 +65,14 @@ export class BucketCare {
       const before = sweep.serverMs - graceS * 1_000;
       progress("listing the objects", 0);
       const old: { readonly key: string; readonly size: number }[] = [];
-      for await (const { key, size, modifiedMs } of bucket.list("blobs/", signal))
+      for await (const { key, size, modifiedMs } of bucket.list("blobs/", signal)) {
         if (modifiedMs <= before) old.push({ key, size });
+        await sweep.keep(signal);
+      }
       progress("reading what names them", 0.3);
       const used = new Set<string>();
-      for (const { file } of await this.#named(signal)) for (const { key } of this.#objectsOf(file)) used.add(key);
+      for (const { file } of await this.#named(signal, { each: () => sweep.keep(signal) }))
+        for (const { key } of this.#objectsOf(file)) used.add(key);
       const unused = old.filter(({ key }) => !used.has(key));
       const swept = { objects: unused.length, bytes: unused.reduce((sum, { size }) => sum + size, 0) };
       if (dryRun) return swept;
@@ -95,7 +98,8 @@ export class BucketCare {
   async verify({ deep }: { readonly deep: boolean }, { signal, progress }: JobContext): Promise<string[]> {
     const problems: string[] = [];
     progress("reading what is named", 0);
-    const named = await this.#named(signal, problems);
+    await this.#checkRest(problems, signal);
+    const named = await this.#named(signal, { problems });
     const seen = new Set<string>();
     const objects = named.flatMap(({ by, file }) => this.#objectsOf(file).map((object) => ({ by, ...object })));
     const once = objects.filter(({ key }) => !seen.has(key) && seen.add(key).size > 0);
@@ -126,29 +130,42 @@ export class BucketCare {
   }
 
   /** All files that manifests name. Throws where one cannot be read, unless there is a list to write that to. */
-  async #named(signal: AbortSignal, problems?: string[]): Promise<Named[]> {
+  async #named(
+    signal: AbortSignal,
+    { problems, each }: { readonly problems?: string[]; readonly each?: () => Promise<void> },
+  ): Promise<Named[]> {
     const { modules, snapshots } = this.#bucket;
     const named: Named[] = [];
-    const note = (error: SquashError): void => {
-      if (problems === undefined) throw error;
-      problems.push(error.message);
+    const look = async (work: () => Promise<void>): Promise<void> => {
+      await each?.();
+      await (problems === undefined ? work() : noting(problems, work));
     };
-    const { modules: found, problems: damaged } = await modules.list(signal);
-    for (const error of damaged.values()) note(error);
-    await inParallel(found, parallel, async ({ name }) => {
-      const module = await modules.read(name, signal);
-      if (module !== null) named.push({ by: `module ${name}`, file: module.file });
-    });
-    await inParallel(snapshots.all(signal), parallel, async ({ id, label }) => {
-      try {
+    await inParallel(modules.names(signal), parallel, (name) =>
+      look(async () => {
+        const module = await modules.read(name, signal);
+        if (module !== null) named.push({ by: `module ${name}`, file: module.file });
+      }),
+    );
+    await inParallel(snapshots.all(signal), parallel, ({ id, label }) =>
+      look(async () => {
         const snapshot = await snapshots.read(id, label, signal);
         for (const { file } of snapshot?.images ?? []) named.push({ by: `snapshot ${id}@${label}`, file });
-      } catch (error) {
-        if (!isSquashError(error) || error.code !== "s3_object_invalid") throw error;
-        note(error);
-      }
-    });
+      }),
+    );
     return named;
+  }
+
+  /** What names no files: sandboxes that are kept there, and who sweeps. */
+  async #checkRest(problems: string[], signal: AbortSignal): Promise<void> {
+    const { sandboxes, snapshots } = this.#bucket;
+    await noting(problems, async () => void (await this.#sweeps.read(signal)));
+    await inParallel(sandboxes.ids(signal), parallel, (id) =>
+      noting(problems, async () => {
+        const label = (await sandboxes.read(id, signal))?.sandbox?.latestSnapshot ?? null;
+        if (label === null || (await snapshots.exists(id, label, signal))) return;
+        problems.push(`sandbox ${id}: its snapshot "${label}" is not there`);
+      }),
+    );
   }
 
   #objectsOf(file: StoredFile): { key: string; size: number; check: (signal: AbortSignal) => Promise<void> }[] {
@@ -179,5 +196,15 @@ export class BucketCare {
         throw new SquashError("s3_unreachable", "Cannot send to the bucket: somebody sweeps it, and does not end");
       await pause(waitMs, signal);
     }
+  }
+}
+
+/** Does what may find an object that cannot be used, which is written down then. */
+async function noting(problems: string[], work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    if (!isSquashError(error) || error.code !== "s3_object_invalid") throw error;
+    problems.push(error.message);
   }
 }

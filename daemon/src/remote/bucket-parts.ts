@@ -6,6 +6,7 @@ import { Bucket } from "../s3/bucket.js";
 import { Cipher } from "../s3/cipher.js";
 import { BucketFiles } from "../s3/files.js";
 import { ModuleObjects } from "../s3/module-objects.js";
+import { SandboxObjects } from "../s3/sandbox-objects.js";
 import { SealedJson } from "../s3/sealed-json.js";
 import { SealedStore } from "../s3/sealed-store.js";
 import { SnapshotObjects } from "../s3/snapshot-objects.js";
@@ -21,6 +22,7 @@ export interface BucketParts {
   readonly json: SealedJson;
   readonly modules: ModuleObjects;
   readonly snapshots: SnapshotObjects;
+  readonly sandboxes: SandboxObjects;
   /** where files lie that are on their way; its content survives a restart */
   readonly folder: string;
 }
@@ -49,7 +51,8 @@ export async function openBucket(config: Config): Promise<BucketParts | null> {
   const json = new SealedJson(sealed);
   const modules = new ModuleObjects(bucket, json, join(folder, "modules.json"));
   const snapshots = new SnapshotObjects(bucket, json);
-  return { bucket, sealed, blobs, files, json, modules, snapshots, folder };
+  const sandboxes = new SandboxObjects(bucket, sealed);
+  return { bucket, sealed, blobs, files, json, modules, snapshots, sandboxes, folder };
 }
 
 function credentialsOf({ s3AccessKeyId, s3SecretAccessKey, s3SessionToken }: Config): {

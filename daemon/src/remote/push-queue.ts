@@ -5,7 +5,7 @@ import type { QueueEntryInfo } from "@squash/sdk/protocol";
 import { pause } from "../core/pause.js";
 import { writeAtomically } from "../store/atomic-file.js";
 
-/** What is to be done in the bucket; the newest that is asked for a subject is what is done. */
+/** What is to be done in the bucket; what is asked for a subject is done in the order in which it was asked for. */
 export type PushTask =
   | { readonly kind: "module"; readonly name: string }
   | { readonly kind: "snapshot"; readonly id: string; readonly label: string }
@@ -47,7 +47,7 @@ const refused = ["module_exists", "snapshot_exists", "s3_off"];
 export class PushQueue {
   readonly #options: Required<PushQueueOptions>;
   readonly #entries: Entry[] = [];
-  readonly #waiting = new Map<string, Waiting[]>();
+  readonly #waiting = new Map<number, Waiting[]>();
   readonly #closing = new AbortController();
   #nextSeq = 1;
   #saving: Promise<void> = Promise.resolve();
@@ -74,21 +74,10 @@ export class PushQueue {
     this.#running ??= this.#run();
   }
 
-  /** Adds a task durably; one that is there already is not added again. False where there is no room. */
+  /** Adds a task durably; one that is the last for its subject already is not added again. False where there is no room. */
   async add(task: PushTask): Promise<boolean> {
-    const key = keyOf(task);
-    const before = this.#entries.find((entry) => keyOf(entry.task) === key);
-    if (before !== undefined) {
-      before.nextMs = 0;
-      this.#wake.abort();
-      return true;
-    }
-    if (this.#entries.length >= this.#options.limit) {
-      this.#options.report(`the queue for the bucket is full; ${key} is sent by the next comparison with it`);
-      return false;
-    }
-    const added = new Date().toISOString();
-    this.#entries.push({ seq: this.#nextSeq++, task, added, attempts: 0, nextMs: 0, error: null, code: null });
+    const entry = this.#enter(task);
+    if (entry === null) return false;
     await this.#save();
     this.#wake.abort();
     return true;
@@ -96,15 +85,17 @@ export class PushQueue {
 
   /** Adds a task and waits until it is done. Throws what it threw at its first try, though it is tried again afterwards. */
   async addAndWait(task: PushTask, signal: AbortSignal): Promise<void> {
-    const key = keyOf(task);
+    const entry = this.#enter(task);
+    if (entry === null) throw new SquashError("job_limit", "Cannot send it to the bucket: too much waits already");
     const done = new Promise<void>((resolve, reject) => {
-      this.#waiting.set(key, [...(this.#waiting.get(key) ?? []), { resolve, reject }]);
+      this.#waiting.set(entry.seq, [...(this.#waiting.get(entry.seq) ?? []), { resolve, reject }]);
       const end = (): void => reject(new SquashError("cancelled", "Cannot wait for the bucket: the caller went away"));
-      signal.addEventListener("abort", end, { once: true });
+      if (signal.aborted) end();
+      else signal.addEventListener("abort", end, { once: true });
     });
     done.catch(() => undefined); // it may come before anybody listens
-    if (!(await this.add(task)))
-      this.#settle(key, new SquashError("job_limit", "Cannot send it to the bucket: too much waits already"));
+    await this.#save();
+    this.#wake.abort();
     await done;
   }
 
@@ -134,31 +125,55 @@ export class PushQueue {
     this.#wake.abort();
     await this.#running;
     await this.#saving;
-    for (const key of [...this.#waiting.keys()])
-      this.#settle(key, new SquashError("shutting_down", "Cannot wait for the bucket: squashd is shutting down"));
+    for (const seq of [...this.#waiting.keys()])
+      this.#settle(seq, new SquashError("shutting_down", "Cannot wait for the bucket: squashd is shutting down"));
+  }
+
+  /** The entry for a task; null where there is no room. */
+  #enter(task: PushTask): Entry | null {
+    const last = this.#entries.findLast((entry) => subjectOf(entry.task) === subjectOf(task));
+    if (last?.task.kind === task.kind) {
+      last.nextMs = 0;
+      return last;
+    }
+    if (this.#entries.length >= this.#options.limit) {
+      this.#options.report(`the queue for the bucket is full; ${keyOf(task)} is sent by the next comparison with it`);
+      return null;
+    }
+    const added = new Date().toISOString();
+    const entry = { seq: this.#nextSeq++, task, added, attempts: 0, nextMs: 0, error: null, code: null };
+    this.#entries.push(entry);
+    return entry;
+  }
+
+  /** What can be tried: of what is for one subject, only the first. */
+  #heads(): Entry[] {
+    const seen = new Set<string>();
+    return this.#entries.filter(({ task }) => !seen.has(subjectOf(task)) && seen.add(subjectOf(task)));
   }
 
   async #run(): Promise<void> {
     while (!this.#closing.signal.aborted) {
       this.#wake = new AbortController();
       const now = Date.now();
-      const due = this.#entries.find(({ nextMs }) => nextMs <= now);
+      const heads = this.#heads();
+      const due = heads.find(({ nextMs }) => nextMs <= now);
       if (due !== undefined) {
         await this.#try(due);
         continue;
       }
-      const next = Math.min(...this.#entries.map(({ nextMs }) => nextMs), now + 60_000);
+      const next = heads.reduce((least, { nextMs }) => Math.min(least, nextMs), now + 60_000);
       await pause(Math.max(10, next - now), this.#wake.signal);
     }
   }
 
   async #try(entry: Entry): Promise<void> {
-    const key = keyOf(entry.task);
+    const { seq } = entry;
     try {
       await this.#options.work(entry.task, this.#closing.signal);
       this.#done = { ...this.#done, sent: this.#done.sent + 1 };
       await this.#drop(entry);
-      this.#settle(key, null);
+      this.#settle(seq, null);
     } catch (error) {
       if (this.#closing.signal.aborted) return;
       this.#done = { ...this.#done, failed: this.#done.failed + 1 };
@@ -167,7 +182,7 @@ export class PushQueue {
       if (isOver) await this.#drop(entry);
       else this.#defer(entry, error, code);
       if (refused.includes(code) || code === "snapshot_damaged") this.#options.report(textOf(error));
-      this.#settle(key, error);
+      this.#settle(seq, error);
     }
   }
 
@@ -185,9 +200,9 @@ export class PushQueue {
     await this.#save();
   }
 
-  #settle(key: string, error: unknown): void {
-    const waiting = this.#waiting.get(key) ?? [];
-    this.#waiting.delete(key);
+  #settle(seq: number, error: unknown): void {
+    const waiting = this.#waiting.get(seq) ?? [];
+    this.#waiting.delete(seq);
     for (const { resolve, reject } of waiting) {
       if (error === null) resolve();
       else reject(error);
@@ -211,6 +226,10 @@ export class PushQueue {
 
 function keyOf(task: PushTask): string {
   return task.kind === "module" ? `module ${task.name}` : `${task.kind} ${task.id}@${task.label}`;
+}
+
+function subjectOf(task: PushTask): string {
+  return task.kind === "module" ? `module ${task.name}` : `snapshot ${task.id}@${task.label}`;
 }
 
 function shown(task: PushTask): Pick<QueueEntryInfo, "kind" | "subject"> {

@@ -115,7 +115,8 @@ export class RemoteModules {
       name,
       JSON.stringify({ ...remote.manifest, files: { [image]: { size: file.size, sha256: file.sha256 } } }),
     );
-    const part = join(bucket.folder, `${file.sha256}.part`);
+    // of a name and its content: others of the same content may come at the same time
+    const part = join(bucket.folder, `${name}-${file.sha256.slice(0, 32)}.part`);
     await refuseFullDisk(bucket.folder, file.size);
     await bucket.files.fetch(file, part, { signal, progress: counter(context, `fetching ${name}`, file.size) });
     await checkWhole(part, file.sha256, signal);

@@ -4,6 +4,7 @@ import { isSquashError, SquashError } from "@squash/sdk/errors";
 import { pause } from "../core/pause.js";
 import type { Bucket } from "./bucket.js";
 import type { Cipher } from "./cipher.js";
+import { diskError, isDiskError } from "./disk-error.js";
 import type { Piece } from "./piece-reader.js";
 
 const readTries = 5;
@@ -109,7 +110,8 @@ export class Blobs {
         await writeAll(file, chunk, position + length - chunk.byteLength);
       }
     } catch (error) {
-      if (diskErrors.includes((error as NodeJS.ErrnoException).code ?? "")) throw diskFull(error);
+      const told = diskError(error);
+      if (isDiskError(told)) throw told;
       throw broken(key, `it broke off: ${(error as Error).message}`, error);
     }
     if (length !== source.size) throw broken(key, `it has ${length} bytes from ${start} on, needed are ${source.size}`);
@@ -117,14 +119,12 @@ export class Blobs {
       const plain = this.#cipher.open(sha256, Buffer.concat(sealed), size);
       if (plain === null) throw broken(key, "it was not encrypted with this key, or is damaged");
       hash.update(plain);
-      await writeAll(file, plain, position).catch((error: unknown) => Promise.reject(diskFull(error)));
+      await writeAll(file, plain, position);
     }
     const found = hash.digest("hex");
     if (found !== sha256) throw broken(key, `its sha-256 is ${found} there, needed is ${sha256}`);
   }
 }
-
-const diskErrors = ["ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS"];
 
 async function writeAll(file: FileHandle | null, bytes: Uint8Array, position: number): Promise<void> {
   if (file === null) return;
@@ -139,12 +139,6 @@ function canPass(error: unknown): boolean {
 
 function broken(key: string, what: string, cause?: unknown): SquashError {
   return new SquashError("s3_object_invalid", `Cannot use "${key}" in the bucket: ${what}`, { cause });
-}
-
-function diskFull(cause: unknown): SquashError {
-  return new SquashError("build_failed", `Cannot keep what comes from the bucket: ${(cause as Error).message}`, {
-    cause,
-  });
 }
 
 function cancelled(key: string, cause: unknown): SquashError {

@@ -12,7 +12,7 @@ import type {
   Written,
 } from "../core/remote/object-store.js";
 import { connect, type S3Settings, type Sdk, type ServerTime } from "./connect.js";
-import { isConditionFailure, isConflict, isMissing, s3Error } from "./errors.js";
+import { isBeyond, isConditionFailure, isConflict, isMissing, s3Error } from "./errors.js";
 
 const conflictTries = 5;
 const conflictMs = 100;
@@ -68,6 +68,7 @@ export class Bucket implements ObjectStore {
         const found = await client.send(new sdk.GetObjectCommand(input), { abortSignal: signal });
         return found.Body as Readable;
       } catch (error) {
+        if (isBeyond(error)) throw invalid(key, `it has no bytes from ${start} on`);
         if (!isMissing(error)) throw error;
         throw new SquashError("s3_object_missing", `Cannot read "${key}" in the bucket: it is not there`);
       }
@@ -170,24 +171,27 @@ export class Bucket implements ObjectStore {
     });
   }
 
-  /** Puts the parts together. Whether the object is there now: another may have been quicker, or this have been done already. */
+  /**
+   * Puts the parts together, in the place of what may be there. Whether an object of that size is there now, as it is where this had been done
+   * already; else the store does not have the upload, or all of its parts.
+   */
   async endUpload(
     key: string,
-    { upload, parts }: { readonly upload: string; readonly parts: readonly UploadedPart[] },
+    { upload, parts, size }: { readonly upload: string; readonly parts: readonly UploadedPart[]; readonly size: number },
     signal: AbortSignal,
   ): Promise<boolean> {
     const ended = await this.#conditionally(`end "${key}"`, signal, async (sdk, client) => {
       const listed = parts.map(({ number, etag }) => ({ PartNumber: number, ETag: etag }));
-      const input = { ...this.#at(key), UploadId: upload, MultipartUpload: { Parts: listed }, IfNoneMatch: "*" };
+      const input = { ...this.#at(key), UploadId: upload, MultipartUpload: { Parts: listed } };
       try {
         await client.send(new sdk.CompleteMultipartUploadCommand(input), { abortSignal: signal });
         return true;
       } catch (error) {
-        if ((error as Error).name === "NoSuchUpload") return null;
+        if (["NoSuchUpload", "InvalidPart"].includes((error as Error).name)) return null;
         throw error;
       }
     });
-    return ended === true || (await this.head(key, signal)) !== null;
+    return ended === true || (await this.head(key, signal))?.size === size;
   }
 
   /** Idempotent. */

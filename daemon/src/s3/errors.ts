@@ -32,6 +32,11 @@ export function isMissing(error: unknown): boolean {
   return name === "NoSuchKey" || name === "NotFound";
 }
 
+/** Whether it says that the object has no such bytes. */
+export function isBeyond(error: unknown): boolean {
+  return statusOf(error) === 416;
+}
+
 /** Whether it says that what was to hold for a write does not. */
 export function isConditionFailure(error: unknown): boolean {
   return (error as SdkError).name === "PreconditionFailed" || statusOf(error) === 412;

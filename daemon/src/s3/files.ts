@@ -4,6 +4,7 @@ import { SquashError } from "@squash/sdk/errors";
 import { writeAtomically } from "../store/atomic-file.js";
 import type { Blobs } from "./blobs.js";
 import type { Bucket, UploadedPart } from "./bucket.js";
+import { diskError, isDiskError } from "./disk-error.js";
 import type { Piece } from "./piece-reader.js";
 import { maxPieceBytes, type Cut } from "./pieces.js";
 import { piecesOf } from "./piece-source.js";
@@ -23,6 +24,11 @@ interface Sent {
   readonly file: StoredFile;
   /** bytes that were sent, in distinction to those that were there */
   readonly sentBytes: number;
+}
+
+/** A part that has arrived, and what it held: the file may be another by the next try. */
+interface NotedPart extends UploadedPart {
+  readonly sha256: string;
 }
 
 interface PlacedPiece extends Piece {
@@ -84,16 +90,23 @@ export class BucketFiles {
     const key = this.wholeKey(stored);
     const placed = placedPieces(stored.pieces);
     const there = await matchingPieces(path, stored.pieces, signal);
-    await using file = await open(path, there === null ? "wx" : "r+", 0o600);
-    await file.truncate(stored.size);
-    await inParallel(placed, parallel, async (piece) => {
-      if (there?.has(piece.index) !== true) {
-        const { position } = piece;
-        await this.#blobs.fetch(piece, { file, position, ...(key !== null && { within: { key } }) }, signal);
-      }
-      progress?.(piece.size);
-    });
-    await file.sync();
+    try {
+      await using file = await open(path, there === null ? "wx" : "r+", 0o600);
+      await file.truncate(stored.size);
+      await inParallel(placed, parallel, async (piece) => {
+        if (there?.has(piece.index) !== true) {
+          const { position } = piece;
+          await this.#blobs.fetch(piece, { file, position, ...(key !== null && { within: { key } }) }, signal);
+        }
+        progress?.(piece.size);
+      });
+      await file.sync();
+    } catch (error) {
+      const told = diskError(error);
+      // what is there already is worth less than the room that it takes
+      if (isDiskError(told)) await rm(path, { force: true });
+      throw told;
+    }
   }
 
   async #sendPieces(
@@ -136,7 +149,7 @@ export class BucketFiles {
       progress?.(piece.size);
     });
     refuseOther(path, source.end.sha256, sha256);
-    if (upload !== null) await upload.end(signal);
+    if (upload !== null) await upload.end({ pieces, size }, signal);
     else if (!isThere && size > 0) {
       const [only] = pieces;
       if (only !== undefined)
@@ -158,7 +171,7 @@ class Upload {
   readonly #key: string;
   readonly #sha256: string;
   readonly #notes: string;
-  readonly #parts = new Map<number, UploadedPart>();
+  readonly #parts = new Map<number, NotedPart>();
   #id = "";
   #writing: Promise<void> = Promise.resolve();
 
@@ -181,22 +194,25 @@ class Upload {
 
   async send(piece: PlacedPiece, read: () => Promise<Buffer>, signal: AbortSignal): Promise<number> {
     const number = piece.index + 1;
-    if (this.#parts.has(number)) return 0;
-    const body = await read();
     const { sha256 } = piece;
+    if (this.#parts.get(number)?.sha256 === sha256) return 0;
+    const body = await read();
     const part = { key: this.#key, upload: this.#id, number };
     const sent = await this.#bucket.sendPart(part, body, { sha256, signal });
     if (sent === null) throw await this.#forgotten();
-    this.#parts.set(number, sent);
+    this.#parts.set(number, { ...sent, sha256 });
     await this.#note();
     return piece.size;
   }
 
-  async end(signal: AbortSignal): Promise<void> {
-    const parts = [...this.#parts.values()].toSorted((a, b) => a.number - b.number);
-    const isThere = await this.#bucket.endUpload(this.#key, { upload: this.#id, parts }, signal);
+  /** `size` is that of all the pieces. */
+  async end(
+    { pieces, size }: { readonly pieces: readonly Piece[]; readonly size: number },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const parts = pieces.map((_, index) => this.#parts.get(index + 1)).filter((part) => part !== undefined);
+    const isThere = await this.#bucket.endUpload(this.#key, { upload: this.#id, parts, size }, signal);
     if (!isThere) throw await this.#forgotten();
-    await this.#bucket.abandonUpload(this.#key, this.#id, signal); // where another was quicker
     await rm(this.#notes, { force: true });
   }
 
@@ -285,11 +301,11 @@ function refuseOther(path: string, found: string | null, wanted: string): void {
   );
 }
 
-function parseNotes(text: string): { key: string; id: string; parts: UploadedPart[] } | null {
+function parseNotes(text: string): { key: string; id: string; parts: NotedPart[] } | null {
   try {
     const { key, id, parts } = JSON.parse(text) as { key?: unknown; id?: unknown; parts?: unknown };
     if (typeof key !== "string" || typeof id !== "string" || !Array.isArray(parts)) return null;
-    return { key, id, parts: parts as UploadedPart[] };
+    return { key, id, parts: parts as NotedPart[] };
   } catch {
     return null; // none, or cut off
   }

@@ -75,6 +75,14 @@ export class ModuleObjects {
     await this.#store.remove([keyOf(name)], signal);
   }
 
+  /** Names of all that there are. */
+  async *names(signal: AbortSignal): AsyncGenerator<string> {
+    for await (const { key } of this.#store.list(folder, signal)) {
+      const name = nameOf(key);
+      if (name !== null) yield name;
+    }
+  }
+
   /** All that there are; only those are read that are new. What cannot be read is told with the reason. */
   async list(
     signal: AbortSignal,

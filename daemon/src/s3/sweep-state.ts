@@ -5,6 +5,7 @@ const key = "gc/state.json";
 const maxBytes = 4_096;
 /** a sweep that has not said for so long that it goes on has ended */
 const leaseMs = 10 * 60_000;
+const keepMs = leaseMs / 10;
 
 /** Whether somebody sweeps the bucket, and how often that was begun. */
 export interface SweepState {
@@ -38,22 +39,32 @@ export class Sweeps {
   async begin(signal: AbortSignal): Promise<Sweep> {
     const state = await this.read(signal);
     if (state.untilMs !== null) throw busy();
-    const sweep = new Sweep(this.#json, { ...state, epoch: state.epoch + 1 });
+    const sweep = new Sweep(this.#json, state.etag === null ? await this.#first(signal) : state);
     await sweep.goOn(signal);
     return sweep;
+  }
+
+  /** Where nobody has ever swept, there is no time of the store's to begin from, and this machine's may be wrong. */
+  async #first(signal: AbortSignal): Promise<SweepState> {
+    const written = await this.#json.write(key, { epoch: 0, until: null }, { condition: { kind: "absent" }, signal });
+    if (written === null) throw busy();
+    return { epoch: 0, untilMs: null, ...written };
   }
 }
 
 /** A sweep under way. */
-class Sweep {
+export class Sweep {
   readonly #json: SealedJson;
   readonly #epoch: number;
   #etag: string | null;
   #serverMs: number;
+  #untilMs = Infinity;
+  #saidMs = -Infinity;
+  #keeping: Promise<void> | null = null;
 
   constructor(json: SealedJson, state: SweepState) {
     this.#json = json;
-    this.#epoch = state.epoch;
+    this.#epoch = state.epoch + 1;
     this.#etag = state.etag;
     this.#serverMs = state.serverMs;
   }
@@ -63,9 +74,22 @@ class Sweep {
     return this.#serverMs;
   }
 
-  /** Says that it goes on; to be called before each step. Throws `s3_failed` where it took too long, and another has begun. */
-  goOn(signal: AbortSignal): Promise<void> {
-    return this.#write(this.#serverMs + leaseMs, signal);
+  /**
+   * Says that it goes on; to be called before each step. Throws `s3_failed` where it took too long: another may have begun, and those that send
+   * have taken it for ended, and what they found there for kept.
+   */
+  async goOn(signal: AbortSignal): Promise<void> {
+    const before = this.#untilMs;
+    const until = this.#serverMs + leaseMs;
+    await this.#write(until, signal);
+    if (this.#serverMs >= before) throw late();
+    this.#untilMs = until;
+  }
+
+  /** The same, where it was not said just now; to be called in a step that takes long, as often as one likes. */
+  async keep(signal: AbortSignal): Promise<void> {
+    if (performance.now() - this.#saidMs < keepMs) return;
+    await (this.#keeping ??= this.goOn(signal).finally(() => (this.#keeping = null)));
   }
 
   async end(signal: AbortSignal): Promise<void> {
@@ -78,8 +102,13 @@ class Sweep {
     const written = await this.#json.write(key, { epoch: this.#epoch, until }, { condition, signal });
     if (written === null) throw busy();
     this.#etag = written.etag;
+    this.#saidMs = performance.now();
     this.#serverMs = written.serverMs;
   }
+}
+
+function late(): SquashError {
+  return new SquashError("s3_failed", "Cannot go on to sweep the bucket: it took too long; try again");
 }
 
 function busy(): SquashError {
