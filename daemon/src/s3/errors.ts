@@ -54,7 +54,10 @@ export function s3Error(error: unknown, doing: string, signal: AbortSignal): Squ
   if (signal.aborted || name === "AbortError")
     return new SquashError("cancelled", `Cannot ${doing} in the bucket: cancelled`, { cause: error });
   const hint = hints[name] === undefined ? "" : `; ${hints[name]}`;
-  const text = `Cannot ${doing} in the bucket: ${code ?? name}: ${message.slice(0, 300)}${hint}`;
+  // an answer to HEAD has no body that could say more
+  const isUnsaid = name === "Unknown" || name === "UnknownError";
+  const what = isUnsaid ? `it answers with status ${statusOf(error)}` : `${code ?? name}: ${message.slice(0, 300)}`;
+  const text = `Cannot ${doing} in the bucket: ${what}${hint}`;
   return new SquashError(codeOf(error), text, { cause: error, details: { s3_error: code ?? name } });
 }
 

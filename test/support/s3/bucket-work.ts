@@ -55,8 +55,8 @@ export function randomModule({ dataDir }: { readonly dataDir: string }, name: st
   mkdirSync(join(root, "opt"), { recursive: true });
   const content = randomBytes(bytes);
   writeFileSync(join(root, "opt", name), content);
-  const args = [root, join(folder, `${name}.squashfs`), "-noappend", "-quiet", "-no-progress", "-all-root", "-noD"];
-  execFileSync("mksquashfs", args, { stdio: "ignore" });
+  // of the format that nothing is converted to afterwards
+  execFileSync("mkfs.erofs", ["--all-root", join(folder, `${name}.erofs`), root], { stdio: "ignore" });
   rmSync(root, { recursive: true });
   trustByHand(folder, name);
   return sha256Of(content);
@@ -67,6 +67,6 @@ export function halfPlaced({ dataDir }: TestSquashd): string[] {
   const named = (folder: string): string[] =>
     readdirSync(join(dataDir, folder), { encoding: "utf8" }).map((name) => `${folder}/${name}`);
   return [...named("modules"), ...named("snapshots")].filter(
-    (path) => !/^modules\/[^/]+\.(squashfs|erofs|manifest\.json)$|^snapshots\/[0-9a-f]{32}\.erofs$/.test(path),
+    (path) => !/^modules\/[^/]+\.(squashfs|erofs|manifest\.json)$|^snapshots\/[0-9a-f]{32}\.(erofs|seal)$/.test(path),
   );
 }

@@ -15,7 +15,7 @@ export class RawObjects implements Disposable {
   readonly #bucket: string;
 
   constructor(place: S3Place) {
-    this.#client = sdkClient(place, { requestChecksumCalculation: "WHEN_REQUIRED" });
+    this.#client = sdkClient(place, { requestChecksumCalculation: "WHEN_REQUIRED", maxAttempts: 3 });
     this.#bucket = place.bucket;
   }
 
