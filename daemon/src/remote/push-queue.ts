@@ -251,7 +251,8 @@ function parse(text: string): Entry[] {
   }
 }
 
-function isEntry({ seq, task, added, attempts }: Partial<Entry>): boolean {
+function isEntry(value: Partial<Entry> | null): boolean {
+  const { seq, task, added, attempts } = value ?? {};
   const { kind, ...rest } = (task ?? {}) as Partial<Record<string, unknown>>;
   const isTask =
     (kind === "module" && typeof rest["name"] === "string") ||

@@ -12,7 +12,7 @@ import type {
   Written,
 } from "../core/remote/object-store.js";
 import { connect, type S3Settings, type Sdk, type ServerTime } from "./connect.js";
-import { isBeyond, isConditionFailure, isConflict, isMissing, s3Error } from "./errors.js";
+import { isBeyond, isConditionFailure, isConflict, isMissing, isSkewed, s3Error } from "./errors.js";
 
 const conflictTries = 5;
 const conflictMs = 100;
@@ -268,7 +268,11 @@ export class Bucket implements ObjectStore {
     try {
       this.#connected ??= import("@aws-sdk/client-s3").then((sdk) => ({ sdk, client: connect(sdk, this.#settings) }));
       const { sdk, client } = await this.#connected;
-      return await work(sdk, client);
+      return await work(sdk, client).catch((error: unknown) => {
+        // the SDK has learnt the store's time by now, but does not always try again itself
+        if (!isSkewed(error)) throw error;
+        return work(sdk, client);
+      });
     } catch (error) {
       throw s3Error(error, doing, signal);
     }

@@ -42,6 +42,11 @@ export function isConditionFailure(error: unknown): boolean {
   return (error as SdkError).name === "PreconditionFailed" || statusOf(error) === 412;
 }
 
+/** Whether it took the request's time for wrong. */
+export function isSkewed(error: unknown): boolean {
+  return (error as SdkError).name === "RequestTimeTooSkewed";
+}
+
 /** Whether two such writes met, of which neither may have been done. */
 export function isConflict(error: unknown): boolean {
   return (error as SdkError).name === "ConditionalRequestConflict" || statusOf(error) === 409;

@@ -20,9 +20,12 @@ export interface SweepState {
 /** One machine at a time sweeps; those that send look before and afterwards whether somebody did. */
 export class Sweeps {
   readonly #json: SealedJson;
+  readonly #now: () => number;
 
-  constructor(json: SealedJson) {
+  /** `now` tells how much time goes by, in ms. */
+  constructor(json: SealedJson, now: () => number = () => performance.now()) {
     this.#json = json;
+    this.#now = now;
   }
 
   async read(signal: AbortSignal): Promise<SweepState> {
@@ -39,7 +42,7 @@ export class Sweeps {
   async begin(signal: AbortSignal): Promise<Sweep> {
     const state = await this.read(signal);
     if (state.untilMs !== null) throw busy();
-    const sweep = new Sweep(this.#json, state.etag === null ? await this.#first(signal) : state);
+    const sweep = new Sweep(this.#json, state.etag === null ? await this.#first(signal) : state, this.#now);
     await sweep.goOn(signal);
     return sweep;
   }
@@ -59,14 +62,17 @@ export class Sweep {
   #etag: string | null;
   #serverMs: number;
   #untilMs = Infinity;
-  #saidMs = -Infinity;
+  #saidMs: number;
+  readonly #now: () => number;
   #keeping: Promise<void> | null = null;
 
-  constructor(json: SealedJson, state: SweepState) {
+  constructor(json: SealedJson, state: SweepState, now: () => number) {
     this.#json = json;
     this.#epoch = state.epoch + 1;
     this.#etag = state.etag;
     this.#serverMs = state.serverMs;
+    this.#saidMs = now();
+    this.#now = now;
   }
 
   /** the store's clock, as it was told last */
@@ -80,7 +86,7 @@ export class Sweep {
    */
   async goOn(signal: AbortSignal): Promise<void> {
     const before = this.#untilMs;
-    const until = this.#serverMs + leaseMs;
+    const until = Math.floor(this.#serverMs + this.#now() - this.#saidMs) + leaseMs;
     await this.#write(until, signal);
     if (this.#serverMs >= before) throw late();
     this.#untilMs = until;
@@ -88,7 +94,7 @@ export class Sweep {
 
   /** The same, where it was not said just now; to be called in a step that takes long, as often as one likes. */
   async keep(signal: AbortSignal): Promise<void> {
-    if (performance.now() - this.#saidMs < keepMs) return;
+    if (this.#now() - this.#saidMs < keepMs) return;
     await (this.#keeping ??= this.goOn(signal).finally(() => (this.#keeping = null)));
   }
 
@@ -102,7 +108,7 @@ export class Sweep {
     const written = await this.#json.write(key, { epoch: this.#epoch, until }, { condition, signal });
     if (written === null) throw busy();
     this.#etag = written.etag;
-    this.#saidMs = performance.now();
+    this.#saidMs = this.#now();
     this.#serverMs = written.serverMs;
   }
 }
