@@ -158,7 +158,9 @@ export class BucketCare {
   /** What names no files: sandboxes that are kept there, and who sweeps. */
   async #checkRest(problems: string[], signal: AbortSignal): Promise<void> {
     const { sandboxes, snapshots } = this.#bucket;
-    await noting(problems, async () => void (await this.#sweeps.read(signal)));
+    await noting(problems, async () => {
+      await this.#sweeps.read(signal);
+    });
     await inParallel(sandboxes.ids(signal), parallel, (id) =>
       noting(problems, async () => {
         const label = (await sandboxes.read(id, signal))?.sandbox?.latestSnapshot ?? null;

@@ -191,7 +191,14 @@ describe("the queue for the bucket", () => {
       expect((await open()).length).toBe(0);
     }
     const entry = { seq: 9, task: moduleTask("b"), added: "x", attempts: 0 };
-    const others = [null, 1, {}, { ...entry, task: null }, { ...entry, task: { kind: "else" } }, { ...entry, seq: "1" }];
+    const others = [
+      null,
+      1,
+      {},
+      { ...entry, task: null },
+      { ...entry, task: { kind: "else" } },
+      { ...entry, seq: "1" },
+    ];
     writeFileSync(path, JSON.stringify({ version: 1, entries: [...others, entry] }));
     expect((await open()).list()).toMatchObject([{ subject: "b" }]);
   });

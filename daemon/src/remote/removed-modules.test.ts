@@ -27,7 +27,15 @@ describe("modules that were removed here", () => {
   });
 
   it("are none where the file is damaged", async () => {
-    for (const text of ["", "{", "null", "[]", '{"version":1}', '{"version":1,"modules":{"a":1}}', '{"version":2,"modules":{"a":"1"}}']) {
+    for (const text of [
+      "",
+      "{",
+      "null",
+      "[]",
+      '{"version":1}',
+      '{"version":1,"modules":{"a":1}}',
+      '{"version":2,"modules":{"a":"1"}}',
+    ]) {
       writeFileSync(path, text);
       expect((await RemovedModules.open(path)).has("a", "1")).toBe(false);
     }

@@ -177,7 +177,11 @@ export class Bucket implements ObjectStore {
    */
   async endUpload(
     key: string,
-    { upload, parts, size }: { readonly upload: string; readonly parts: readonly UploadedPart[]; readonly size: number },
+    {
+      upload,
+      parts,
+      size,
+    }: { readonly upload: string; readonly parts: readonly UploadedPart[]; readonly size: number },
     signal: AbortSignal,
   ): Promise<boolean> {
     const ended = await this.#conditionally(`end "${key}"`, signal, async (sdk, client) => {

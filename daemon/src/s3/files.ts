@@ -119,7 +119,8 @@ export class BucketFiles {
     let sentBytes = 0;
     const source = new PieceStream(piecesOf({ path, cut }, signal), pieces);
     await inParallel(source, parallel, async (piece) => {
-      sentBytes += await this.#blobs.keep(piece, () => readPiece(file, piece, path), signal);
+      const sent = await this.#blobs.keep(piece, () => readPiece(file, piece, path), signal);
+      sentBytes += sent; // not before others had their turn
       progress?.(piece.size);
     });
     const { size, sha256 } = source.end;
@@ -145,9 +146,11 @@ export class BucketFiles {
     let sentBytes = 0;
     const source = new PieceStream(piecesOf({ path, cut: "even" }, signal), pieces);
     await inParallel(source, parallel, async (piece) => {
-      if (upload !== null) sentBytes += await upload.send(piece, () => readPiece(file, piece, path), signal);
+      const sent = (await upload?.send(piece, () => readPiece(file, piece, path), signal)) ?? 0;
+      sentBytes += sent;
       progress?.(piece.size);
     });
+    if (source.end.sha256 !== sha256) await upload?.abandon(signal);
     refuseOther(path, source.end.sha256, sha256);
     if (upload !== null) await upload.end({ pieces, size }, signal);
     else if (!isThere && size > 0) {
@@ -214,6 +217,11 @@ class Upload {
     const isThere = await this.#bucket.endUpload(this.#key, { upload: this.#id, parts, size }, signal);
     if (!isThere) throw await this.#forgotten();
     await rm(this.#notes, { force: true });
+  }
+
+  async abandon(signal: AbortSignal): Promise<void> {
+    await rm(this.#notes, { force: true });
+    await this.#bucket.abandonUpload(this.#key, this.#id, signal);
   }
 
   async #begin(signal: AbortSignal): Promise<void> {

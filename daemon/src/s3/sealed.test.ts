@@ -36,7 +36,8 @@ describe("a cipher", () => {
     expect(sealed.length).toBe(cipher.sealedSize(100));
     expect(cipher.open("subject", sealed)?.equals(plain)).toBe(true);
     for (const other of flipped(sealed)) expect(cipher.open("subject", other)).toBeNull();
-    for (let size = 0; size < sealed.length; size++) expect(cipher.open("subject", sealed.subarray(0, size))).toBeNull();
+    for (let size = 0; size < sealed.length; size++)
+      expect(cipher.open("subject", sealed.subarray(0, size))).toBeNull();
     expect(cipher.open("subject", Buffer.concat([sealed, Buffer.alloc(1)]))).toBeNull();
     expect(cipher.open("subject 2", sealed)).toBeNull();
     expect(new Cipher(randomBytes(32)).open("subject", sealed)).toBeNull();

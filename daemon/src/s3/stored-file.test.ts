@@ -41,10 +41,12 @@ describe("how a file is stored", () => {
         { size: fc.jsonValue(), sha256: fc.jsonValue(), stored: fc.jsonValue(), pieces: fc.jsonValue() },
         { requiredKeys: [] },
       ),
-      fc.tuple(files, fc.constantFrom("size", "sha256", "stored", "pieces"), fc.jsonValue()).map(([file, key, value]) => ({
-        ...file,
-        [key]: value,
-      })),
+      fc
+        .tuple(files, fc.constantFrom("size", "sha256", "stored", "pieces"), fc.jsonValue())
+        .map(([file, key, value]) => ({
+          ...file,
+          [key]: value,
+        })),
     );
     fc.assert(
       fc.property(values, (value) => {
@@ -64,7 +66,15 @@ describe("how a file is stored", () => {
     ["pieces of another sum", { size: 6 }],
     ["a size below none", { size: -5, pieces: [{ sha256: digest, size: -5 }] }],
     ["a size that is no whole number", { size: 0.5, pieces: [{ sha256: digest, size: 0.5 }] }],
-    ["a piece of nothing", { pieces: [{ sha256: digest, size: 5 }, { sha256: digest, size: 0 }] }],
+    [
+      "a piece of nothing",
+      {
+        pieces: [
+          { sha256: digest, size: 5 },
+          { sha256: digest, size: 0 },
+        ],
+      },
+    ],
     ["a piece that is too large", { size: maxPieceBytes + 1, pieces: [{ sha256: digest, size: maxPieceBytes + 1 }] }],
     ["a digest that leads elsewhere", { pieces: [{ sha256: `../${"0".repeat(61)}`, size: 5 }] }],
     ["a digest in capitals", { sha256: "A".repeat(64) }],

@@ -47,18 +47,23 @@ describe("a sweep of the bucket", () => {
     await expect(sweep.goOn(signal)).rejects.toThrow("another machine does so");
   });
 
-  it.each([-3_600_000, 3_600_000])("has the store's time, also the first one where this clock is wrong by %i ms", async (by) => {
-    const { sweeps, clock } = world(Date.now() + by);
-    const sweep = await sweeps.begin(signal);
-    expect(sweep.serverMs).toBe(clock.ms);
-    expect((await sweeps.read(signal)).untilMs).toBe(clock.ms + 10 * minute);
-  });
+  it.each([-3_600_000, 3_600_000])(
+    "has the store's time, also the first one where this clock is wrong by %i ms",
+    async (by) => {
+      const { sweeps, clock } = world(Date.now() + by);
+      const sweep = await sweeps.begin(signal);
+      expect(sweep.serverMs).toBe(clock.ms);
+      expect((await sweeps.read(signal)).untilMs).toBe(clock.ms + 10 * minute);
+    },
+  );
 
   it("says that it goes on as often as that is needed, and not more", async () => {
     const { sweeps, store, clock } = world();
     const sweep = await sweeps.begin(signal);
     let writes = 0;
-    store.written = () => void writes++;
+    store.written = () => {
+      writes++;
+    };
     await Promise.all([sweep.keep(signal), sweep.keep(signal)]);
     expect(writes).toBe(0);
     for (let said = 1; said < 30; said++) {

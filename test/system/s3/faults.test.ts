@@ -149,7 +149,9 @@ describe.skipIf(lacks("root"))("a bucket that is reached by a bad way", () => {
       sandbox.restore(newest.label),
     ]);
     const invalid = { code: "s3_object_invalid" };
-    expect(pulled).toMatchObject({ value: { ...invalid, state: "failed", error: expect.stringContaining("blobs/") as unknown } });
+    expect(pulled).toMatchObject({
+      value: { ...invalid, state: "failed", error: expect.stringContaining("blobs/") as unknown },
+    });
     expect(missed).toMatchObject({ reason: invalid });
     expect(restored).toMatchObject({ reason: invalid });
     expect(existsSync(join(other.dataDir, "modules", `${large}.erofs`))).toBe(false);
