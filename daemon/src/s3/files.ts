@@ -120,7 +120,7 @@ export class BucketFiles {
     const source = new PieceStream(piecesOf({ path, cut }, signal), pieces);
     await inParallel(source, parallel, async (piece) => {
       const sent = await this.#blobs.keep(piece, () => readPiece(file, piece, path), signal);
-      sentBytes += sent; // not before others had their turn
+      sentBytes += sent; // in one step, since others add to it meanwhile
       progress?.(piece.size);
     });
     const { size, sha256 } = source.end;

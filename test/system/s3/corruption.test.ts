@@ -77,7 +77,7 @@ describe.skipIf(lacks("root"))("objects of the bucket that are not what they wer
   async function damage(how: Damage, key: string, otherKey: string, prefix = "team/"): Promise<void> {
     const content = await objects.get(prefix + key);
     damaged.set(prefix + key, content);
-    const put = how(content, await objects.get(prefix + otherKey));
+    const put = how(content, damaged.get(prefix + otherKey) ?? (await objects.get(prefix + otherKey)));
     if (put === null) await objects.remove(prefix + key);
     else await objects.put(prefix + key, put);
   }

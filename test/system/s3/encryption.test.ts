@@ -88,7 +88,8 @@ describe.skipIf(lacks("root"))("a bucket that is encrypted with a key of ours", 
     const digests = (await first.client.bucketModules()).map(({ sha256 }) => sha256);
     for (const key of keys) {
       const content = await objects.get(key);
-      for (const text of [...plain, ...digests]) expect({ key, text, is: content.includes(text) }).toMatchObject({ is: false });
+      for (const text of [...plain, ...digests])
+        expect({ key, text, is: content.includes(text) }).toMatchObject({ is: false });
       for (const sha256 of digests) expect(key).not.toContain(sha256);
     }
   });
@@ -96,16 +97,24 @@ describe.skipIf(lacks("root"))("a bucket that is encrypted with a key of ours", 
   it("is of no use without the key or with another, and nothing in it is changed then", async () => {
     const keys = await objects.keys();
     const cases: [TestSquashd, RegExp][] = [
-      [machine(keyFile("another", randomBytes(32))), /it was not encrypted with the key of SQUASH_S3_KEY_FILE, or is damaged/],
+      [
+        machine(keyFile("another", randomBytes(32))),
+        /it was not encrypted with the key of SQUASH_S3_KEY_FILE, or is damaged/,
+      ],
       [machine(""), /it is encrypted, and SQUASH_S3_KEY_FILE is not set/],
     ];
     for (const [stranger, text] of cases) {
       await stranger.start();
       const refusal = { code: "s3_object_invalid", message: text };
-      expect(await jobDone(stranger, { kind: "pull", module: large })).toMatchObject({ code: "s3_object_invalid", error: text });
+      expect(await jobDone(stranger, { kind: "pull", module: large })).toMatchObject({
+        code: "s3_object_invalid",
+        error: text,
+      });
       await expect(stranger.client.create({ id: "walks" })).rejects.toMatchObject(refusal);
       await expect(stranger.client.create({ id: "x", layers: [large, ...base] })).rejects.toMatchObject(refusal);
-      expect(await jobDone(stranger, { kind: "push", module: "000-base-test" })).toMatchObject({ code: "s3_object_invalid" });
+      expect(await jobDone(stranger, { kind: "push", module: "000-base-test" })).toMatchObject({
+        code: "s3_object_invalid",
+      });
       expect(await jobDone(stranger, { kind: "s3-gc", grace_s: 0 })).toMatchObject({ code: "s3_object_invalid" });
       expect(await stranger.client.list()).toEqual([]);
     }

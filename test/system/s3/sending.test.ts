@@ -130,7 +130,9 @@ function keepsFiles(start: () => Promise<S3Place>): void {
     const found = await bucket.read("conditions", { maxBytes: 100, signal });
     expect(found?.body.toString()).toBe("3");
     expect(Math.abs((found?.serverMs ?? 0) - Date.now())).toBeLessThan(60_000);
-    await expect(bucket.read("conditions", { maxBytes: 0, signal })).rejects.toMatchObject({ code: "s3_object_invalid" });
+    await expect(bucket.read("conditions", { maxBytes: 0, signal })).rejects.toMatchObject({
+      code: "s3_object_invalid",
+    });
   });
 
   it("lists and removes what begins so, and no more", async () => {
