@@ -5,7 +5,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
-#include <signal.h>
 #include <string.h>
 
 #include "deadline.h"
@@ -101,7 +100,6 @@ static bool is_overdue(const struct host *host, uint32_t index) {
 /* All of it is told to die before any of it can run again: init, when it is thawed, would be one among many. Its end is told of as that of any init. */
 static int end_overdue(const struct host *host, uint32_t index, struct failure *failure) {
   if (cgroup_kill(&host->cgroups, index, failure) < 0) return -1;
-  (void)sys_pidfd_send_signal(host->cells[index].pidfd, SIGKILL);
   if (cgroup_freeze(&host->cgroups, index, false, failure) < 0) return -1;
   errno = ETIME;
   return fail(failure, "thaw cell %u", index);

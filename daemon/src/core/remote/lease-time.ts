@@ -1,7 +1,8 @@
 /**
  * Time, as leases need it. What is assumed of clocks, and all that is: a machine's own clock, which goes on while it is suspended, and the store's
  * go at the rate of true time to within 5 %; what the store says its time is, differs from that clock by `clockErrorMs` at most (its answers have
- * whole seconds, and may come from servers whose clocks differ); no two machines have the same id. Machines' clocks need not agree on the time.
+ * whole seconds, and may come from servers whose clocks differ); no two machines have the same id, and of a machine's processes only the newest acts
+ * on its cells. Machines' clocks need not agree on the time.
  *
  * Who asks the store at a moment of its own clock knows that the store's clock showed no more then than the answer says. From that moment on, not
  * from when the answer came, a lease is counted, and three quarters of it are used: the rates differ by less than 1.05 / 0.95. Nobody else takes it

@@ -33,6 +33,7 @@ export class LeaseWorld {
   readonly #time = new VirtualTime();
   readonly #random: (below: number) => number;
   readonly #store: FakeObjectStore;
+  readonly #deciders = new Map<string, Process>();
   #isStoreGone = false;
   #over = false;
 
@@ -132,6 +133,7 @@ export class LeaseWorld {
       listener: {
         // the cell's init goes on by itself until then, whatever becomes of squashd
         extended: (id, deadlineMs) => {
+          if (!this.#decides(process, machine, id)) return;
           this.history.extended(id, machine, now(), (deadlineMs - clock.offset) / clock.rate);
         },
         lost: (id, reason) => {
@@ -139,6 +141,15 @@ export class LeaseWorld {
         },
       },
     });
+  }
+
+  /** A machine's newest process that has had a sandbox decides over its cell; what an older one hears after that is of no effect. */
+  #decides(process: Process, machine: string, id: string): boolean {
+    const cell = `${machine} ${id}`;
+    const decider = this.#deciders.get(cell);
+    if (decider !== undefined && decider !== process && process.isLeft) return false;
+    this.#deciders.set(cell, process);
+    return true;
   }
 
   async #work(machine: string, leases: Leases, process: Process): Promise<void> {
