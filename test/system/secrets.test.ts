@@ -12,7 +12,9 @@ describe.skipIf(lacks("root", "nft"))("secrets of a running squashd", () => {
 
   async function sq(...args: string[]): Promise<string> {
     const { status, stdout, stderr } = await squashd.sq(...args);
-    expect({ args, status, stderr }).toEqual({ args, status: 0, stderr: "" });
+    // its sandbox was made without secrets, which is told where it gets one
+    const said = stderr.replace(/^sq: .* does not trust the proxy yet, .*\n/, "");
+    expect({ args, status, said }).toEqual({ args, status: 0, said: "" });
     expect(stdout).not.toContain(canary);
     return stdout;
   }

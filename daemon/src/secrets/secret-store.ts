@@ -190,8 +190,9 @@ export class SecretStore {
         const found = readJson(path, file.bytes);
         const opened = await this.#opened(found);
         const { secrets, made } = inFile(path, () => completeSecrets(readSecrets(path, opened)));
-        this.#secrets = secrets;
+        // before anybody sees them: who changes the file after that changes what is written here, not what it replaces
         if (made || (this.#key !== null && !isSealed(found))) await this.#rewrite(secrets);
+        this.#secrets = secrets;
       }
       this.#problem = null;
     } catch (error) {
