@@ -1,7 +1,7 @@
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Sandbox } from "@squash/sdk";
 import { lacks } from "../../support/needs.js";
 import { shell } from "../../support/secrets/inside.js";
@@ -11,73 +11,91 @@ import { usualSecrets } from "../../support/secrets/usual-secrets.js";
 const target = useSecrets();
 const { squashd } = target;
 const { TOKEN } = usualSecrets;
-/** what a link that is followed on the host leads to */
-const victim = mkdtempSync(join(tmpdir(), "sqt-victim-"));
+/** what links that are followed on the host lead to, a folder for each sandbox */
+const victims = mkdtempSync(join(tmpdir(), "sqt-victims-"));
 const files = ["ca-certificates.crt", "squash-secrets.sh", "sq-proxy-ca.crt"];
+afterAll(() => rmSync(victims, { recursive: true }));
 
-beforeEach(() => {
-  rmSync(victim, { recursive: true, force: true });
+function makeVictim(name: string): string {
+  const victim = join(victims, name);
   mkdirSync(victim);
   for (const file of files) writeFileSync(join(victim, file), "untouched");
-});
-afterAll(() => rmSync(victim, { recursive: true }));
+  return victim;
+}
 
-const contents = (): Record<string, string> =>
-  Object.fromEntries(readdirSync(victim).map((name) => [name, readFileSync(join(victim, name), "utf8")]));
+function contents(name: string): Record<string, string> {
+  const victim = join(victims, name);
+  return Object.fromEntries(readdirSync(victim).map((file) => [file, readFileSync(join(victim, file), "utf8")]));
+}
 const untouched = Object.fromEntries(files.map((file) => [file, "untouched"]));
 
-/** All that makes squashd lay trust in anew. */
+/** All that makes squashd lay trust in anew while it runs. */
 async function liveThrough(box: Sandbox): Promise<void> {
   await box.setSecrets(["TOKEN"]);
   await box.setSecrets(null);
   await box.snapshot({ label: "planted" });
-  await box.fork({ target_id: "heir" });
-  await squashd.client.sandbox("heir").destroy();
+  await box.fork({ target_id: `${box.id}-heir` });
+  await squashd.client.sandbox(`${box.id}-heir`).destroy();
   await box.restore("planted");
   await box.activate("100-extra");
-  await squashd.end("SIGKILL");
-  await squashd.start();
-  process.kill((await box.info()).pid ?? -1, "SIGKILL");
-  await expect.poll(() => box.info(), { timeout: 10_000 }).toMatchObject({ state: "ready", restarts: 1 });
-  await box.exec("true");
 }
 
 const bundle = "/etc/ssl/certs/ca-certificates.crt";
 const profile = "/etc/profile.d/squash-secrets.sh";
 const alone = "/usr/local/share/ca-certificates/sq-proxy-ca.crt";
-const plants: Readonly<Record<string, string>> = {
-  "a link in the place of each file": `ln -sf ${victim}/ca-certificates.crt ${bundle}; ln -sf ${victim}/squash-secrets.sh ${profile}; ln -sf ${victim}/sq-proxy-ca.crt ${alone}`,
-  "links in the places of their folders": `for d in /etc/ssl/certs /etc/profile.d /usr/local/share/ca-certificates; do rm -rf $d; ln -s ${victim} $d; done`,
-  "a link in the place of /etc": `mv /etc /etc.old; ln -s ${victim} /etc`,
-  "links of many levels": `ln -sf ../../../../../../../../../..${victim}/ca-certificates.crt ${bundle}; ln -sfn /proc/1/root${victim} /usr/local/share/ca-certificates`,
-  "pipes, which keep who opens them waiting": `rm -f ${bundle} ${profile} ${alone}; mkfifo ${bundle} ${profile} ${alone}`,
-  "folders in the places of files": `rm -f ${bundle} ${profile} ${alone}; mkdir ${bundle} ${profile} ${alone}`,
-  "nothing at all": `rm -rf /etc/ssl /etc/profile.d /usr/local`,
+/** What is planted, with the folder on the host to which it leads. */
+const plants: Readonly<Record<string, (victim: string) => string>> = {
+  "a link in the place of each file": (victim) =>
+    `ln -sf ${victim}/ca-certificates.crt ${bundle}; ln -sf ${victim}/squash-secrets.sh ${profile}; ln -sf ${victim}/sq-proxy-ca.crt ${alone}`,
+  "links in the places of their folders": (victim) =>
+    `for d in /etc/ssl/certs /etc/profile.d /usr/local/share/ca-certificates; do rm -rf $d; ln -s ${victim} $d; done`,
+  "a link in the place of /etc": (victim) => `mv /etc /etc.old; ln -s ${victim} /etc`,
+  "links of many levels": (victim) =>
+    `ln -sf ../../../../../../../../../..${victim}/ca-certificates.crt ${bundle}; ln -sfn /proc/1/root${victim} /usr/local/share/ca-certificates`,
+  "pipes, which keep who opens them waiting": () =>
+    `rm -f ${bundle} ${profile} ${alone}; mkfifo ${bundle} ${profile} ${alone}`,
+  "folders in the places of files": () => `rm -f ${bundle} ${profile} ${alone}; mkdir ${bundle} ${profile} ${alone}`,
+  "nothing at all": () => `rm -rf /etc/ssl /etc/profile.d /usr/local`,
 };
 
 describe.skipIf(lacks("root"))("where trust and placeholders lie, a sandbox that plants", () => {
-  it.each(Object.entries(plants))("%s changes nothing outside, and nobody waits", async (_, plant) => {
-    const box = await target.create({ id: "planter" });
+  const names = Object.keys(plants);
+  const idOf = (name: string): string => `planter-${names.indexOf(name)}`;
+
+  // all of them at once: what takes time is squashd's end and start
+  beforeAll(async () => {
+    await Promise.all(
+      Object.entries(plants).map(async ([name, plant]) => {
+        const box = await target.create({ id: idOf(name) });
+        expect(await shell(box, plant(makeVictim(idOf(name))))).toBe("");
+        await liveThrough(box);
+      }),
+    );
+    await squashd.end("SIGKILL");
+    await squashd.start();
+    for (const name of names) process.kill((await squashd.client.sandbox(idOf(name)).info()).pid ?? -1, "SIGKILL");
+  }, 120_000);
+
+  it.each(names)("%s changes nothing outside, and nobody waits", async (name) => {
+    const box = squashd.client.sandbox(idOf(name));
     try {
-      expect(await shell(box, plant)).toBe("");
-      await liveThrough(box);
-      expect(contents()).toEqual(untouched);
-      expect(existsSync(victim)).toBe(true);
+      await expect.poll(() => box.info(), { timeout: 10_000 }).toMatchObject({ state: "ready", restarts: 1 });
+      expect(contents(box.id)).toEqual(untouched);
       // what it did to itself it has, and it may be mended from inside
       expect((await box.exec("echo $TOKEN")).stdout).toBe(`${TOKEN.placeholder}\n`);
     } finally {
       await box.destroy();
     }
-    expect(contents()).toEqual(untouched);
+    expect(contents(box.id)).toEqual(untouched);
     expect(await squashd.client.health()).toMatchObject({ status: "ok" });
   });
 
   it("links would lead out for who writes by a path on the host", async () => {
     const box = await target.create({ id: "planter" });
-    await shell(box, plants["a link in the place of each file"] ?? "");
+    await shell(box, plants["a link in the place of each file"]?.(makeVictim(box.id)) ?? "");
     const upper = readdirSync(join(squashd.dataDir, "sandboxes/planter")).find((name) => name.startsWith("upper."));
     writeFileSync(join(squashd.dataDir, "sandboxes/planter", upper ?? "", "data", bundle), "overwritten");
-    expect(contents()).toEqual({ ...untouched, "ca-certificates.crt": "overwritten" });
+    expect(contents(box.id)).toEqual({ ...untouched, "ca-certificates.crt": "overwritten" });
     await box.destroy();
   });
 
