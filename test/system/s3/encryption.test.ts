@@ -118,7 +118,8 @@ describe.skipIf(lacks("root"))("a bucket that is encrypted with a key of ours", 
       expect(await jobDone(stranger, { kind: "s3-gc", grace_s: 0 })).toMatchObject({ code: "s3_object_invalid" });
       expect(await stranger.client.list()).toEqual([]);
     }
-    expect(await objects.keys()).toEqual(keys);
+    // that a sandbox was to be made is noted before it is known what of
+    expect((await objects.keys()).filter((key) => !key.startsWith("team/sandboxes/x/"))).toEqual(keys);
   });
 
   it("is not used at all with a key file that others may read, or that holds no key", async () => {
