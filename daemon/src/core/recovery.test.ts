@@ -44,6 +44,17 @@ describe("Recovery.run()", () => {
     expect(machine.state()).toEqual([]);
   });
 
+  it("rebuilds one whose deadline passed while a snapshot was taken that was cut off", async () => {
+    const machine = await machineWith(["a", "b"]);
+    await machine.setDeadline(1, machine.bootMs() + 1_000);
+    await machine.freezeCell(1, true);
+    machine.advance(2_000);
+    const { sandboxes, recovery } = fakeSquashd(machine);
+    await recovery.run();
+    expect(await sandboxes.get("a")).toMatchObject({ state: "ready", restarts: 0 });
+    expect(await sandboxes.get("b")).toMatchObject({ state: "ready", restarts: 1 });
+  });
+
   it("rebuilds the only one, whose layers are mounted still", async () => {
     const machine = await machineWith(["a"]);
     machine.cells.clear();

@@ -1,3 +1,4 @@
+import { isSquashError } from "@squash/sdk/errors";
 import type { Emit } from "./events.js";
 import type { SandboxRecord, StoredSandbox } from "./ports.js";
 import { newSandbox, type Sandbox } from "./sandbox.js";
@@ -106,12 +107,23 @@ export class Recovery {
     const { index, pid, startTime, bootId } = record.cell;
     if (bootId !== this.#parts.kernel.bootId) return false;
     if (!(await this.#parts.kernel.adoptCell(index, { pid, startTime: BigInt(startTime) }))) return false;
-    await this.#parts.kernel.freezeCell(index, false); // a snapshot may have been cut off
+    if (!(await this.#thaw(index))) return false;
     if (!(await this.#guard(record)) || !(await this.#attach(sandbox, record))) return false;
     this.#parts.layers.adopt(record.layerKeys);
     sandbox.state = "ready";
     this.#emit({ type: "sandbox.recovered", sandbox: sandbox.id, how: "adopted" });
     return true;
+  }
+
+  /** A snapshot may have been cut off. One whose deadline passed meanwhile is killed in place of being thawed, and rebuilt where it may run. */
+  async #thaw(index: number): Promise<boolean> {
+    try {
+      await this.#parts.kernel.freezeCell(index, false);
+      return true;
+    } catch (error) {
+      if (isSquashError(error) && error.details["errno"] === "ETIME") return false;
+      throw error;
+    }
   }
 
   /** Without it the sandbox is rebuilt, which fails for the same reason where this machine may not run it. */
