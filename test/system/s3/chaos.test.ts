@@ -1,0 +1,109 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { hostState, settledState, type HostState } from "../../support/leaks.js";
+import { lacks } from "../../support/needs.js";
+import { randomNumbers } from "../../support/random-numbers.js";
+import { ChaosActor, type ChaosWorld } from "../../support/s3/chaos-actor.js";
+import { CellWatch, ManifestWatch, manifestWrites } from "../../support/s3/chaos-cells.js";
+import { forks, violations, type ChaosEvent } from "../../support/s3/chaos-history.js";
+import { ChaosMachine, pauseMs, Tally } from "../../support/s3/chaos-machine.js";
+import { FaultProxy } from "../../support/s3/fault-proxy.js";
+import { S3Server } from "../../support/s3/s3-server.js";
+import { squashdWithBucket } from "../../support/s3/squashd-with-bucket.js";
+
+const leaseS = 6;
+const seconds = Number(process.env["TEST_SECONDS"] ?? 75);
+const ids = ["a", "b", "c", "d", "e"];
+const forkSteps = 8;
+const mostForks = 2;
+
+describe.skipIf(lacks("root"))("sandboxes that three machines share, while everything fails", () => {
+  const stack = new AsyncDisposableStack();
+  let server: S3Server;
+  let machines: ChaosMachine[];
+  let before: HostState;
+  let marks: string[];
+  const happened = new Tally();
+  const seed = Number(process.env["TEST_SEED"] ?? Date.now() % 2 ** 31);
+  const random = randomNumbers(seed);
+
+  beforeAll(async () => {
+    console.log(`seed ${seed} (set TEST_SEED to repeat)`);
+    server = stack.use(await S3Server.start());
+    machines = [];
+    marks = [];
+    for (let n = 0; n < 3; n++) {
+      const proxy = stack.use(await FaultProxy.start(server));
+      const env = {
+        SQUASH_EPHEMERAL: "1",
+        SQUASH_LEASE_S: String(leaseS),
+        SQUASH_CHECKPOINT_INTERVAL: "2",
+        SQUASH_DRAIN_TIMEOUT: "10",
+        SQUASH_POOL_SIZE: "1",
+      };
+      const squashd = squashdWithBucket({ ...server, endpoint: proxy.endpoint } as S3Server, { env });
+      machines.push(new ChaosMachine(squashd, { proxy, leaseMs: leaseS * 1_000, random, tally: happened }));
+      marks.push(squashd.mark);
+    }
+    before = hostState(marks);
+    await Promise.all(machines.map(({ squashd }) => stack.use(squashd).start()));
+  });
+
+  afterAll(async () => {
+    await stack.disposeAsync();
+    expect(await settledState(before, marks)).toEqual(before);
+  });
+
+  it("come back with all that was saved, run on one machine at a time, and are changed by whoever has them", { timeout: 280_000 }, async () => {
+    const events: ChaosEvent[] = [];
+    const asked = new Tally();
+    const actors = new Map<string, ChaosActor>();
+    const forked: string[] = [];
+    let seq = 0;
+    const world: ChaosWorld = {
+      machines,
+      events,
+      tally: asked,
+      random,
+      nextSeq: () => ++seq,
+      forked: (id) => forked.push(id),
+    };
+    for (const id of ids) actors.set(id, new ChaosActor(id, world));
+    using cells = new CellWatch(marks);
+    await using manifests = new ManifestWatch(server, () => actors.keys());
+    const end = Date.now() + seconds * 1_000;
+    const isOn = (): boolean => Date.now() < end;
+    const use = async (actor: ChaosActor): Promise<void> => {
+      while (isOn()) await actor.step();
+    };
+    const useForks = async (): Promise<void> => {
+      while (isOn()) {
+        const id = forked.shift();
+        if (id === undefined) await pauseMs(100);
+        else {
+          const actor = new ChaosActor(id, world);
+          actors.set(id, actor);
+          for (let n = 0; n < forkSteps && isOn(); n++) await actor.step();
+        }
+      }
+    };
+    const upset = async (machine: ChaosMachine): Promise<void> => {
+      while (isOn()) {
+        await pauseMs(500 + random(5_000));
+        await machine.disturb();
+      }
+    };
+    await Promise.all([
+      ...[...actors.values()].map(use),
+      ...Array.from({ length: mostForks }, useForks),
+      ...machines.map(upset),
+    ]);
+    for (const machine of machines) await machine.settled();
+    await Promise.all([...actors.values()].map((actor) => actor.end()));
+    const count = asked.total + happened.total;
+    console.log(`${count} events: ${asked.toString()}; ${happened.toString()}; looked ${cells.looks} times`);
+    expect(violations(events)).toEqual([]);
+    expect(cells.found).toEqual([]);
+    expect(forks(await manifestWrites(server), manifests.readings)).toEqual([]);
+    expect([...asked.counts.keys()].filter((what) => what.endsWith(" internal"))).toEqual([]);
+  });
+});
