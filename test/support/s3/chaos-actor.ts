@@ -1,4 +1,5 @@
 import { isSquashError, type Sandbox } from "@squash/sdk";
+import { patience } from "../patience.js";
 import type { ChaosEvent } from "./chaos-history.js";
 import { pauseMs, type ChaosMachine, type Tally } from "./chaos-machine.js";
 import { lookIn, newWrite, writeIn } from "./chaos-writer.js";
@@ -12,6 +13,8 @@ export interface ChaosWorld {
   /** of what was asked for, with what came of it */
   readonly tally: Tally;
   readonly random: (below: number) => number;
+  /** whether anything may still happen to machines */
+  readonly isOn: () => boolean;
   /** a number that no write has had */
   readonly nextSeq: () => number;
   /** told of a sandbox that was made of another one */
@@ -51,22 +54,17 @@ export class ChaosActor {
     else await this.#destroy(this.#place);
   }
 
-  /** Once nothing happens to machines any more: saved on one machine, it is as it was on the next, and saved there. Throws where it cannot be. */
+  /** Once nothing happens to machines any more: twice it is saved where it is, and goes on elsewhere as it was. Throws where it cannot be. */
   async end(): Promise<void> {
-    for (const machine of this.#world.machines) {
-      const there = await machine.squashd.client.list();
-      if (there.every(({ id }) => id !== this.#id)) continue;
-      this.#place = { machine, sandbox: machine.squashd.client.sandbox(this.#id) };
-      await this.#look(this.#place);
-      if (!(await this.#destroy(this.#place))) throw new Error(`"${this.#id}" cannot be saved at the end`);
+    const end = Date.now() + 60_000 * patience;
+    for (let saves = 0; saves < 2; ) {
+      if (Date.now() > end) throw new Error(`"${this.#id}" cannot be had, or be saved, at the end`);
+      if (this.#place === null) await this.#find();
+      else {
+        await this.#look(this.#place);
+        if (this.#place !== null && (await this.#destroy(this.#place))) saves++;
+      }
     }
-    this.#place = null;
-    for (const end = Date.now() + 60_000; this.#place === null; ) {
-      if (Date.now() > end) throw new Error(`nobody has "${this.#id}" at the end: ${this.#world.tally.toString()}`);
-      await this.#find();
-    }
-    await this.#look(this.#place);
-    if (!(await this.#destroy(this.#place))) throw new Error(`"${this.#id}" cannot be saved at the end`);
   }
 
   /** Has it made by some machine, if that may. */
@@ -77,14 +75,14 @@ export class ChaosActor {
     this.#sometimesKill(machine);
     this.#incarnation++;
     const sandbox = machine.squashd.client.sandbox(this.#id);
-    const request = { id: this.#id, layers: ["000-base-test"], memory_mb: 128, upper_limit_mb: 64, deadlineMs };
+    const request = { id: this.#id, layers: ["000-base-test"], memory_mb: 128, deadlineMs };
     const code = await this.#ask("create", async () => void (await machine.squashd.client.create(request)));
     if (code === "ok" || code === "sandbox_exists") {
       this.#place = { machine, sandbox };
       this.#failures = 0;
       this.#lines = [];
       await this.#look(this.#place);
-    } else await pauseMs(100 + random(300));
+    } else await pauseMs(100 + random(500));
   }
 
   async #write({ sandbox }: Place): Promise<void> {
@@ -143,8 +141,8 @@ export class ChaosActor {
 
   /** While the next request is under way. */
   #sometimesKill(machine: ChaosMachine): void {
-    const { random } = this.#world;
-    if (random(12) === 0) machine.killIn(random(400));
+    const { random, isOn } = this.#world;
+    if (isOn() && random(12) === 0) machine.killIn(random(400));
   }
 
   #saw(lines: readonly string[], content?: string): void {

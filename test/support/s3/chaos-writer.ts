@@ -14,7 +14,7 @@ while :; do
   if ln next-$SEQ state.$((n + 1)) 2>/dev/null; then break; fi
 done
 rm next-$SEQ; rm -f state.$((n - 20))
-old=$(sed -n "$((n > 8 ? n - 8 : 0))s/ .*//p" state.$((n + 1)) 2>/dev/null || :); [ -z "$old" ] || rm -f content-$old
+[ $n -lt 8 ] || rm -f content-$(sed -n "$((n - 7))s/ .*//p" state.$((n + 1)))
 cat state.$((n + 1))`;
 const looking = `cd /w 2>/dev/null || exit 0
 ${newest}; [ $n = 0 ] && exit 0

@@ -12,12 +12,16 @@ import { squashdWithBucket } from "../../support/s3/squashd-with-bucket.js";
 
 const leaseS = 6;
 const seconds = Number(process.env["TEST_SECONDS"] ?? 75);
-const ids = ["a", "b", "c", "d", "e"];
+const ids = ["a", "b", "c", "d", "e"].map((name) => `chaos-${name}`);
 const forkSteps = 8;
 const mostForks = 2;
 
 describe.skipIf(lacks("root"))("sandboxes that three machines share, while everything fails", () => {
-  const stack = new AsyncDisposableStack();
+  const made: AsyncDisposable[] = [];
+  const use = <T extends AsyncDisposable>(one: T): T => {
+    made.push(one);
+    return one;
+  };
   let server: S3Server;
   let machines: ChaosMachine[];
   let before: HostState;
@@ -28,82 +32,90 @@ describe.skipIf(lacks("root"))("sandboxes that three machines share, while every
 
   beforeAll(async () => {
     console.log(`seed ${seed} (set TEST_SEED to repeat)`);
-    server = stack.use(await S3Server.start());
+    server = use(await S3Server.start());
     machines = [];
     marks = [];
     for (let n = 0; n < 3; n++) {
-      const proxy = stack.use(await FaultProxy.start(server));
+      const proxy = use(await FaultProxy.start(server));
       const env = {
         SQUASH_EPHEMERAL: "1",
         SQUASH_LEASE_S: String(leaseS),
         SQUASH_CHECKPOINT_INTERVAL: "2",
-        SQUASH_DRAIN_TIMEOUT: "10",
         SQUASH_POOL_SIZE: "1",
+        SQUASH_UPPER_LIMIT_MB: "64",
+        SQUASH_S3_ENDPOINT: proxy.endpoint,
       };
-      const squashd = squashdWithBucket({ ...server, endpoint: proxy.endpoint } as S3Server, { env });
+      const squashd = squashdWithBucket(server, { env });
       machines.push(new ChaosMachine(squashd, { proxy, leaseMs: leaseS * 1_000, random, tally: happened }));
       marks.push(squashd.mark);
     }
     before = hostState(marks);
-    await Promise.all(machines.map(({ squashd }) => stack.use(squashd).start()));
+    await Promise.all(machines.map(({ squashd }) => use(squashd).start()));
   });
 
   afterAll(async () => {
-    await stack.disposeAsync();
+    if (process.env["TEST_VERBOSE"]) for (const { squashd } of machines) console.log(squashd.output.slice(-6000));
+    for (const one of made.toReversed()) await one[Symbol.asyncDispose]();
     expect(await settledState(before, marks)).toEqual(before);
   });
 
-  it("come back with all that was saved, run on one machine at a time, and are changed by whoever has them", { timeout: 280_000 }, async () => {
-    const events: ChaosEvent[] = [];
-    const asked = new Tally();
-    const actors = new Map<string, ChaosActor>();
-    const forked: string[] = [];
-    let seq = 0;
-    const world: ChaosWorld = {
-      machines,
-      events,
-      tally: asked,
-      random,
-      nextSeq: () => ++seq,
-      forked: (id) => forked.push(id),
-    };
-    for (const id of ids) actors.set(id, new ChaosActor(id, world));
-    using cells = new CellWatch(marks);
-    await using manifests = new ManifestWatch(server, () => actors.keys());
-    const end = Date.now() + seconds * 1_000;
-    const isOn = (): boolean => Date.now() < end;
-    const use = async (actor: ChaosActor): Promise<void> => {
-      while (isOn()) await actor.step();
-    };
-    const useForks = async (): Promise<void> => {
-      while (isOn()) {
-        const id = forked.shift();
-        if (id === undefined) await pauseMs(100);
-        else {
-          const actor = new ChaosActor(id, world);
-          actors.set(id, actor);
-          for (let n = 0; n < forkSteps && isOn(); n++) await actor.step();
+  it(
+    "come back with all that was saved, run on one machine at a time, and are changed by whoever has them",
+    { timeout: 280_000 },
+    async () => {
+      const events: ChaosEvent[] = [];
+      const asked = new Tally();
+      const actors = new Map<string, ChaosActor>();
+      const forked: string[] = [];
+      let seq = 0;
+      const end = Date.now() + seconds * 1_000;
+      const isOn = (): boolean => Date.now() < end;
+      const world: ChaosWorld = {
+        machines,
+        events,
+        tally: asked,
+        random,
+        isOn,
+        nextSeq: () => ++seq,
+        forked: (id) => forked.push(id),
+      };
+      for (const id of ids) actors.set(id, new ChaosActor(id, world));
+      using cells = new CellWatch(marks);
+      await using manifests = new ManifestWatch(server, () => actors.keys());
+      const act = async (actor: ChaosActor): Promise<void> => {
+        while (isOn()) await actor.step();
+      };
+      const useForks = async (): Promise<void> => {
+        while (isOn()) {
+          const id = forked.shift();
+          if (id === undefined) await pauseMs(100);
+          else {
+            const actor = new ChaosActor(id, world);
+            actors.set(id, actor);
+            for (let n = 0; n < forkSteps && isOn(); n++) await actor.step();
+          }
         }
-      }
-    };
-    const upset = async (machine: ChaosMachine): Promise<void> => {
-      while (isOn()) {
-        await pauseMs(500 + random(5_000));
-        await machine.disturb();
-      }
-    };
-    await Promise.all([
-      ...[...actors.values()].map(use),
-      ...Array.from({ length: mostForks }, useForks),
-      ...machines.map(upset),
-    ]);
-    for (const machine of machines) await machine.settled();
-    await Promise.all([...actors.values()].map((actor) => actor.end()));
-    const count = asked.total + happened.total;
-    console.log(`${count} events: ${asked.toString()}; ${happened.toString()}; looked ${cells.looks} times`);
-    expect(violations(events)).toEqual([]);
-    expect(cells.found).toEqual([]);
-    expect(forks(await manifestWrites(server), manifests.readings)).toEqual([]);
-    expect([...asked.counts.keys()].filter((what) => what.endsWith(" internal"))).toEqual([]);
-  });
+      };
+      const upset = async (machine: ChaosMachine): Promise<void> => {
+        while (isOn()) {
+          await pauseMs(1_000 + random(7_000));
+          await machine.disturb();
+        }
+      };
+      await Promise.all([
+        ...[...actors.values()].map(act),
+        ...Array.from({ length: mostForks }, useForks),
+        ...machines.map(upset),
+      ]);
+      for (const machine of machines) await machine.settled();
+      const ended = await Promise.allSettled([...actors.values()].map((actor) => actor.end()));
+      const count = asked.total + happened.total;
+      console.log(`${count} events: ${asked.toString()}; ${happened.toString()}; looked ${cells.looks} times`);
+      expect(ended.filter(({ status }) => status === "rejected")).toEqual([]);
+      expect(violations(events)).toEqual([]);
+      expect(cells.found).toEqual([]);
+      expect(forks(await manifestWrites(server), manifests.readings)).toEqual([]);
+      expect([...asked.counts.keys()].filter((what) => what.endsWith(" internal"))).toEqual([]);
+    },
+  );
 });
