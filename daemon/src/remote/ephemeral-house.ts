@@ -155,17 +155,31 @@ export class EphemeralHouse implements Custody {
     }
   }
 
-  /** A snapshot has come to the bucket: whoever goes on with the sandbox begins with the newest. */
+  /**
+   * A snapshot has come to the bucket: whoever goes on with the sandbox begins with the newest. Throws `lease_lost` where they do not, as this machine
+   * had to let the sandbox go meanwhile.
+   */
   async pushed(id: string, label: string): Promise<void> {
-    if (!this.#leases.ids().includes(id)) return;
     const { sandboxes } = this.#mustBeConnected();
     const { record, snapshots } = sandboxes.find(id);
+    if (record?.owner === builderOwner) return;
     const at = (of: string | null): number => snapshots.findIndex((one) => one.label === of);
     if (record === null) return;
     await this.#leases.commit(id, (saved) => {
       const latest = saved?.latestSnapshot ?? null;
       return savedOf(record, at(label) >= at(latest) ? label : latest);
     });
+  }
+
+  /**
+   * Whether a snapshot that was removed here may leave the bucket: not where another machine may begin with it. The sandbox is saved anew where it is
+   * what they would begin with.
+   */
+  async mayLeave(id: string, label: string): Promise<boolean> {
+    const isNeeded = (): boolean => this.#leases.saved(id)?.latestSnapshot === label;
+    if (!this.#leases.ids().includes(id)) return false;
+    if (isNeeded()) await this.#save(id, this.#closing.signal);
+    return this.#leases.ids().includes(id) && !isNeeded();
   }
 
   /** Saves all sandboxes and takes them down, as others go on with them. Returns those that could not be saved, which stay, each with the reason. */

@@ -281,6 +281,7 @@ export class RemoteHouse {
     const context = { signal, progress: () => undefined };
     if (task.kind === "module") return this.#pushModule(task.name, { replace: false }, context);
     if (task.kind === "snapshot") return this.#pushSnapshot(task.id, task.label, context);
+    if ((await this.#ephemeral?.mayLeave(task.id, task.label)) === false) return;
     await this.#bucket.snapshots.remove(task.id, [task.label], signal);
   }
 

@@ -142,4 +142,35 @@ describe.skipIf(lacks("root"))("sandboxes that the bucket keeps", () => {
     const again = await first.client.create({ id: "cut" });
     await again.destroy();
   });
+
+  it("go on with what was saved last, though its snapshot was deleted", async () => {
+    const sandbox = await first.client.create({ id: "forgets", layers: ["000-base-test"] });
+    await print(sandbox, "echo kept >/f");
+    await sandbox.destroy();
+    const again = await second.client.create({ id: "forgets" });
+    for (const { label } of await again.history()) await again.deleteSnapshot(label);
+    await until(async () => (await second.client.bucket()).queued === 0);
+    await again.destroy();
+    expect(await print(await first.client.create({ id: "forgets" }), "cat /f")).toBe("kept\n");
+    await first.client.sandbox("forgets").destroy();
+  });
+
+  it("are not said to be saved when others had to be let have them meanwhile", async () => {
+    const sandbox = await first.client.create({ id: "late", layers: ["000-base-test"] });
+    await print(sandbox, "echo 1 >/f");
+    await using manifest = await proxy.inject(
+      { kind: "answer", status: 503, code: "SlowDown" },
+      { method: "PUT", path: /late\/manifest\.json/ },
+    );
+    await using snapshot = await proxy.inject(
+      { kind: "latency", ms: leaseS * 1_000 + 2_000 },
+      { method: "PUT", path: /late\/snapshots\// },
+    );
+    await expect(sandbox.snapshot({ label: "mine" }, { wait: "durable" })).rejects.toMatchObject({
+      code: expect.stringMatching(/^(lease_lost|sandbox_not_found)$/) as unknown,
+    });
+    expect((await snapshot.count()).applied).toBeGreaterThan(0);
+    expect((await manifest.count()).applied).toBeGreaterThan(0);
+    await until(async () => (await first.client.list()).every(({ id }) => id !== "late"));
+  });
 });

@@ -139,6 +139,11 @@ export class Leases {
     return held !== undefined && this.#isInTime(held) ? held.deadlineMs : null;
   }
 
+  /** What is saved of one that this machine has; null where that is nothing. */
+  saved(id: string): SavedSandbox | null {
+    return this.#held.get(id)?.stored.manifest.sandbox ?? null;
+  }
+
   /** Those that this machine has. */
   ids(): string[] {
     return [...this.#held.keys()];
