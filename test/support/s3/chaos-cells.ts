@@ -14,7 +14,7 @@ interface Program {
 
 /** Looks from outside, all the time, which programs of which sandboxes run below the cgroups of these machines. */
 export class CellWatch implements Disposable {
-  readonly found: string[] = [];
+  readonly #found = new Set<string>();
   looks = 0;
   readonly #marks: readonly string[];
   readonly #timer: NodeJS.Timeout;
@@ -22,6 +22,11 @@ export class CellWatch implements Disposable {
   constructor(marks: readonly string[]) {
     this.#marks = marks;
     this.#timer = setInterval(() => this.#look(), everyMs);
+  }
+
+  /** What ran twice, once each. */
+  get found(): string[] {
+    return [...this.#found];
   }
 
   [Symbol.dispose](): void {
@@ -35,7 +40,7 @@ export class CellWatch implements Disposable {
       // one by one is not all at once: what was there first must be there still
       const still = programs.filter((one) => one.id === id && idOf(one.pid) === id && !isFrozen(one));
       if (doubles(still).length > 0)
-        this.found.push(`"${id}" runs twice: ${still.map(({ machine, pid }) => `${pid} on ${machine}`).join(", ")}`);
+        this.#found.add(`"${id}" runs on ${[...new Set(still.map(({ machine }) => machine))].join(" and ")}`);
     }
   }
 }
