@@ -57,14 +57,19 @@ export class ChaosActor {
   /** Once nothing happens to machines any more: twice it is saved where it is, and goes on elsewhere as it was. Throws where it cannot be. */
   async end(): Promise<void> {
     const end = Date.now() + 60_000 * patience;
-    for (let saves = 0; saves < 2; ) {
+    for (let saves = 0; saves < 2;) {
       if (Date.now() > end) throw new Error(`"${this.#id}" cannot be had, or be saved, at the end`);
       if (this.#place === null) await this.#find();
       else {
         await this.#look(this.#place);
-        if (this.#place !== null && (await this.#destroy(this.#place))) saves++;
+        const place = this.#present(); // looking at it may have found that it is gone
+        if (place !== null && (await this.#destroy(place))) saves++;
       }
     }
+  }
+
+  #present(): Place | null {
+    return this.#place;
   }
 
   /** Has it made by some machine, if that may. */
@@ -76,7 +81,7 @@ export class ChaosActor {
     this.#incarnation++;
     const sandbox = machine.squashd.client.sandbox(this.#id);
     const request = { id: this.#id, layers: ["000-base-test"], memory_mb: 128, deadlineMs };
-    const code = await this.#ask("create", async () => void (await machine.squashd.client.create(request)));
+    const code = await this.#ask("create", () => machine.squashd.client.create(request));
     if (code === "ok" || code === "sandbox_exists") {
       this.#place = { machine, sandbox };
       this.#failures = 0;
@@ -122,7 +127,7 @@ export class ChaosActor {
     const { events, forked, nextSeq } = this.#world;
     const lines = this.#lines;
     const target = `fork-${nextSeq()}`;
-    const code = await this.#ask("fork", async () => void (await sandbox.fork({ target_id: target }, { deadlineMs })));
+    const code = await this.#ask("fork", () => sandbox.fork({ target_id: target }, { deadlineMs }));
     if (code !== "ok") return;
     events.push({ kind: "forked", id: target, from: this.#id, lines });
     forked(target);
@@ -153,7 +158,7 @@ export class ChaosActor {
   }
 
   /** Returns "ok" or the code of the failure; where that says that it is not there, or it fails again and again, it is looked for elsewhere. */
-  async #ask(what: string, work: () => Promise<void>): Promise<string> {
+  async #ask(what: string, work: () => Promise<unknown>): Promise<string> {
     const code = await work().then(() => "ok", codeOf);
     this.#world.tally.add(`${what} ${code}`);
     if (code === "ok") this.#failures = 0;

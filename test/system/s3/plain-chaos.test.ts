@@ -84,9 +84,9 @@ describe.skipIf(lacks("root"))(
     it("leaves all that was acknowledged in the bucket, whole", { timeout: 250_000 }, async () => {
       const kept: Kept[] = [];
       const tally = new Tally();
-      let isOver = false;
+      const over = new AbortController();
       const sweeping = (async () => {
-        while (!isOver) {
+        while (!over.signal.aborted) {
           const { state, error } = await done(sweeper, { kind: "s3-gc", grace_s: 0 });
           tally.add(`sweep ${state === "done" ? state : error}`);
           await pauseMs(300 + random(1_500));
@@ -125,7 +125,7 @@ describe.skipIf(lacks("root"))(
           ]),
         ]);
       }
-      isOver = true;
+      over.abort();
       await sweeping;
       console.log(`${kept.length} kept in ${rounds} rounds: ${tally.toString()}`);
       await inTheEnd(sweeper, { kind: "s3-gc", grace_s: 0 });
