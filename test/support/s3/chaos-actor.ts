@@ -75,9 +75,11 @@ export class ChaosActor {
   /** Has it made by some machine, if that may. */
   async #find(): Promise<void> {
     const { machines, random } = this.#world;
-    const machine = machines[random(machines.length)];
+    const up = machines.filter(({ isUp }) => isUp);
+    // now and then one that is not
+    const machine = up[random(up.length + 1)] ?? machines[random(machines.length)];
     if (machine === undefined) return;
-    this.#sometimesKill(machine);
+    if (random(4) === 0) this.#sometimesKill(machine);
     this.#incarnation++;
     const sandbox = machine.squashd.client.sandbox(this.#id);
     const request = { id: this.#id, layers: ["000-base-test"], memory_mb: 128, deadlineMs };
@@ -147,7 +149,7 @@ export class ChaosActor {
   /** While the next request is under way. */
   #sometimesKill(machine: ChaosMachine): void {
     const { random, isOn } = this.#world;
-    if (isOn() && random(12) === 0) machine.killIn(random(400));
+    if (isOn() && random(15) === 0) machine.killIn(random(400));
   }
 
   #saw(lines: readonly string[], content?: string): void {

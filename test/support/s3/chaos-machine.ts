@@ -32,6 +32,7 @@ export class ChaosMachine {
   readonly #random: (below: number) => number;
   readonly #tally: Tally;
   #busy: Promise<void> | null = null;
+  #isUp = true;
 
   constructor(
     squashd: TestSquashd,
@@ -42,6 +43,11 @@ export class ChaosMachine {
     this.#leaseMs = options.leaseMs;
     this.#random = options.random;
     this.#tally = options.tally;
+  }
+
+  /** Whether squashd is there, though it may be stopped or cut off. */
+  get isUp(): boolean {
+    return this.#isUp;
   }
 
   /** Kills squashd so many milliseconds from now, unless something happens to it already, and starts it again some time later. */
@@ -91,14 +97,18 @@ export class ChaosMachine {
   }
 
   async #killed(): Promise<void> {
+    this.#isUp = false;
     await this.squashd.end("SIGKILL");
-    await pauseMs(this.#random(3) === 0 ? this.#leaseMs + this.#random(3_000) : this.#random(1_000));
+    await pauseMs(this.#random(4) === 0 ? this.#leaseMs + this.#random(3_000) : this.#random(1_000));
     await this.squashd.start();
+    this.#isUp = true;
   }
 
   async #restarted(): Promise<void> {
+    this.#isUp = false;
     await this.squashd.end("SIGTERM");
     await this.squashd.start();
+    this.#isUp = true;
   }
 
   async #stopped(ms: number): Promise<void> {

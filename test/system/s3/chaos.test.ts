@@ -110,7 +110,11 @@ describe.skipIf(lacks("root"))("sandboxes that three machines share, while every
       for (const machine of machines) await machine.settled();
       const ended = await Promise.allSettled([...actors.values()].map((actor) => actor.end()));
       const count = asked.total + happened.total;
-      console.log(`${count} events: ${asked.toString()}; ${happened.toString()}; looked ${cells.looks} times`);
+      const holders = manifests.readings.filter(({ holder }) => holder !== null);
+      const takeovers = new Set(holders.map(({ id, epoch }) => `${id} ${epoch}`)).size;
+      console.log(
+        `${takeovers} epochs; ${count} events: ${asked.toString()}; ${happened.toString()}; looked ${cells.looks} times`,
+      );
       expect(ended.filter(({ status }) => status === "rejected")).toEqual([]);
       expect(violations(events)).toEqual([]);
       expect(cells.found).toEqual([]);
