@@ -1,7 +1,6 @@
 import { setMaxListeners } from "node:events";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import type { TLSSocket } from "node:tls";
 import type { EgressPolicy, Verdict } from "../../core/egress/egress-policy.js";
 import type { Audit, EgressClient, FindClient } from "../egress-client.js";
 import { connectTo } from "./host.js";
@@ -32,12 +31,6 @@ export interface Flow {
   address: string | null;
   /** Whether it may go on with the secrets that the sandbox has now; absent or null: whatever they are. */
   readonly suits?: ((client: EgressClient) => boolean) | null;
-}
-
-/** A connection to a server that is made before there is a request for it. */
-export interface Ahead {
-  /** For a request to the same server with the same protocols on offer; null where there is none. Rejects as opening one does. */
-  take(name: string, protocols: readonly string[]): Promise<TLSSocket> | null;
 }
 
 /** What was decided on, apart from what the connection knows itself. */
@@ -73,8 +66,6 @@ export class Connection {
   readonly port: number;
   /** whether the proxy is its TLS server */
   intercepted = false;
-  /** what waits for its first request */
-  ahead: Ahead | null = null;
   /** what recheck looks at */
   readonly flows = new Set<Flow>();
   readonly uses: SecretUses;

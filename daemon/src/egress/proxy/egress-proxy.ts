@@ -83,7 +83,7 @@ export class EgressProxy {
       explicit: false,
     });
     this.#http = http.server;
-    const interceptor = new Interceptor({ timings, upstreams, http, http2: new Http2Proxy({ timings, upstreams }) });
+    const interceptor = new Interceptor({ timings, http, http2: new Http2Proxy({ timings, upstreams }) });
     const tunnels = { ...ways, large: new LargeBuffers(largeBuffers) };
     const tls = new TlsProxy({ ...tunnels, interceptor });
     this.#tls = createServer({ allowHalfOpen: true, noDelay: true, ...tcpKeepAlive }, (socket) => {

@@ -1,7 +1,6 @@
 import { request as startRequest, type Agent, type ClientRequest, type IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import type { Writable } from "node:stream";
-import { hasWaited } from "./connection-ahead.js";
 import { passedOn, trailersOf, valuesOf } from "./http-fields.js";
 import { isChunked } from "./http-target.js";
 import type { Answer, Fields } from "./message.js";
@@ -25,7 +24,6 @@ export interface Http1Connections {
 export class Http1Call implements UpstreamCall {
   readonly #request: ClientRequest;
   readonly #events: CallEvents;
-  #waited = false;
 
   /** Throws where the method, the path or a field is one that Node does not write, though its parser reads it. */
   constructor(call: Call, { agent, keep, dial, unneeded }: Http1Connections, events: CallEvents) {
@@ -45,7 +43,6 @@ export class Http1Call implements UpstreamCall {
     request.maxHeadersCount = 0; // bounded by their size; the default drops what is beyond 2,000 in silence
     request.once("socket", (socket) => {
       unneeded();
-      this.#waited = hasWaited(socket);
       events.connected(socket.remoteAddress ?? null);
     });
     request.on("timeout", () => events.silent());
@@ -79,7 +76,7 @@ export class Http1Call implements UpstreamCall {
   }
 
   get reused(): boolean {
-    return this.#request.reusedSocket || this.#waited;
+    return this.#request.reusedSocket;
   }
 
   allowSilence(ms: number): void {

@@ -7,16 +7,7 @@ import type { HttpProxy } from "./http-proxy.js";
 import type { Http2Proxy } from "./http2-proxy.js";
 import { carriedBy } from "./reset-socket.js";
 import { waitingBytes } from "./streams.js";
-import type { Upstreams } from "./upstreams.js";
 import type { Timings } from "./timings.js";
-
-const httpsPort = 443;
-
-/** What a ClientHello asked for. */
-interface InterceptedHello {
-  readonly name: string;
-  readonly alpn: readonly string[];
-}
 
 /** Node takes it, though its types do not have it. */
 const buffered = { highWaterMark: waitingBytes };
@@ -25,7 +16,6 @@ export interface InterceptorOptions {
   readonly timings: Timings;
   readonly http: HttpProxy;
   readonly http2: Http2Proxy;
-  readonly upstreams: Upstreams;
 }
 
 /** Is the TLS server of a host, for clients that trust our authority, and has the requests within served. */
@@ -38,7 +28,7 @@ export class Interceptor {
   }
 
   /** Takes a connection over whose ClientHello is the next that is read from it, and whose name was allowed. */
-  intercept(connection: Connection, { name, alpn }: InterceptedHello, authority: Authority): void {
+  intercept(connection: Connection, name: string, authority: Authority): void {
     const { client } = connection;
     connection.intercepted = true;
     let secureContext: SecureContext;
@@ -49,8 +39,6 @@ export class Interceptor {
       connection.cut();
       return;
     }
-    const server = { name, port: httpsPort, secure: true };
-    this.#options.upstreams.prepare(connection, server, alpn.includes("h2"));
     const tls = new TLSSocket(client, {
       ...{ isServer: true, secureContext, ALPNProtocols: ["h2", "http/1.1"] },
       ...buffered,

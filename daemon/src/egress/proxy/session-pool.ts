@@ -98,13 +98,6 @@ export class SessionPool {
     }
   }
 
-  /** Whether it is known what a server speaks to a sandbox, or about to be. */
-  knows({ sandbox, address }: { sandbox: string; address: string }, server: Server): boolean {
-    const entry = this.#entries.get(address)?.get(serverKey(server));
-    if (entry?.sandbox !== sandbox) return false;
-    return entry.session?.usable === true || entry.opening !== null || performance.now() < entry.http1Until;
-  }
-
   /** Closes the connections of an address that are not allowed. */
   prune(address: string, allows: (server: Server, address: string) => boolean): void {
     for (const { session, server } of this.#entries.get(address)?.values() ?? []) {

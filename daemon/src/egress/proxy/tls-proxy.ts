@@ -78,7 +78,7 @@ export class TlsProxy {
     if (!verdict.allowed) this.#refuse(connection, { name, rule: verdict.rule }, alert.access_denied);
     else if (now.authority !== null && connection.uses.intercepts(now, name)) {
       connection.client.unshift(received);
-      this.#options.interceptor.intercept(connection, { name, alpn: hello.alpn }, now.authority);
+      this.#options.interceptor.intercept(connection, name, now.authority);
     } else this.#connect(connection, { name, rule: verdict.rule, received });
   }
 

@@ -23,7 +23,7 @@ export interface UpstreamCall {
   end(trailers: Fields): void;
   /** whether the server has all of the request */
   readonly sent: boolean;
-  /** whether it goes over a connection that served another one before, or waited for it */
+  /** whether it goes over a connection that served another one before */
   readonly reused: boolean;
   /** How long the server may be silent, in milliseconds; 0 for ever. */
   allowSilence(ms: number): void;

@@ -100,12 +100,6 @@ export class UpstreamPool {
     return agent;
   }
 
-  /** Whether a connection waits for a sandbox's next request to a server. */
-  hasFree({ sandbox, address }: { sandbox: string; address: string }, server: Server): boolean {
-    const agent = this.#agents.get(address)?.get(serverKey(server));
-    return agent?.sandbox === sandbox && Object.keys(agent.freeSockets).length > 0;
-  }
-
   /** An agent for one request, which gets a connection of its own. */
   single(who: { sandbox: string }): Agent {
     return new UpstreamAgent(who.sandbox, null, 0);

@@ -2,7 +2,6 @@ import { connect, type Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
 import type { Trusted } from "../tls/roots.js";
 import type { Connection, Flow } from "./connection.js";
-import { ConnectionAhead } from "./connection-ahead.js";
 import { dial, type Resolve } from "./dial.js";
 import { Http1Call } from "./http1-upstream.js";
 import { Http2Call } from "./http2-upstream.js";
@@ -12,9 +11,6 @@ import { tcpKeepAlive, type Timings } from "./timings.js";
 import { secured } from "./tls-client.js";
 import { BadAnswer, type Call, type CallEvents, type UpstreamCall } from "./upstream-call.js";
 import type { Server, UpstreamPool } from "./upstream-pool.js";
-
-const http1Only = ["http/1.1"];
-const anyHttp = ["h2", "http/1.1"];
 
 export interface UpstreamsOptions {
   readonly resolve: Resolve;
@@ -56,16 +52,6 @@ export class Upstreams {
     else this.#call1(connection, { flow, wanted, ready: null }, events);
   }
 
-  /** Connects to a server that speaks TLS before there is a request for it, unless a connection waits for one. */
-  prepare(connection: Connection, server: Server, http2: boolean): void {
-    const { pool, sessions } = this.#options;
-    if (http2 ? sessions.knows(connection, server) : pool.hasFree(connection, server)) return;
-    const flow: Flow = { name: server.name, port: server.port, address: null };
-    const protocols = http2 ? anyHttp : http1Only;
-    const open = (): Promise<TLSSocket> => this.#connectSecure(connection, flow, server, protocols);
-    connection.ahead = new ConnectionAhead(connection, { flow, protocols }, open);
-  }
-
   #call1(
     connection: Connection,
     { flow, wanted, ready }: { flow: Flow; wanted: Wanted; ready: TLSSocket | null },
@@ -77,7 +63,7 @@ export class Upstreams {
     const open = async (): Promise<Socket> => {
       const socket = unused;
       unused = null;
-      return socket ?? this.#open(connection, flow, server, http1Only);
+      return socket ?? this.#open(connection, flow, server, ["http/1.1"]);
     };
     const agent = keep ? pool.agentFor(connection, server, allows(connection, flow)) : pool.single(connection);
     const unneeded = (): void => void unused?.destroy(); // another one was free meanwhile
@@ -99,7 +85,7 @@ export class Upstreams {
       const found = await this.#options.sessions.find(connection, server, {
         allows: allows(connection, flow),
         signal: connection.signal,
-        open: () => this.#openSecure(connection, flow, server, anyHttp),
+        open: () => this.#openSecure(connection, flow, server, ["h2", "http/1.1"]),
       });
       if ("http1" in found) {
         this.#call1(connection, { flow, wanted, ready: found.http1 }, events);
@@ -118,23 +104,6 @@ export class Upstreams {
   }
 
   async #openSecure(
-    connection: Connection,
-    flow: Flow,
-    server: Server,
-    protocols: readonly string[],
-  ): Promise<TLSSocket> {
-    const ahead = await connection.ahead?.take(server.name, protocols);
-    if (ahead === undefined || ahead === null) return this.#connectSecure(connection, flow, server, protocols);
-    const address = ahead.remoteAddress ?? "";
-    if (!ahead.destroyed && allows(connection, flow)(address)) {
-      flow.address = address;
-      return ahead;
-    }
-    ahead.destroy();
-    return this.#connectSecure(connection, flow, server, protocols);
-  }
-
-  async #connectSecure(
     connection: Connection,
     flow: Flow,
     { name }: Server,
