@@ -11,7 +11,7 @@ import { S3Server } from "../../support/s3/s3-server.js";
 import { squashdWithBucket } from "../../support/s3/squashd-with-bucket.js";
 
 const leaseS = 6;
-const seconds = Number(process.env["TEST_SECONDS"] ?? 75);
+const seconds = Number(process.env["TEST_SECONDS"] ?? 60);
 const ids = ["a", "b", "c", "d", "e"].map((name) => `chaos-${name}`);
 const forkSteps = 8;
 const mostForks = 2;

@@ -10,7 +10,7 @@ import { S3Server } from "../../support/s3/s3-server.js";
 import { squashdWithBucket } from "../../support/s3/squashd-with-bucket.js";
 import type { TestSquashd } from "../../support/squashd.js";
 
-const rounds = Number(process.env["TEST_RUNS"] ?? 8);
+const rounds = Number(process.env["TEST_RUNS"] ?? 4);
 const id = "chaos-plain";
 const layers = ["000-base-test"];
 const deadlineMs = 20_000 * patience;
