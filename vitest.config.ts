@@ -21,6 +21,8 @@ export default defineConfig({
           name: "unit",
           include: ["{sdk,daemon,cli}/src/**/*.test.ts", "test/model/**/*.test.ts"],
           isolate,
+          // properties are tried beside the virtual machine, which takes most of a processor
+          testTimeout: 30_000,
         },
       },
       { test: { name: "kernel", include: ["daemon/test/kernel/**/*.test.ts"], ...privileged } },
