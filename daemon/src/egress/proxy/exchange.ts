@@ -103,6 +103,12 @@ export class Exchange {
     const { call, body, again } = sending;
     const [flow, server] = [this.#flow, this.#asked];
     if (flow === null || server === null) return;
+    // it is read already: what must not go on shows up before there is a connection, too
+    if (body !== null && body.errored !== null) {
+      this.#failed(body.errored);
+      return;
+    }
+    body?.once("error", (error) => this.#failed(error));
     const { timings, upstreams, http2 } = this.#options;
     const wanted = { server, call, keep: again, http2 };
     let current: UpstreamCall | null = null;
@@ -110,7 +116,7 @@ export class Exchange {
       started: (started) => {
         current = started;
         this.#call = started;
-        if (this.#client.gone) started.destroy();
+        if (this.#client.gone || body?.destroyed === true) started.destroy();
         else this.#sendBody(started, body);
       },
       connected: (address) => {

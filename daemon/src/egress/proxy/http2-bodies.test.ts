@@ -1,8 +1,9 @@
 import { once } from "node:events";
 import { createSecureServer, type ServerHttp2Stream, type ServerHttp2Session } from "node:http2";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { first } from "./testing/proxy-bed.js";
-import { makeSecretBed, placeholder, serverContext, value, type SecretBed } from "./testing/secret-bed.js";
+import { alice, first } from "./testing/proxy-bed.js";
+import { makeSecretBed, placeholder, secret, serverContext, value, type SecretBed } from "./testing/secret-bed.js";
+import { secureOrigin, type Seen } from "./testing/secure-origin.js";
 
 const mebi = 1_048_576;
 const size = 256 * mebi;
@@ -61,6 +62,45 @@ async function pour(
   }
   to.end();
 }
+
+describe("a body with a placeholder where none may stand", () => {
+  it("is refused though there is no connection to its server yet", async () => {
+    let received = 0;
+    let whole = false;
+    await serve((stream) => {
+      stream.on("data", (chunk: Buffer) => (received += chunk.length));
+      stream.on("end", () => (whole = stream.rstCode === 0));
+    });
+    bed.grant(alice, [secret({ locations: ["header"] })]);
+    bed.names.set("a.test", () => new Promise((resolve) => setTimeout(() => resolve([first]), 300)));
+    const stream = (await bed.http2("a.test")).request(
+      { ":method": "POST", ":authority": "a.test", ":path": "/" },
+      { endStream: false },
+    );
+    stream.on("error", () => undefined);
+    stream.end(`with ${placeholder}`);
+    const [answered] = (await once(stream, "response")) as [Record<string, unknown>];
+    expect(answered[":status"]).toBe(403);
+    await new Promise((resolve) => setTimeout(resolve, 400)); // by now it would be connected
+    expect([received, whole]).toEqual([0, false]);
+    expect(bed.uses).toMatchObject([{ secret: "TOKEN", allowed: false, locations: ["body"] }]);
+  });
+});
+
+describe("such a body by HTTP/1.1", () => {
+  it("is refused though it was sent ahead, with all of its request", async () => {
+    const seen: Seen[] = [];
+    await bed.serve(first, secureOrigin("a.test", seen));
+    bed.grant(alice, [secret({ locations: ["header"] })]);
+    const peer = await bed.secure("a.test");
+    const body = `with ${placeholder}`;
+    const lines = (...text: string[]): string => [...text, "", ""].join("\r\n");
+    const post = lines("POST / HTTP/1.1", "Host: a.test", `Content-Length: ${body.length}`) + body;
+    peer.socket.write(lines("GET / HTTP/1.1", "Host: a.test") + post);
+    await peer.until(/<ok[^]* 403 Forbidden[^]*Cannot send the placeholder of secret "TOKEN"/);
+    expect(seen.length).toBe(1);
+  });
+});
 
 describe("bodies of 256 MiB by HTTP/2 on both sides", () => {
   it("go up in bounded memory, with the secret in them", async () => {

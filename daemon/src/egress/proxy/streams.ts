@@ -33,7 +33,7 @@ interface BodyEnds {
 }
 
 /**
- * Passes a body on, through `through` where it is not null, as fast as it is taken. Not by `pipe`, whose listeners cost more than a small
+ * Passes a body on, through `through` where it is not null, as fast as it is taken. Its own errors are the caller's to hear. Not by `pipe`, whose listeners cost more than a small
  * body does.
  */
 export function pipeBody(
@@ -42,7 +42,6 @@ export function pipeBody(
   to: Writable,
   { passed, ended, failed }: BodyEnds,
 ): void {
-  from.once("error", failed);
   let last = from;
   let pieces: Pieces | null = null;
   if (through instanceof Stream) {

@@ -10,6 +10,7 @@ export function feed<T extends Duplex>(body: Readable, into: T): T {
   };
   body.once("error", broken);
   body.once("close", broken);
+  into.on("error", () => undefined); // it may come before who takes the stream listens; `errored` has it
   into.once("close", () => {
     body.unpipe(into);
     body.off("close", broken);
