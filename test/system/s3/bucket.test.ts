@@ -1,35 +1,13 @@
 import { rmSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { JobInfo, JobRequest, Sandbox } from "@squash/sdk";
+import { print } from "../../support/crash-trials.js";
 import { hostState, settledState, type HostState } from "../../support/leaks.js";
 import { lacks } from "../../support/needs.js";
-import { patience } from "../../support/patience.js";
+import { idle, jobDone, until } from "../../support/s3/bucket-work.js";
 import { S3Server } from "../../support/s3/s3-server.js";
 import { squashdWithBucket } from "../../support/s3/squashd-with-bucket.js";
 import type { TestSquashd } from "../../support/squashd.js";
-
-async function print(sandbox: Sandbox, command: string): Promise<string> {
-  const { exit_code, stdout, stderr } = await sandbox.exec(command);
-  expect({ exit_code, stderr }).toEqual({ exit_code: 0, stderr: "" });
-  return stdout;
-}
-
-async function done(squashd: TestSquashd, request: JobRequest): Promise<JobInfo> {
-  let last = await squashd.client.startJob(request);
-  for await (const next of squashd.client.watchJob(last.id)) last = next;
-  return last;
-}
-
-async function until(condition: () => Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + 20_000 * patience;
-  while (!(await condition())) {
-    if (Date.now() > deadline) throw new Error("it does not come about");
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
-
-const idle = (squashd: TestSquashd): Promise<void> => until(async () => (await squashd.client.bucket()).queued === 0);
 
 describe.skipIf(lacks("root"))("modules and snapshots in a bucket", () => {
   let server: S3Server;
@@ -92,7 +70,7 @@ describe.skipIf(lacks("root"))("modules and snapshots in a bucket", () => {
     await other.restore("two");
     expect(await print(other, survey)).toBe(wanted);
     expect((await other.history()).map(({ label, depth }) => [label, depth])).toEqual([["two", 2]]);
-    expect(await done(second, { kind: "pull", sandbox: "box" })).toMatchObject({ state: "done" });
+    expect(await jobDone(second, { kind: "pull", sandbox: "box" })).toMatchObject({ state: "done" });
     expect((await other.history()).map(({ label }) => label)).toEqual(["one", "two"]);
     await other.restore("one");
     expect(await print(other, "ls -A /w")).toBe("file\nlink\npipe\n");
@@ -117,16 +95,16 @@ describe.skipIf(lacks("root"))("modules and snapshots in a bucket", () => {
   });
 
   it("is looked after: what nothing names goes, what is named is looked at", async () => {
-    expect(await done(first, { kind: "s3-verify", deep: true })).toMatchObject({ state: "done" });
+    expect(await jobDone(first, { kind: "s3-verify", deep: true })).toMatchObject({ state: "done" });
     for (const { label } of await first.client.bucketSnapshots("grows"))
       await first.client.removeBucketSnapshot("grows", label);
-    expect((await done(first, { kind: "s3-gc", dry_run: true, grace_s: 0 })).step).toMatch(
+    expect((await jobDone(first, { kind: "s3-gc", dry_run: true, grace_s: 0 })).step).toMatch(
       /^[1-9]\d* objects .* would be/,
     );
-    expect((await done(first, { kind: "s3-gc" })).step).toMatch(/^0 objects/);
-    expect((await done(first, { kind: "s3-gc", grace_s: 0 })).step).toMatch(/^[1-9]\d* objects .* were removed/);
-    expect((await done(first, { kind: "s3-gc", grace_s: 0 })).step).toMatch(/^0 objects/);
-    expect(await done(first, { kind: "s3-verify", deep: true })).toMatchObject({ state: "done" });
+    expect((await jobDone(first, { kind: "s3-gc" })).step).toMatch(/^0 objects/);
+    expect((await jobDone(first, { kind: "s3-gc", grace_s: 0 })).step).toMatch(/^[1-9]\d* objects .* were removed/);
+    expect((await jobDone(first, { kind: "s3-gc", grace_s: 0 })).step).toMatch(/^0 objects/);
+    expect(await jobDone(first, { kind: "s3-verify", deep: true })).toMatchObject({ state: "done" });
   });
 
   it("forgets a snapshot that is deleted, but not one of a sandbox that is destroyed", async () => {
@@ -149,8 +127,8 @@ describe.skipIf(lacks("root"))("modules and snapshots in a bucket", () => {
       code: "s3_object_invalid",
     });
     expect(readdirSync(join(second.dataDir, "modules")).filter((name) => name.includes("100-extra"))).toEqual([]);
-    expect(await done(first, { kind: "s3-verify" })).toMatchObject({ state: "done" });
-    const verified = await done(first, { kind: "s3-verify", deep: true });
+    expect(await jobDone(first, { kind: "s3-verify" })).toMatchObject({ state: "done" });
+    const verified = await jobDone(first, { kind: "s3-verify", deep: true });
     expect(verified).toMatchObject({ state: "failed", error: expect.stringContaining("100-extra") as unknown });
     await server.corrupt(blob, 1_234);
     rmSync(join(second.dataDir, "cache/s3"), { recursive: true });

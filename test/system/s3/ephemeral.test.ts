@@ -1,8 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Sandbox } from "@squash/sdk";
+import { print } from "../../support/crash-trials.js";
 import { hostState, settledState, type HostState } from "../../support/leaks.js";
 import { lacks } from "../../support/needs.js";
-import { patience } from "../../support/patience.js";
+import { until as comesAbout } from "../../support/s3/bucket-work.js";
 import { FaultProxy } from "../../support/s3/fault-proxy.js";
 import { S3Server } from "../../support/s3/s3-server.js";
 import { squashdWithBucket } from "../../support/s3/squashd-with-bucket.js";
@@ -10,19 +11,7 @@ import type { TestSquashd } from "../../support/squashd.js";
 
 const leaseS = 8;
 
-async function print(sandbox: Sandbox, command: string): Promise<string> {
-  const { exit_code, stdout, stderr } = await sandbox.exec(command);
-  expect({ exit_code, stderr }).toEqual({ exit_code: 0, stderr: "" });
-  return stdout;
-}
-
-async function until(condition: () => Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + 30_000 * patience;
-  while (!(await condition())) {
-    if (Date.now() > deadline) throw new Error("it does not come about");
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
-}
+const until = (condition: () => Promise<boolean>): Promise<void> => comesAbout(condition, 30);
 
 describe.skipIf(lacks("root"))("sandboxes that the bucket keeps", () => {
   let server: S3Server;
