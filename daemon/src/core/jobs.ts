@@ -77,21 +77,10 @@ export class Jobs {
   /** Does at once what somebody waits for, so that it must not wait for other jobs; it is listed as they are. Throws what it throws. */
   async track(plan: JobPlan): Promise<void> {
     if (this.#closed) throw new SquashError("shutting_down", "Cannot start a job: squashd is shutting down");
-    let failure: { readonly error: unknown } | null = null;
-    const run = async (context: JobContext): Promise<void> => {
-      try {
-        await plan.run(context);
-      } catch (error) {
-        failure = { error };
-        throw error;
-      }
-    };
-    const job = newJob(this.#options.newId(), { ...plan, run });
+    const job = newJob(this.#options.newId(), plan);
     this.#jobs.set(job.info.id, job);
-    this.#change(job, { state: "running", started: new Date().toISOString() });
-    await this.#run(job);
-    const failed = failure as { readonly error: unknown } | null;
-    if (failed !== null) throw failed.error;
+    const failure = await this.#run(job);
+    if (failure !== null) throw failure.error;
   }
 
   /** Newest first. */
@@ -141,12 +130,13 @@ export class Jobs {
   #advance(): void {
     for (const job of this.#in("queued")) {
       if (this.#in("running").length >= this.#options.maxRunning) return;
-      this.#change(job, { state: "running", started: new Date().toISOString() });
       void this.#run(job);
     }
   }
 
-  async #run(job: Job): Promise<void> {
+  /** Returns why it failed; null where it did not. */
+  async #run(job: Job): Promise<{ readonly error: unknown } | null> {
+    this.#change(job, { state: "running", started: new Date().toISOString() });
     const progress = (step: string, fraction?: number): void => {
       if (job.info.state !== "running") return;
       const text = step.slice(0, maxStep);
@@ -157,8 +147,10 @@ export class Jobs {
       await job.plan.run({ signal: job.abort.signal, progress });
       this.#change(job, { modules: [...(job.plan.made?.() ?? [job.info.module])] });
       this.#finish(job, null);
+      return null;
     } catch (error) {
       this.#finish(job, error);
+      return { error };
     }
   }
 
