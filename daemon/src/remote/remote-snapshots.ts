@@ -109,7 +109,6 @@ export class RemoteSnapshots {
 
   async #isThere({ id, record }: Sandbox, { label, created }: SnapshotRecord, signal: AbortSignal): Promise<boolean> {
     const { bucket, machine } = this.#parts;
-    if (!(await bucket.snapshots.exists(id, label, signal))) return false;
     const found = await bucket.snapshots.read(id, label, signal);
     if (found === null) return false;
     if (found.created === created && found.sandboxCreated === record?.created) return true;

@@ -48,8 +48,7 @@ export class Bucket implements ObjectStore {
           throw invalid(key, `it has ${size} bytes, at most ${maxBytes} are expected`);
         }
         const body = await readAll(stream, size, key);
-        const { Metadata: metadata = {} } = found;
-        return { ...factsOf(key, size, found), body, metadata, serverMs: timeOf(found, key) };
+        return { ...factsOf(key, size, found), body, serverMs: timeOf(found, key) };
       } catch (error) {
         if (isMissing(error)) return null;
         throw error;

@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { SquashError } from "@squash/sdk/errors";
 import type { ObjectStore } from "../core/remote/object-store.js";
 import { writeAtomically } from "../store/atomic-file.js";
+import { invalidObject } from "./invalid-object.js";
 import type { SealedJson } from "./sealed-json.js";
 import { isSha256, parseStoredFile, type StoredFile } from "./stored-file.js";
 
@@ -133,21 +134,22 @@ function keyOf(name: string): string {
 
 function nameOf(key: string): string | null {
   const name = key.slice(folder.length, -suffix.length);
-  return key.endsWith(suffix) && /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(name) ? name : null;
+  return key.endsWith(suffix) && isModuleName(name) ? name : null;
 }
 
 function parse(key: string, name: string, value: Readonly<Record<string, unknown>>): ModuleObject {
   const { schema, name: own, format, file, manifest } = value;
-  if (schema !== 1 || own !== name) throw invalid(key, `it is not that of module "${name}"`);
-  if (format !== "squashfs" && format !== "erofs") throw invalid(key, "it does not say the format of its image");
-  if (typeof manifest !== "object" || manifest === null) throw invalid(key, "it has no manifest of the module");
+  if (schema !== 1 || own !== name) throw invalidObject(key, `it is not that of module "${name}"`);
+  if (format !== "squashfs" && format !== "erofs") throw invalidObject(key, "it does not say the format of its image");
+  if (typeof manifest !== "object" || manifest === null) throw invalidObject(key, "it has no manifest of the module");
   const { sha256, ...rest } = parseStoredFile(file, key);
-  if (!isSha256(sha256)) throw invalid(key, "it does not say the digest of its image");
+  if (!isSha256(sha256)) throw invalidObject(key, "it does not say the digest of its image");
   return { name, format, file: { ...rest, sha256 }, manifest: manifest as Record<string, unknown> };
 }
 
-function invalid(key: string, what: string): SquashError {
-  return new SquashError("s3_object_invalid", `Cannot use "${key}" in the bucket: ${what}`, { details: { key } });
+/** What can be a module's name in the bucket. */
+export function isModuleName(name: string): boolean {
+  return /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(name);
 }
 
 /** Whatever is no cache of this version counts as none. */

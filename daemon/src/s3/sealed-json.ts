@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
-import { SquashError } from "@squash/sdk/errors";
+import type { SquashError } from "@squash/sdk/errors";
 import type { ObjectContent, ObjectStore, WriteCondition, Written } from "../core/remote/object-store.js";
+import { invalidObject } from "./invalid-object.js";
 
 export interface ReadJson {
   readonly value: Readonly<Record<string, unknown>>;
@@ -61,8 +62,5 @@ function digestOf(text: string): string {
 }
 
 function invalid(key: string, what: string): SquashError {
-  const hint = "put it there again from a machine that has it, or remove it";
-  return new SquashError("s3_object_invalid", `Cannot use "${key}" in the bucket: ${what}; ${hint}`, {
-    details: { key },
-  });
+  return invalidObject(key, `${what}; put it there again from a machine that has it, or remove it`);
 }

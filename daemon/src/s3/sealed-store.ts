@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
-import { SquashError } from "@squash/sdk/errors";
 import type { ObjectContent, ObjectStore, WriteOptions, Written } from "../core/remote/object-store.js";
 import type { Cipher } from "./cipher.js";
+import { invalidObject } from "./invalid-object.js";
 
 const magic = Buffer.from("SQE1");
 const saltBytes = 16;
@@ -39,18 +39,15 @@ export class SealedStore implements Pick<ObjectStore, "read" | "write"> {
   #open(key: string, body: Buffer): Buffer {
     const isSealed = body.subarray(0, magic.byteLength).equals(magic);
     if (this.#cipher === null) {
-      if (isSealed) throw invalid(key, "it is encrypted, and SQUASH_S3_KEY_FILE is not set");
+      if (isSealed) throw invalidObject(key, "it is encrypted, and SQUASH_S3_KEY_FILE is not set");
       return body;
     }
-    if (!isSealed) throw invalid(key, "it is not encrypted, though SQUASH_S3_KEY_FILE is set");
+    if (!isSealed) throw invalidObject(key, "it is not encrypted, though SQUASH_S3_KEY_FILE is set");
     const at = magic.byteLength + saltBytes;
     const salt = body.subarray(magic.byteLength, at).toString("hex");
     const plain = this.#cipher.open(`${key} ${salt}`, body.subarray(at));
-    if (plain === null) throw invalid(key, "it was not encrypted with the key of SQUASH_S3_KEY_FILE, or is damaged");
+    if (plain === null)
+      throw invalidObject(key, "it was not encrypted with the key of SQUASH_S3_KEY_FILE, or is damaged");
     return plain;
   }
-}
-
-function invalid(key: string, what: string): SquashError {
-  return new SquashError("s3_object_invalid", `Cannot use "${key}" in the bucket: ${what}`, { details: { key } });
 }

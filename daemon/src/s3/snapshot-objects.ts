@@ -1,6 +1,7 @@
-import { SquashError } from "@squash/sdk/errors";
 import type { ObjectStore } from "../core/remote/object-store.js";
 import { isId, isLabel } from "../core/validate.js";
+import { invalidObject } from "./invalid-object.js";
+import { isModuleName } from "./module-objects.js";
 import type { SealedJson } from "./sealed-json.js";
 import { parseStoredFile, type StoredFile } from "./stored-file.js";
 
@@ -68,20 +69,18 @@ export class SnapshotObjects {
 
   /** Labels of a sandbox's snapshots, in the order of their letters. */
   async labels(id: string, signal: AbortSignal): Promise<string[]> {
-    const prefix = `sandboxes/${id}/snapshots/`;
     const labels: string[] = [];
-    for await (const { key } of this.#store.list(prefix, signal)) {
-      const label = key.slice(prefix.length, -".json".length);
-      if (key.endsWith(".json") && isLabel(label)) labels.push(label);
-    }
+    for await (const { label } of this.all(signal, id)) labels.push(label);
     return labels;
   }
 
-  /** Every snapshot's place. */
+  /** Every snapshot's place, or those of one sandbox, in the order of their letters. */
   async *all(
     signal: AbortSignal,
+    sandbox: string | null = null,
   ): AsyncGenerator<{ readonly id: string; readonly label: string; readonly etag: string }> {
-    for await (const { key, etag } of this.#store.list("sandboxes/", signal)) {
+    const prefix = sandbox === null ? "sandboxes/" : `sandboxes/${sandbox}/snapshots/`;
+    for await (const { key, etag } of this.#store.list(prefix, signal)) {
       const [, id, label] = /^sandboxes\/([^/]+)\/snapshots\/([^/]+)\.json$/.exec(key) ?? [];
       if (isId(id) && isLabel(label)) yield { id, label, etag };
     }
@@ -98,23 +97,25 @@ function parse(
   value: Readonly<Record<string, unknown>>,
 ): SnapshotObject {
   const { schema, parent, created, size, layers, images, by, sandboxCreated, machine } = value;
-  if (schema !== 1 || value["id"] !== id || value["label"] !== label) throw invalid(key, "it is not that snapshot's");
+  if (schema !== 1 || value["id"] !== id || value["label"] !== label)
+    throw invalidObject(key, "it is not that snapshot's");
   if (
     (parent !== null && !isLabel(parent)) ||
     !isTime(created) ||
     !isTime(sandboxCreated) ||
     !Number.isSafeInteger(size)
   )
-    throw invalid(key, "it does not say when it was taken, and after which");
-  if (typeof machine !== "string" || machine.length > 64) throw invalid(key, "it does not say who has sent it");
-  if (by !== null && (typeof by !== "string" || by.length > 256)) throw invalid(key, "it does not say who took it");
-  if (!isList(layers, maxLayers) || !layers.every((layer) => typeof layer === "string" && isModule(layer)))
-    throw invalid(key, "it does not say its modules");
-  if (!isList(images, maxImages) || images.length === 0) throw invalid(key, "it does not say its images");
+    throw invalidObject(key, "it does not say when it was taken, and after which");
+  if (typeof machine !== "string" || machine.length > 64) throw invalidObject(key, "it does not say who has sent it");
+  if (by !== null && (typeof by !== "string" || by.length > 256))
+    throw invalidObject(key, "it does not say who took it");
+  if (!isList(layers, maxLayers) || !layers.every((layer) => typeof layer === "string" && isModuleName(layer)))
+    throw invalidObject(key, "it does not say its modules");
+  if (!isList(images, maxImages) || images.length === 0) throw invalidObject(key, "it does not say its images");
   const read = images.map((image) => {
     const { name, file } = (image ?? {}) as Partial<Record<keyof SnapshotImageObject, unknown>>;
     if (typeof name !== "string" || !/^[0-9a-f]{32}$/.test(name))
-      throw invalid(key, "it names an image that cannot be");
+      throw invalidObject(key, "it names an image that cannot be");
     return { name, file: parseStoredFile(file, key) };
   });
   return {
@@ -137,12 +138,4 @@ function isList(value: unknown, most: number): value is unknown[] {
 
 function isTime(value: unknown): value is string {
   return typeof value === "string" && value.length <= 32 && !Number.isNaN(Date.parse(value));
-}
-
-function isModule(name: string): boolean {
-  return /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(name);
-}
-
-function invalid(key: string, what: string): SquashError {
-  return new SquashError("s3_object_invalid", `Cannot use "${key}" in the bucket: ${what}`, { details: { key } });
 }

@@ -56,7 +56,7 @@ function stored(): { epoch: number; lease: { machine: string; until_ms: number }
 /** The manifest as somebody else wrote it. */
 function objectOf(text: string): ReturnType<FakeObjectStore["objects"]["get"]> & object {
   const body = Buffer.from(text);
-  return { key: manifest, size: body.length, etag: '"x"', modifiedMs: storeEpoch, body, metadata: {} };
+  return { key: manifest, size: body.length, etag: '"x"', modifiedMs: storeEpoch, body };
 }
 
 const save = (label: string) => () => savedSandbox({ latestSnapshot: label });

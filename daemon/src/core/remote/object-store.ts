@@ -10,7 +10,6 @@ export interface ObjectFacts {
 
 export interface ObjectContent extends ObjectFacts {
   readonly body: Buffer;
-  readonly metadata: Readonly<Record<string, string>>;
   /** the store's clock when it answered, in ms: the one clock that all machines share */
   readonly serverMs: number;
 }

@@ -4,7 +4,6 @@ import type { ObjectContent, ObjectFacts, ObjectStore, WriteOptions, Written } f
 
 interface StoredObject extends ObjectFacts {
   readonly body: Buffer;
-  readonly metadata: Readonly<Record<string, string>>;
 }
 
 /** What becomes of one request. */
@@ -91,14 +90,14 @@ export class FakeObjectStore implements ObjectStore {
     });
   }
 
-  #put(key: string, body: Buffer, { condition, metadata = {} }: WriteOptions): Written | null {
+  #put(key: string, body: Buffer, { condition }: WriteOptions): Written | null {
     const there = this.objects.get(key);
     if (condition?.kind === "absent" && there !== undefined) return null;
     if (condition?.kind === "same" && there?.etag !== condition.etag) return null;
     // of the content alone, as stores have it: the same bytes are the same etag
     const etag = `"${createHash("md5").update(body).digest("hex")}"`;
     const serverMs = this.#serverMs();
-    this.objects.set(key, { key, size: body.length, etag, modifiedMs: serverMs, body, metadata });
+    this.objects.set(key, { key, size: body.length, etag, modifiedMs: serverMs, body });
     this.written(key, body);
     return { etag, serverMs };
   }
