@@ -58,7 +58,7 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
       emit(event);
       remote?.observe(event);
     },
-    ...(config.ephemeral === "1" && remote !== null && { custody: (kernel) => remote.custody(kernel) }),
+    ...(remote !== null && { custody: (kernel) => remote.custody(kernel) }),
     report: (error) => {
       if (typeof error === "string") log.warn(error);
       else log.error({ err: error }, "network");

@@ -1,4 +1,5 @@
 import { SquashError } from "@squash/sdk/errors";
+import { errorText } from "./error-text.js";
 import type { Emit } from "./events.js";
 import type { CellProcess, Kernel } from "./ports.js";
 
@@ -143,7 +144,7 @@ export class Cells {
   /** A machine that cannot make cells is told about, and tried again, but not hammered. */
   #failed(error: unknown): void {
     this.#failures++;
-    this.#emit({ type: "cell.failed", error: error instanceof Error ? error.message : String(error) });
+    this.#emit({ type: "cell.failed", error: errorText(error) });
     if (this.#closed) return;
     const delay = retryDelayMs * Math.min(this.#failures, maxFailuresInARow);
     this.#retry = setTimeout(() => this.fill(), delay);

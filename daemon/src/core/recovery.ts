@@ -1,4 +1,5 @@
 import { isSquashError } from "@squash/sdk/errors";
+import { errorText } from "./error-text.js";
 import type { Emit } from "./events.js";
 import type { SandboxRecord, StoredSandbox } from "./ports.js";
 import { newSandbox, type Sandbox } from "./sandbox.js";
@@ -143,7 +144,7 @@ export class Recovery {
       await this.#parts.networks.attach(cell.index, id, network, secretAccess(record));
       return true;
     } catch (error) {
-      sandbox.reason = error instanceof Error ? error.message : String(error);
+      sandbox.reason = errorText(error);
       return false;
     }
   }
@@ -203,7 +204,7 @@ export class Recovery {
     try {
       await bringUp(this.#rebuild, draft);
     } catch (error) {
-      this.#give(sandbox, "failed", error instanceof Error ? error.message : String(error));
+      this.#give(sandbox, "failed", errorText(error));
       return;
     }
     sandbox.record = draft.record ?? record;

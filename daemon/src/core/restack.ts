@@ -1,4 +1,5 @@
 import { SquashError } from "@squash/sdk/errors";
+import { errorText } from "./error-text.js";
 import type { Cell } from "./cells.js";
 import type { Emit } from "./events.js";
 import type { SandboxRecord } from "./ports.js";
@@ -123,7 +124,7 @@ export class Restack {
       sandbox.state = "ready";
     } catch (error) {
       sandbox.state = "failed";
-      sandbox.reason = `its old stack could not be brought back: ${error instanceof Error ? error.message : String(error)}`;
+      sandbox.reason = `its old stack could not be brought back: ${errorText(error)}`;
     }
   }
 

@@ -1,4 +1,5 @@
 import type { RetentionAnswer, RetentionRequest } from "@squash/sdk/protocol";
+import { errorText } from "./error-text.js";
 import type { Emit } from "./events.js";
 import type { LabelsInUse } from "./labels-in-use.js";
 import type { RetentionLimits, SandboxStore } from "./ports.js";
@@ -53,7 +54,7 @@ export class SnapshotRetention {
     try {
       return await this.#remove(sandbox);
     } catch (error) {
-      const text = error instanceof Error ? error.message : String(error);
+      const text = errorText(error);
       this.#parts.emit({ type: "snapshot.upkeep", error: `snapshots of "${sandbox.id}" cannot be removed: ${text}` });
       return [];
     }

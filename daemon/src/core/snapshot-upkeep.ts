@@ -1,4 +1,5 @@
 import { isSquashError } from "@squash/sdk/errors";
+import { errorText } from "./error-text.js";
 import type { Emit } from "./events.js";
 import type { ImageMerge } from "./image-merge.js";
 import { chooseMerge, withMerged } from "./merge-choice.js";
@@ -94,7 +95,7 @@ export class SnapshotUpkeep {
     } catch (error) {
       if (this.#closing.signal.aborted) return;
       this.#leave(images);
-      const text = error instanceof Error ? error.message : String(error);
+      const text = errorText(error);
       const isDamage = isSquashError(error) && error.code === "snapshot_damaged";
       this.#parts.emit({ type: isDamage ? "snapshot.damaged" : "snapshot.upkeep", error: text });
     }

@@ -293,6 +293,6 @@ function imageFor({ record }: Sandbox): string {
 }
 
 /** `20260131-235959` */
-function timeLabel(time: Date): string {
+export function timeLabel(time: Date): string {
   return time.toISOString().slice(0, 19).replaceAll(/[-:]/g, "").replace("T", "-");
 }

@@ -1,4 +1,5 @@
 import { SquashError, isSquashError } from "@squash/sdk/errors";
+import { errorText } from "../core/error-text.js";
 import { LineReader, lineOf, type FromBuilder, type ToBuilder } from "./build-messages.js";
 import { runTask, type BuildTask } from "./build-task.js";
 
@@ -48,7 +49,7 @@ function cancelled(): SquashError {
 }
 
 function failureOf(error: unknown): FromBuilder {
-  const message = error instanceof Error ? error.message : String(error);
+  const message = errorText(error);
   if (abort.signal.aborted) return { say: "failed", code: "cancelled", message };
   if (isSquashError(error)) return { say: "failed", code: error.code, message };
   // of the operating system, such as a full disk, in distinction to a bug

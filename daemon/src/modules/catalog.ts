@@ -2,6 +2,7 @@ import { lstatSync, type BigIntStats } from "node:fs";
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { SquashError, isSquashError } from "@squash/sdk/errors";
+import { errorText } from "../core/error-text.js";
 import type { ModuleFacts, ModuleStore } from "../core/modules.js";
 import type { ModuleCatalog, ModuleImage } from "../core/ports.js";
 import { Digests } from "./digests.js";
@@ -114,7 +115,7 @@ export class DirectoryCatalog implements ModuleCatalog, ModuleStore {
       try {
         await this.#resolveNow(name);
       } catch (error) {
-        problems.set(name, error instanceof Error ? error.message : String(error));
+        problems.set(name, errorText(error));
       }
     }
     return problems;

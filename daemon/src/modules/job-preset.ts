@@ -15,7 +15,9 @@ const memoryMb = 2048;
 const destroyTries = 3;
 
 /** What tells sandboxes that builders made from those of people. */
-const marks = { owner: "squashd-builder", task: "mkmod preset " } as const;
+/** of sandboxes that are gone when the job is that made them, and kept nowhere */
+export const builderOwner = "squashd-builder";
+const marks = { owner: builderOwner, task: "mkmod preset " } as const;
 
 /** Packages of a distribution as a module. Throws `invalid_request`, `module_exists`, `module_not_found`. */
 export async function planPreset(request: PresetJob, world: JobWorld): Promise<Plan> {

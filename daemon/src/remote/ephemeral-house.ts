@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from "node:crypto";
-import { readFileSync } from "node:fs";
 import { SquashError, isSquashError } from "@squash/sdk/errors";
 import type { SandboxInfo } from "@squash/sdk/protocol";
+import { errorText } from "../core/error-text.js";
 import type { Emit } from "../core/events.js";
 import type { Kernel, SandboxRecord } from "../core/ports.js";
 import type { Custody, Making } from "../core/remote/custody.js";
@@ -10,15 +10,14 @@ import { ownClock } from "../core/remote/lease-time.js";
 import type { SavedSandbox } from "../core/remote/sandbox-manifest.js";
 import type { Sandbox } from "../core/sandbox.js";
 import type { Sandboxes } from "../core/sandboxes.js";
-import type { Snapshots } from "../core/snapshots.js";
+import { timeLabel, type Snapshots } from "../core/snapshots.js";
 import { pause } from "../core/pause.js";
+import { builderOwner } from "../modules/job-preset.js";
 import { inParallel } from "../s3/pool.js";
 import type { BucketParts } from "./bucket-parts.js";
 import type { RemoteSnapshots } from "./remote-snapshots.js";
 import { requestOf, savedOf, savedOfPlan } from "./saved-sandbox.js";
 
-/** what the build jobs make: it is gone when they are, and kept nowhere */
-const builderOwner = "squashd-builder";
 const prefix = "auto-";
 /** of the snapshots that were taken to save the sandbox, so many of the newest stay */
 const keptCheckpoints = 2;
@@ -64,7 +63,7 @@ export class EphemeralHouse implements Custody {
       machine: options.machine,
       leaseS: options.leaseS,
       store: options.bucket.sealed,
-      clock: ownClock(bootMs),
+      clock: ownClock(() => this.#mustHaveKernel().bootMs()),
       sha256: (text) => createHash("sha256").update(text).digest("hex"),
       listener: {
         extended: (id, deadlineMs) => void this.#extend(id, deadlineMs),
@@ -92,7 +91,7 @@ export class EphemeralHouse implements Custody {
     const { sandbox: saved } = await this.#leases.acquire(plan.id);
     try {
       const info = await this.#make({ plan, make, signal, ...(replan && { replan }) }, saved);
-      if (saved?.latestSnapshot !== undefined && saved.latestSnapshot !== null) this.#clean.set(plan.id, 0);
+      if ((saved?.latestSnapshot ?? null) !== null) this.#clean.set(plan.id, 0);
       return info;
     } catch (error) {
       await this.#leases.release(plan.id).catch(() => undefined); // it ends by itself
@@ -120,7 +119,7 @@ export class EphemeralHouse implements Custody {
     await remove();
     this.#clean.delete(id);
     await this.#leases.release(id).catch((error: unknown) => {
-      this.#options.warn(`others have sandbox "${id}" once its lease is over: ${textOf(error)}`);
+      this.#options.warn(`others have sandbox "${id}" once its lease is over: ${errorText(error)}`);
     });
   }
 
@@ -133,7 +132,7 @@ export class EphemeralHouse implements Custody {
       } catch (error) {
         const code = isSquashError(error) ? error.code : "internal";
         if (code === "sandbox_leased") {
-          this.#options.emit({ type: "sandbox.fenced", sandbox: id, reason: textOf(error) });
+          this.#options.emit({ type: "sandbox.fenced", sandbox: id, reason: errorText(error) });
           return "taken";
         }
         if (code !== "s3_unreachable" || Date.now() > end) throw error;
@@ -162,9 +161,8 @@ export class EphemeralHouse implements Custody {
   async pushed(id: string, label: string): Promise<void> {
     const { sandboxes } = this.#mustBeConnected();
     const { record, snapshots } = sandboxes.find(id);
-    if (record?.owner === builderOwner) return;
+    if (record === null || record.owner === builderOwner) return;
     const at = (of: string | null): number => snapshots.findIndex((one) => one.label === of);
-    if (record === null) return;
     await this.#leases.commit(id, (saved) => {
       const latest = saved?.latestSnapshot ?? null;
       return savedOf(record, at(label) >= at(latest) ? label : latest);
@@ -189,17 +187,15 @@ export class EphemeralHouse implements Custody {
     const left = new Map<string, string>();
     const late = AbortSignal.timeout(timeoutMs);
     const { sandboxes } = this.#mustBeConnected();
+    const ended = new Promise<never>((_, reject) => {
+      late.addEventListener("abort", () => reject(new Error(`it took longer than ${timeoutMs / 1_000} s`)));
+    });
+    ended.catch(() => undefined);
     await inParallel(this.#leases.ids(), parallel, async (id) => {
-      const ended = new Promise<never>((_, reject) => {
-        late.addEventListener("abort", () => reject(new Error(`it took longer than ${timeoutMs / 1_000} s`)), {
-          once: true,
-        });
-      });
-      ended.catch(() => undefined);
       try {
         await Promise.race([sandboxes.destroy(id), ended]);
       } catch (error) {
-        if (!isSquashError(error) || error.code !== "sandbox_not_found") left.set(id, textOf(error));
+        if (!isSquashError(error) || error.code !== "sandbox_not_found") left.set(id, errorText(error));
       }
     });
     return left;
@@ -253,8 +249,7 @@ export class EphemeralHouse implements Custody {
     const sandbox = sandboxes.find(id);
     const seq = sandbox.lastSeq;
     const isQuiet = await this.#isQuiet(sandbox);
-    const time = new Date().toISOString().slice(0, 19).replaceAll(/[-:]/g, "").replace("T", "-");
-    const label = `${prefix}${time}-${randomBytes(3).toString("hex")}`;
+    const label = `${prefix}${timeLabel(new Date())}-${randomBytes(3).toString("hex")}`;
     await snapshots.take(id, { label, by: "squashd" });
     await push(id, label, signal); // which is told of it
     if (isQuiet && (await this.#isQuiet(sandbox))) this.#clean.set(id, seq);
@@ -281,7 +276,7 @@ export class EphemeralHouse implements Custody {
     await inParallel(due, parallel, async ({ id }) => {
       if (this.#saving.has(id)) return; // the last one takes long
       await this.#save(id, this.#closing.signal).catch((error: unknown) => {
-        if (!this.#closing.signal.aborted) this.#options.warn(`sandbox "${id}" cannot be saved: ${textOf(error)}`);
+        if (!this.#closing.signal.aborted) this.#options.warn(`sandbox "${id}" cannot be saved: ${errorText(error)}`);
       });
     });
   }
@@ -292,7 +287,7 @@ export class EphemeralHouse implements Custody {
     // one that cannot be told ends earlier
     await this.#mustHaveKernel()
       .setDeadline(index, deadlineMs)
-      .catch((error: unknown) => this.#options.warn(`the lease of "${id}" cannot be prolonged: ${textOf(error)}`));
+      .catch((error: unknown) => this.#options.warn(`the lease of "${id}" cannot be prolonged: ${errorText(error)}`));
   }
 
   async #lose(id: string, reason: string): Promise<void> {
@@ -305,7 +300,7 @@ export class EphemeralHouse implements Custody {
         .catch(() => undefined);
     await this.#world?.sandboxes.discard(id).catch((error: unknown) => {
       if (!isSquashError(error) || error.code !== "sandbox_not_found")
-        this.#options.warn(`sandbox "${id}", which another machine may have, cannot be removed: ${textOf(error)}`);
+        this.#options.warn(`sandbox "${id}", which another machine may have, cannot be removed: ${errorText(error)}`);
     });
   }
 
@@ -330,13 +325,4 @@ export async function removeSandbox({ bucket }: BucketParts, id: string, signal:
   const keys: string[] = [];
   for await (const { key } of bucket.list(`sandboxes/${id}/`, signal)) keys.push(key);
   await bucket.remove(keys, signal);
-}
-
-/** Milliseconds since the machine was started, those while it was suspended included. */
-function bootMs(): number {
-  return Math.floor(Number(readFileSync("/proc/uptime", "utf8").split(" ")[0]) * 1_000);
-}
-
-function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

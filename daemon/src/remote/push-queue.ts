@@ -2,6 +2,7 @@ import { readFile, mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
 import { SquashError, isSquashError } from "@squash/sdk/errors";
 import type { QueueEntryInfo } from "@squash/sdk/protocol";
+import { errorText } from "../core/error-text.js";
 import { pause } from "../core/pause.js";
 import { writeAtomically } from "../store/atomic-file.js";
 
@@ -181,7 +182,7 @@ export class PushQueue {
       const isOver = settled.includes(code) || refused.includes(code);
       if (isOver) await this.#drop(entry);
       else this.#defer(entry, error, code);
-      if (refused.includes(code) || code === "snapshot_damaged") this.#options.report(textOf(error));
+      if (refused.includes(code) || code === "snapshot_damaged") this.#options.report(errorText(error));
       this.#settle(seq, error);
     }
   }
@@ -189,7 +190,7 @@ export class PushQueue {
   #defer(entry: Entry, error: unknown, code: string): void {
     const { firstMs, mostMs } = this.#options.retry;
     entry.attempts++;
-    entry.error = textOf(error);
+    entry.error = errorText(error);
     entry.code = code;
     entry.nextMs =
       Date.now() + Math.min(mostMs, firstMs * 2 ** Math.min(entry.attempts - 1, 20)) * (0.75 + Math.random() / 2);
@@ -218,7 +219,7 @@ export class PushQueue {
       await writeAtomically(path, `${JSON.stringify({ version: 1, entries })}\n`, { durable: true });
     });
     this.#saving = this.#saving.catch((error: unknown) =>
-      report(`the queue for the bucket cannot be written: ${textOf(error)}`),
+      report(`the queue for the bucket cannot be written: ${errorText(error)}`),
     );
     return this.#saving;
   }
@@ -234,10 +235,6 @@ function subjectOf(task: PushTask): string {
 
 function shown(task: PushTask): Pick<QueueEntryInfo, "kind" | "subject"> {
   return { kind: task.kind, subject: task.kind === "module" ? task.name : `${task.id}@${task.label}` };
-}
-
-function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
 
 /** What is no queue counts as an empty one: the next comparison with the bucket finds what it held. */

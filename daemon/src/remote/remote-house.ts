@@ -7,6 +7,7 @@ import type {
   RemoteSnapshotInfo,
   RemoteStatus,
 } from "@squash/sdk/protocol";
+import { errorText } from "../core/error-text.js";
 import type { Config } from "../config.js";
 import type { DomainEvent, Emit } from "../core/events.js";
 import type { JobContext, JobPlan } from "../core/jobs.js";
@@ -246,14 +247,14 @@ export class RemoteHouse {
 
   async snapshots(id: string | null, signal: AbortSignal): Promise<RemoteSnapshotInfo[]> {
     const found: RemoteSnapshotInfo[] = [];
-    for await (const place of this.#bucket.snapshots.all(signal)) {
-      if (id !== null && place.id !== id) continue;
+    for await (const place of this.#bucket.snapshots.all(signal, id)) {
       const snapshot = await this.#bucket.snapshots.read(place.id, place.label, signal);
       if (snapshot === null) continue;
-      const size = snapshot.images.reduce((sum, { file }) => sum + file.size, 0);
-      found.push({ ...place, created: snapshot.created, size, layers: [...snapshot.layers] });
+      const { id: owner, label, created, layers, images } = snapshot;
+      const size = images.reduce((sum, { file }) => sum + file.size, 0);
+      found.push({ id: owner, label, created, size, layers: [...layers] });
     }
-    return found.map(({ id: owner, label, created, size, layers }) => ({ id: owner, label, created, size, layers }));
+    return found;
   }
 
   /** Takes a snapshot, all of a sandbox, or a module out of the bucket; what is here stays. */
@@ -333,7 +334,7 @@ export class RemoteHouse {
   }
 
   #noteFailure(error: unknown): void {
-    const text = error instanceof Error ? error.message : String(error);
+    const text = errorText(error);
     if (this.#syncError !== text) this.#options.warn(text);
     this.#syncError = text;
   }
