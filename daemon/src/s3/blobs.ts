@@ -4,6 +4,7 @@ import { isSquashError, SquashError } from "@squash/sdk/errors";
 import { pause } from "../core/pause.js";
 import type { Bucket } from "./bucket.js";
 import type { Cipher } from "./cipher.js";
+import { BatchedWriter } from "./batched-writer.js";
 import { diskError, isDiskError } from "./disk-error.js";
 import type { Piece } from "./piece-reader.js";
 
@@ -17,6 +18,17 @@ interface Source {
   readonly key: string;
   readonly start: number;
   readonly size: number;
+}
+
+/** Where a piece's bytes go, and where they are. */
+interface Place {
+  /** null where they are only checked */
+  readonly file: FileHandle | null;
+  readonly position: number;
+  /** the object that has them at the same position; else it is one of their own */
+  readonly within?: { readonly key: string };
+  /** their digest is left to who compares that of the whole file; of an object that is not encrypted */
+  readonly unchecked?: boolean;
 }
 
 /** Objects whose keys say what they hold: `blobs/sha256/<2 digits>/<digest>`, shared by all that name them. */
@@ -66,18 +78,14 @@ export class Blobs {
   }
 
   /** Writes a piece's bytes to where they belong in a file, or only checks them. Throws `s3_object_missing`, `s3_object_invalid`. */
-  async fetch(
-    piece: Piece,
-    at: { readonly file: FileHandle | null; readonly position: number; readonly within?: { readonly key: string } },
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { file, position, within } = at;
+  async fetch(piece: Piece, place: Place, signal: AbortSignal): Promise<void> {
+    const { position, within } = place;
     const size = this.sizeOf(piece.size);
     const source =
       within === undefined ? { key: this.keyOf(piece.sha256), start: 0, size } : { ...within, start: position, size };
     for (let tries = 1; ; tries++) {
       try {
-        await this.#fetchOnce(piece, source, { file, position }, signal);
+        await this.#fetchOnce(piece, source, place, signal);
         return;
       } catch (error) {
         if (signal.aborted) throw cancelled(source.key, error);
@@ -90,13 +98,14 @@ export class Blobs {
   async #fetchOnce(
     { sha256, size }: Piece,
     source: Source,
-    { file, position }: { readonly file: FileHandle | null; readonly position: number },
+    { file, position, unchecked = false }: Place,
     signal: AbortSignal,
   ): Promise<void> {
     const { key, start } = source;
     const body = await this.#bucket.readRange(key, { start, end: start + source.size }, signal);
     const hash = createHash("sha256");
     const sealed: Uint8Array[] = [];
+    const output = new BatchedWriter(file, position);
     let length = 0;
     try {
       for await (const chunk of body) {
@@ -106,9 +115,10 @@ export class Blobs {
           sealed.push(chunk);
           continue;
         }
-        hash.update(chunk);
-        await writeAll(file, chunk, position + length - chunk.byteLength);
+        if (!unchecked) hash.update(chunk);
+        await output.write(chunk);
       }
+      await output.flush();
     } catch (error) {
       const told = diskError(error);
       if (isDiskError(told)) throw told;
@@ -119,17 +129,13 @@ export class Blobs {
       const plain = this.#cipher.open(sha256, Buffer.concat(sealed), size);
       if (plain === null) throw broken(key, "it was not encrypted with this key, or is damaged");
       hash.update(plain);
-      await writeAll(file, plain, position);
+      await output.write(plain);
+      await output.flush();
     }
+    if (unchecked && this.#cipher === null) return;
     const found = hash.digest("hex");
     if (found !== sha256) throw broken(key, `its sha-256 is ${found} there, needed is ${sha256}`);
   }
-}
-
-async function writeAll(file: FileHandle | null, bytes: Uint8Array, position: number): Promise<void> {
-  if (file === null) return;
-  for (let done = 0; done < bytes.byteLength;)
-    done += (await file.write(bytes, done, bytes.byteLength - done, position + done)).bytesWritten;
 }
 
 /** Bytes that are wrong may be so on their way only. */

@@ -5,6 +5,8 @@ import { writeAtomically } from "../store/atomic-file.js";
 import type { Blobs } from "./blobs.js";
 import type { Bucket, UploadedPart } from "./bucket.js";
 import { diskError, isDiskError } from "./disk-error.js";
+import { GrowingDigest } from "./growing-digest.js";
+import { PieceBuffers } from "./piece-buffers.js";
 import type { Piece } from "./piece-reader.js";
 import { maxPieceBytes, type Cut } from "./pieces.js";
 import { piecesOf } from "./piece-source.js";
@@ -34,6 +36,13 @@ interface NotedPart extends UploadedPart {
 interface PlacedPiece extends Piece {
   readonly index: number;
   readonly position: number;
+}
+
+/** A file that is being fetched. */
+interface FetchedFile {
+  readonly path: string;
+  readonly file: FileHandle;
+  readonly placed: readonly PlacedPiece[];
 }
 
 /** Files in the bucket, sent and fetched in parallel. What breaks off is gone on with, also after a crash. */
@@ -79,7 +88,8 @@ export class BucketFiles {
   }
 
   /**
-   * Fetches a file to `path`, which may hold what an earlier try has fetched; it is synced to the disk. Every byte is checked. Throws
+   * Fetches a file to `path`, which may hold what an earlier try has fetched; it is synced to the disk. Every byte is checked, and the digest
+   * of the whole where it is known. Throws
    * `s3_object_missing`, `s3_object_invalid`, `s3_unreachable`, `build_failed` for a full disk.
    */
   async fetch(
@@ -87,26 +97,65 @@ export class BucketFiles {
     path: string,
     { signal, progress }: { readonly signal: AbortSignal; readonly progress?: Progress },
   ): Promise<void> {
-    const key = this.wholeKey(stored);
     const placed = placedPieces(stored.pieces);
     const there = await matchingPieces(path, stored.pieces, signal);
     try {
       await using file = await open(path, there === null ? "wx" : "r+", 0o600);
       await file.truncate(stored.size);
-      await inParallel(placed, parallel, async (piece) => {
-        if (there?.has(piece.index) !== true) {
-          const { position } = piece;
-          await this.#blobs.fetch(piece, { file, position, ...(key !== null && { within: { key } }) }, signal);
-        }
-        progress?.(piece.size);
-      });
-      await file.sync();
+      const isWhole = await this.#fetchPieces(stored, { path, file, there, placed }, { signal, progress });
+      if (!isWhole) await this.#mend(stored, { path, file, placed }, signal);
     } catch (error) {
       const told = diskError(error);
       // what is there already is worth less than the room that it takes
       if (isDiskError(told)) await rm(path, { force: true });
       throw told;
     }
+  }
+
+  /**
+   * Whether the file is as it must be. The pieces of one object are compared all together, while they come and by another thread: to compare
+   * each besides would take as long again.
+   */
+  async #fetchPieces(
+    stored: StoredFile,
+    { path, file, there, placed }: FetchedFile & { readonly there: ReadonlySet<number> | null },
+    { signal, progress }: { readonly signal: AbortSignal; readonly progress: Progress | undefined },
+  ): Promise<boolean> {
+    const { sha256 } = stored;
+    const within = this.#within(stored);
+    await using digest = sha256 === null ? null : new GrowingDigest(path, endsOf(placed));
+    await inParallel(placed, parallel, async (piece) => {
+      if (there?.has(piece.index) !== true) {
+        const { position } = piece;
+        await this.#blobs.fetch(piece, { file, position, ...within, unchecked: "within" in within }, signal);
+      }
+      digest?.add(piece.index);
+      progress?.(piece.size);
+    });
+    const [found = null] = await Promise.all([digest?.end(), file.sync()]);
+    return found === sha256;
+  }
+
+  /** Fetches those pieces anew that are not as they must be. Throws `s3_object_invalid` where that does not help. */
+  async #mend(stored: StoredFile, { path, file, placed }: FetchedFile, signal: AbortSignal): Promise<void> {
+    const within = this.#within(stored);
+    const right = await matchingPieces(path, stored.pieces, signal);
+    for (const piece of placed)
+      if (right?.has(piece.index) !== true)
+        await this.#blobs.fetch(piece, { file, position: piece.position, ...within }, signal);
+    await file.sync();
+    await using digest = new GrowingDigest(path, endsOf(placed));
+    for (const { index } of placed) digest.add(index);
+    const found = await digest.end();
+    if (found === stored.sha256) return;
+    await rm(path, { force: true });
+    const what = `its sha-256 is ${found}, needed is ${stored.sha256}`;
+    throw new SquashError("s3_object_invalid", `Cannot use what the bucket has sent: ${what}`);
+  }
+
+  #within(stored: StoredFile): { readonly within: { readonly key: string } } | Record<string, never> {
+    const key = this.wholeKey(stored);
+    return key === null ? {} : { within: { key } };
   }
 
   async #sendPieces(
@@ -118,8 +167,11 @@ export class BucketFiles {
     const pieces: Piece[] = [];
     let sentBytes = 0;
     const source = new PieceStream(piecesOf({ path, cut }, signal), pieces);
+    const buffers = new PieceBuffers();
     await inParallel(source, parallel, async (piece) => {
-      const sent = await this.#blobs.keep(piece, () => readPiece(file, piece, path), signal);
+      const sent = await buffers.use(piece.size, (buffer) =>
+        this.#blobs.keep(piece, () => readPiece(file, piece, { path, buffer }), signal),
+      );
       sentBytes += sent; // in one step, since others add to it meanwhile
       progress?.(piece.size);
     });
@@ -145,8 +197,11 @@ export class BucketFiles {
     const pieces: Piece[] = [];
     let sentBytes = 0;
     const source = new PieceStream(piecesOf({ path, cut: "even" }, signal), pieces);
+    const buffers = new PieceBuffers();
     await inParallel(source, parallel, async (piece) => {
-      const sent = (await upload?.send(piece, () => readPiece(file, piece, path), signal)) ?? 0;
+      const send = async (buffer: Buffer): Promise<number> =>
+        (await upload?.send(piece, () => readPiece(file, piece, { path, buffer }), signal)) ?? 0;
+      const sent = await buffers.use(piece.size, send);
       sentBytes += sent;
       progress?.(piece.size);
     });
@@ -156,7 +211,9 @@ export class BucketFiles {
     else if (!isThere && size > 0) {
       const [only] = pieces;
       if (only !== undefined)
-        sentBytes += await this.#blobs.keep(only, () => readPiece(file, { ...only, position: 0 }, path), signal);
+        sentBytes += await buffers.use(only.size, (buffer) =>
+          this.#blobs.keep(only, () => readPiece(file, { ...only, position: 0 }, { path, buffer }), signal),
+        );
     }
     return { file: { size, sha256, stored: "whole", pieces }, sentBytes };
   }
@@ -286,12 +343,15 @@ function placedPieces(pieces: readonly Piece[]): PlacedPiece[] {
   });
 }
 
+function endsOf(placed: readonly PlacedPiece[]): number[] {
+  return placed.map(({ position, size }) => position + size);
+}
+
 async function readPiece(
   file: FileHandle,
-  { size, position }: { size: number; position: number },
-  path: string,
+  { size, position }: { readonly size: number; readonly position: number },
+  { path, buffer }: { readonly path: string; readonly buffer: Buffer },
 ): Promise<Buffer> {
-  const buffer = Buffer.allocUnsafe(size);
   for (let done = 0; done < size;) {
     const { bytesRead } = await file.read(buffer, done, size - done, position + done);
     if (bytesRead === 0)

@@ -4,11 +4,14 @@ import type { ObjectStore } from "../core/remote/object-store.js";
 import { writeAtomically } from "../store/atomic-file.js";
 import { invalidObject } from "./invalid-object.js";
 import type { SealedJson } from "./sealed-json.js";
+import { inParallel } from "./pool.js";
 import { isSha256, parseStoredFile, type StoredFile } from "./stored-file.js";
 
 const maxBytes = 16 * 1_048_576;
 const suffix = ".manifest.json";
 const folder = "modules/";
+/** manifests that are read at a time */
+const parallel = 16;
 
 /** A module in the bucket. */
 export interface ModuleObject {
@@ -38,6 +41,7 @@ export class ModuleObjects {
   readonly #json: SealedJson;
   readonly #cachePath: string;
   #known: Map<string, Known> | null = null;
+  #isChanged = false;
 
   /** `cachePath` is a file that keeps what was read once. */
   constructor(store: ObjectStore, json: SealedJson, cachePath: string) {
@@ -69,7 +73,11 @@ export class ModuleObjects {
       { schema: 1, name, format, file, manifest },
       { condition, signal },
     );
-    return written !== null;
+    if (written === null) return false;
+    const known = (this.#known ??= await readCache(this.#cachePath));
+    known.set(name, { name, format, size: file.size, sha256: file.sha256, etag: written.etag });
+    this.#isChanged = true; // kept by the next list: a file for each would be too many
+    return true;
   }
 
   async remove(name: string, signal: AbortSignal): Promise<void> {
@@ -91,39 +99,45 @@ export class ModuleObjects {
     const known = (this.#known ??= await readCache(this.#cachePath));
     const modules: KnownModule[] = [];
     const problems = new Map<string, SquashError>();
-    let changed = false;
+    const unread: string[] = [];
     const seen = new Set<string>();
     for await (const { key, etag } of this.#store.list(folder, signal)) {
       const name = nameOf(key);
       if (name === null) continue;
       seen.add(name);
       const before = known.get(name);
-      if (before?.etag === etag) {
-        modules.push(before);
-        continue;
-      }
-      changed = true;
-      known.delete(name);
+      if (before?.etag === etag) modules.push(before);
+      else unread.push(name);
+    }
+    await inParallel(unread, parallel, async (name) => {
       try {
-        const found = await this.read(name, signal);
-        if (found === null) continue;
-        const { format, file } = found;
-        const one = { name, format, size: file.size, sha256: file.sha256, etag: found.etag };
-        known.set(name, one);
-        modules.push(one);
+        const one = await this.#learn(name, known, signal);
+        if (one !== null) modules.push(one);
       } catch (error) {
         if (!(error instanceof SquashError) || error.code !== "s3_object_invalid") throw error;
         problems.set(name, error);
       }
-    }
-    for (const name of known.keys()) if (!seen.has(name)) changed = known.delete(name);
-    if (changed) await this.#save(known);
+    });
+    for (const name of known.keys()) if (!seen.has(name)) this.#isChanged = known.delete(name);
+    if (this.#isChanged) await this.#save(known);
     return { modules, problems };
+  }
+
+  async #learn(name: string, known: Map<string, Known>, signal: AbortSignal): Promise<Known | null> {
+    this.#isChanged = true;
+    known.delete(name);
+    const found = await this.read(name, signal);
+    if (found === null) return null;
+    const { format, file, etag } = found;
+    const one = { name, format, size: file.size, sha256: file.sha256, etag };
+    known.set(name, one);
+    return one;
   }
 
   /** A cache that cannot be written costs time at the next start, and nothing else. */
   async #save(known: ReadonlyMap<string, Known>): Promise<void> {
     const text = `${JSON.stringify({ version: 1, modules: [...known.values()] })}\n`;
+    this.#isChanged = false;
     await writeAtomically(this.#cachePath, text, { durable: false }).catch(() => undefined);
   }
 }
