@@ -21,13 +21,15 @@ enum { LINK_SLOTS = 1 << 16, NAME_LIST = 64 * 1024, VALUE_LIMIT = 64 * 1024 };
 struct linked {
   uint64_t device, number;
   uint32_t inode;
-  struct linked *next;
+  struct linked *next; /* in its slot */
+  struct linked *older; /* of all */
 };
 
 struct walk {
   const struct captured_root *roots;
   struct erofs_image *image;
   struct linked *links[LINK_SLOTS];
+  struct linked *newest; /* so that nobody looks through slots at the end, most of which have never been memory */
   char names[NAME_LIST];
   uint8_t value[VALUE_LIMIT];
 };
@@ -97,7 +99,8 @@ static int64_t add_leaf(struct walk *walk, const struct level *level, uint32_t a
   *slot = malloc(sizeof(**slot));
   errno = ENOMEM;
   if (*slot == NULL) return fail(failure, "remember the names of %s", name);
-  **slot = (struct linked){.device = info->st_dev, .number = info->st_ino, .inode = (uint32_t)number};
+  **slot = (struct linked){.device = info->st_dev, .number = info->st_ino, .inode = (uint32_t)number, .older = walk->newest};
+  walk->newest = *slot;
   return number;
 }
 
@@ -190,11 +193,10 @@ static int capture_root(struct walk *walk, uint32_t count, struct failure *failu
 }
 
 static void forget_walk(struct walk *walk) {
-  for (size_t i = 0; i < ARRAY_LEN(walk->links); i++)
-    for (struct linked *link = walk->links[i], *next; link != NULL; link = next) {
-      next = link->next;
-      free(link);
-    }
+  for (struct linked *link = walk->newest, *older; link != NULL; link = older) {
+    older = link->older;
+    free(link);
+  }
   if (walk->image != NULL) erofs_free(walk->image);
   free(walk);
 }

@@ -146,6 +146,17 @@ describe("prepareCgroups()", () => {
     expect(readdirSync(join(paths[0]!, ".."))).toEqual([]);
     expect(readdirSync(join(paths[1]!, ".."))).toEqual(["squash"]);
   });
+
+  it("keeps a frozen group in the freezer of version 1, and none in version 2", async () => {
+    const paths = ["memory", "cpu", "pids", "freezer"].map(() => join(hierarchy(), "squash"));
+    await prepareCgroups({ version: 1, paths });
+    await prepareCgroups({ version: 1, paths });
+    expect(paths.map((path) => readdirSync(path))).toEqual([[], [], [], ["frozen"]]);
+    expect(readFileSync(join(paths[3]!, "frozen/freezer.state"), "utf8")).toBe("FROZEN");
+    rmSync(join(paths[3]!, "frozen/freezer.state")); // as in a hierarchy of the kernel, whose groups seem empty to rmdir
+    await removeCgroups({ version: 1, paths });
+    expect(paths.map((path) => readdirSync(join(path, "..")))).toEqual([[], [], [], []]);
+  });
 });
 
 describe("listCells()", () => {
