@@ -126,6 +126,13 @@ static int open_stack(const struct host *host, const struct stack *stack, struct
   return 0;
 }
 
+/* Whether all that is captured are layers, and no upper. */
+static bool is_layered(const struct stack *stack) {
+  for (uint32_t i = 0; i < stack->count; i++)
+    if (stack->sources[i].name[0] == '/') return false;
+  return true;
+}
+
 static int64_t do_capture(const struct host *host, const struct capture_plan *plan, int report, struct failure *failure) {
   static struct captured_root roots[MAX_CAPTURED], old[MAX_CAPTURED];
   static int kept[2 * MAX_CAPTURED + 2];
@@ -142,16 +149,15 @@ static int64_t do_capture(const struct host *host, const struct capture_plan *pl
     return compare(&before, &after, &plan->wish, output, failure);
   }
   int64_t size = capture(roots, plan->stack.count, output, failure);
-  if (size >= 0 && fdatasync(output) < 0) return fail(failure, "write the image to the disk");
+  /* While an upper is captured its sandbox stands still: squashd has the image written once that runs again. */
+  if (size >= 0 && is_layered(&plan->stack) && fdatasync(output) < 0) return fail(failure, "write the image to the disk");
   return size;
 }
 
 /* Nobody waits for an image of layers alone: it is made when nobody else has use for the processor and the disk. */
 static void yield_to_others(const struct capture_plan *plan) {
   enum { IOPRIO_WHO_PROCESS = 1, IOPRIO_CLASS_BE = 2, IOPRIO_CLASS_SHIFT = 13, LOWEST = 7 }; /* linux/ioprio.h, which musl lacks */
-  if (plan->is_comparison) return;
-  for (uint32_t i = 0; i < plan->stack.count; i++)
-    if (plan->stack.sources[i].name[0] == '/') return;
+  if (plan->is_comparison || !is_layered(&plan->stack)) return;
   (void)setpriority(PRIO_PROCESS, 0, 19);
   (void)syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_CLASS_BE << IOPRIO_CLASS_SHIFT | LOWEST);
 }

@@ -9,6 +9,8 @@ import { findSnapshot, type Moment, type Snapshots } from "./snapshots.js";
 interface Origin extends Pick<Moment, "layers" | "images"> {
   /** in which the forks differ from it */
   readonly more: { readonly secrets?: readonly string[] | null };
+  /** absent where the files outlast a crash of the machine already */
+  readonly sync?: Moment["sync"];
 }
 
 /** Copies of sandboxes: they share the files of one moment as layers, and differ from then on. */
@@ -45,8 +47,10 @@ export class Forks {
   }
 
   async #make(from: string, ids: readonly string[], origin: Origin, signal: AbortSignal): Promise<SandboxInfo[]> {
-    const made = await Promise.allSettled(ids.map((id) => this.#one(id, from, origin, signal)));
-    const failure = made.find((one) => one.status === "rejected");
+    const making = Promise.allSettled(ids.map((id) => this.#one(id, from, origin, signal)));
+    const [synced] = await Promise.allSettled([origin.sync?.(), making]);
+    const made = await making;
+    const failure = [synced, ...made].find((one) => one.status === "rejected");
     const infos = made.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
     if (failure === undefined) return infos;
     await Promise.allSettled(infos.map(({ id }) => this.#sandboxes.destroy(id)));

@@ -132,7 +132,8 @@ export interface Kernel {
   /**
    * Writes an erofs image of directories, topmost first, as overlayfs would merge them; `image` is relative to the data directory and must not
    * exist. Nothing may write to them meanwhile. Returns its size in bytes. What a failure leaves of the image is the caller's to remove. Whoever
-   * removes it earlier ends the work, which then fails. With layers alone it yields to all else that the machine has to do. An image of more
+   * removes it earlier ends the work, which then fails. With layers alone it yields to all else that the machine has to do,
+   * and is on the disk in the end; with an upper, whose sandbox stands still, that is left to `syncSnapshotImage`. An image of more
    * than `sizeLimit` bytes fails with EFBIG.
    */
   capture(image: string, roots: readonly CapturedRoot[], sizeLimit?: number): Promise<number>;
@@ -305,6 +306,8 @@ export interface SandboxStore {
   snapshotFacts(image: string): SnapshotImageFacts | null;
   /** Makes sure that an image is what it was when it was made, as far as is known. Throws `snapshot_damaged`. */
   checkSnapshotImage(image: string): Promise<void>;
+  /** Has an image outlast a crash of the machine, where that is not done by what makes it. Throws `kernel`. */
+  syncSnapshotImage(image: string): Promise<void>;
   /** Takes the digest of an image for later checks where there is none yet. Throws `snapshot_damaged`, `cancelled`. */
   sealSnapshotImage(image: string, signal: AbortSignal): Promise<void>;
 }

@@ -45,6 +45,8 @@ export interface Moment {
   readonly layers: readonly string[];
   /** topmost first */
   readonly images: readonly string[];
+  /** Has it outlast a crash of the machine: the sandbox runs again already. Throws `snapshot_failed`. */
+  readonly sync: () => Promise<void>;
 }
 
 /** Snapshots: images of what sandboxes have written, each on top of those that it was restored from. */
@@ -67,7 +69,8 @@ export class Snapshots {
       const record = sandboxes.mustBeReady(sandbox);
       refuseLabel(sandbox, label);
       const created = new Date().toISOString();
-      const { size, images: stack, layers, pausedMs } = await this.#capture(sandbox, record, image);
+      const { size, images: stack, layers, pausedMs, sync } = await this.#capture(sandbox, record, image);
+      await sync();
       const { by = record.owner, origin = "api", pinned = false } = request;
       const origins = { by, origin, ...(pinned ? { pinned } : {}) };
       await this.#keep(
@@ -177,10 +180,21 @@ export class Snapshots {
       if (isInstant) taking = this.#instant.take(record, image);
       else taking = onPool ? this.#instant.merge(record, image, below) : this.#pack(record, image, below);
       const { size, pausedMs } = await taking;
-      return { size, pausedMs, layers: record.layers, images: stack };
+      const sync = (): Promise<void> => (onPool ? Promise.resolve() : this.#sync(sandbox.id, image));
+      return { size, pausedMs, layers: record.layers, images: stack, sync };
     } catch (cause) {
       await this.#parts.store.removeSnapshotImage(image);
       throw cannotCapture(sandbox.id, cause);
+    }
+  }
+
+  async #sync(id: string, image: string): Promise<void> {
+    const { store } = this.#parts;
+    try {
+      await store.syncSnapshotImage(image);
+    } catch (cause) {
+      await store.removeSnapshotImage(image);
+      throw cannotCapture(id, cause);
     }
   }
 

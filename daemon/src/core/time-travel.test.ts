@@ -295,6 +295,9 @@ describe("forks", () => {
     machine.failing.set("giveRoot", 1);
     await expect(forks.fork("a", { count: 5 }, never)).rejects.toMatchObject({ code: "create_failed" });
     expect(machine.state()).toEqual(before);
+    machine.failing.set("syncSnapshotImage", 1); // their files would not outlast a crash
+    await expect(forks.fork("a", { count: 5 }, never)).rejects.toMatchObject({ code: "snapshot_failed" });
+    expect(machine.state()).toEqual(before);
     const made = await forks.fork("a", { count: 5 }, never);
     expect(new Set(made.map(({ id }) => id)).size).toBe(5);
     for (const { id } of made) await sandboxes.destroy(id);

@@ -229,6 +229,12 @@ export class SandboxFiles implements SandboxStore {
     return this.#snapshots.check(image);
   }
 
+  async syncSnapshotImage(image: string): Promise<void> {
+    await this.#snapshots.sync(image).catch((error: NodeJS.ErrnoException) => {
+      throw cannotWrite(this.snapshotImage(image), error);
+    });
+  }
+
   sealSnapshotImage(image: string, signal: AbortSignal): Promise<void> {
     return this.#snapshots.seal(image, signal);
   }

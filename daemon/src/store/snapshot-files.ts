@@ -1,4 +1,4 @@
-import { lstatSync } from "node:fs";
+import { constants, lstatSync } from "node:fs";
 import { mkdir, open, readFile, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
@@ -83,6 +83,13 @@ export class SnapshotFiles {
   /** The file system of the pool has checksums of its own. */
   async check(image: string): Promise<void> {
     if (ownerOfImage(image) === null) await this.#digests.check(this.#path(image));
+  }
+
+  /** Of a subvolume the kernel has seen to that. Throws errors of the disk. */
+  async sync(image: string): Promise<void> {
+    if (ownerOfImage(image) !== null) return;
+    await using file = await open(this.#path(image), constants.O_RDONLY | constants.O_NOFOLLOW);
+    await file.datasync();
   }
 
   async seal(image: string, signal: AbortSignal): Promise<void> {

@@ -375,6 +375,8 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
       throw new SquashError("snapshot_damaged", `Cannot use snapshot image "${image}"`);
   }
 
+  readonly syncSnapshotImage = (): Promise<void> => this.step("syncSnapshotImage");
+
   async sealSnapshotImage(image: string): Promise<void> {
     await this.step("sealSnapshotImage");
     this.sealed.add(image);
