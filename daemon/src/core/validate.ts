@@ -7,6 +7,9 @@ export const idPattern = "^[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62}[A-Za-z0-9_])?$";
 /** Names of modules and snapshots: 1–128 of A–Z a–z 0–9 `_` `-` `.`, not starting with `-`, not "." or "..". */
 export const labelPattern = "^(?!\\.{1,2}$)[A-Za-z0-9_.][A-Za-z0-9_.-]{0,127}$";
 
+/** Names of modules, here and in the bucket: 1–128 of A–Z a–z 0–9 `_` `-` `.`, not beginning with `-` or `.`. */
+export const moduleNamePattern = "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$";
+
 /** Bounds that the schemas, the checks and the documentation share. */
 export const bounds = {
   layers: 120,
@@ -36,12 +39,18 @@ export const bounds = {
 
 const idExpression = new RegExp(idPattern);
 const labelExpression = new RegExp(labelPattern);
+const moduleNameExpression = new RegExp(moduleNamePattern);
 const envName = /^[A-Za-z_][A-Za-z0-9_]*$/;
 const userName = /^[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?$/;
 
 /** Whether it can be the label of a snapshot. */
 export function isLabel(text: unknown): text is string {
   return typeof text === "string" && labelExpression.test(text);
+}
+
+/** Whether it can be the name of a module. */
+export function isModuleName(text: unknown): boolean {
+  return typeof text === "string" && moduleNameExpression.test(text);
 }
 
 /** Whether it can be the id of a sandbox. */

@@ -5,11 +5,12 @@ import { SquashError, isSquashError } from "@squash/sdk/errors";
 import { errorText } from "../core/error-text.js";
 import type { ModuleFacts, ModuleStore } from "../core/modules.js";
 import type { ModuleCatalog, ModuleImage } from "../core/ports.js";
+import { isModuleName } from "../core/validate.js";
 import { Digests } from "./digests.js";
 import { manifestFile, Manifests, type ModuleManifest } from "./manifest.js";
 import { ModuleLocks } from "./module-locks.js";
 import { checkedDefaults, defaultsInfo } from "./module-defaults.js";
-import { checkModuleName, isModuleName, moduleFormats, nearNames, type ModuleFormat } from "./module-name.js";
+import { checkModuleName, moduleFormats, nearNames, type ModuleFormat } from "./module-name.js";
 import { forgetPlacing } from "./placing.js";
 
 const customaryBase = "000-base-alpine";

@@ -1,5 +1,6 @@
 import { parseArgs } from "node:util";
-import { isModuleName, moduleFormats, type ModuleFormat } from "./module-name.js";
+import { isModuleName } from "../core/validate.js";
+import { moduleFormats, type ModuleFormat } from "./module-name.js";
 
 const kinds = ["busybox", "debian", "from-dir", "alpine", "ubuntu", "void", "list"] as const;
 

@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 import type { ImageDefaults } from "../core/image-defaults.js";
+import { isModuleName } from "../core/validate.js";
 import { checkedDefaults } from "./module-defaults.js";
-import { isModuleName } from "./module-name.js";
 
 /** as many as a stack can have layers */
 const maxNames = 128;
@@ -43,7 +43,7 @@ export function aboutProblem(value: unknown): string | null {
   const given = value as Partial<Record<keyof ModuleAbout, unknown>>;
   if (Object.keys(given).some((key) => !fields.includes(key))) return "has a field that is unknown";
   const { name, builder, defaults } = given;
-  if (typeof name !== "string" || !isModuleName(name)) return "does not say of which module it is";
+  if (!isModuleName(name)) return "does not say of which module it is";
   if (typeof builder !== "string" || builder.length > maxBuilderLength || /\p{Cc}/u.test(builder))
     return "does not say who made it";
   const problem = namesProblem(given);
@@ -54,9 +54,5 @@ export function aboutProblem(value: unknown): string | null {
 
 function isNames(names: unknown): boolean {
   if (names === undefined) return true;
-  return (
-    Array.isArray(names) &&
-    names.length <= maxNames &&
-    names.every((name) => typeof name === "string" && isModuleName(name))
-  );
+  return Array.isArray(names) && names.length <= maxNames && names.every(isModuleName);
 }

@@ -1,16 +1,10 @@
 import { SquashError } from "@squash/sdk/errors";
+import { isModuleName } from "../core/validate.js";
 
 /** The formats of a module's image; of two images of a module, the later in this list is preferred unless it is older. */
 export const moduleFormats = ["squashfs", "erofs"] as const;
 
 export type ModuleFormat = (typeof moduleFormats)[number];
-
-const rule = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
-
-/** What module names may be: 1–128 of A–Z a–z 0–9 `_` `-` `.`, not beginning with `-` or `.`. */
-export function isModuleName(name: string): boolean {
-  return rule.test(name);
-}
 
 /** Throws `invalid_request` for what cannot be the name of a module. */
 export function checkModuleName(name: string): void {

@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { SquashError } from "@squash/sdk/errors";
 import type { ObjectStore } from "../core/remote/object-store.js";
+import { isModuleName } from "../core/validate.js";
 import { writeAtomically } from "../store/atomic-file.js";
 import { invalidObject } from "./invalid-object.js";
 import type { SealedJson } from "./sealed-json.js";
@@ -159,11 +160,6 @@ function parse(key: string, name: string, value: Readonly<Record<string, unknown
   const { sha256, ...rest } = parseStoredFile(file, key);
   if (!isSha256(sha256)) throw invalidObject(key, "it does not say the digest of its image");
   return { name, format, file: { ...rest, sha256 }, manifest: manifest as Record<string, unknown> };
-}
-
-/** What can be a module's name in the bucket. */
-export function isModuleName(name: string): boolean {
-  return /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(name);
 }
 
 /** Whatever is no cache of this version counts as none. */

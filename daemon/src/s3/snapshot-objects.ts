@@ -1,7 +1,6 @@
 import type { ObjectStore } from "../core/remote/object-store.js";
-import { isId, isLabel } from "../core/validate.js";
+import { isId, isLabel, isModuleName } from "../core/validate.js";
 import { invalidObject } from "./invalid-object.js";
-import { isModuleName } from "./module-objects.js";
 import type { SealedJson } from "./sealed-json.js";
 import { parseStoredFile, type StoredFile } from "./stored-file.js";
 
@@ -109,7 +108,7 @@ function parse(
   if (typeof machine !== "string" || machine.length > 64) throw invalidObject(key, "it does not say who has sent it");
   if (by !== null && (typeof by !== "string" || by.length > 256))
     throw invalidObject(key, "it does not say who took it");
-  if (!isList(layers, maxLayers) || !layers.every((layer) => typeof layer === "string" && isModuleName(layer)))
+  if (!isList(layers, maxLayers) || !layers.every(isModuleName))
     throw invalidObject(key, "it does not say its modules");
   if (!isList(images, maxImages) || images.length === 0) throw invalidObject(key, "it does not say its images");
   const read = images.map((image) => {

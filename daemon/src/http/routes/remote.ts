@@ -2,7 +2,7 @@ import { Type } from "@sinclair/typebox";
 import { SquashError } from "@squash/sdk/errors";
 import type { FastifyInstance } from "fastify";
 import type { RemoteService } from "../../core/service.js";
-import { checkId, isId, isLabel } from "../../core/validate.js";
+import { checkId, isId, isLabel, isModuleName } from "../../core/validate.js";
 import { whenGone } from "../gone.js";
 import { queueEntry, remoteModule, remoteSnapshot, remoteSnapshotQuery, remoteStatus } from "../remote-schemas.js";
 import { replies } from "../replies.js";
@@ -78,7 +78,8 @@ export function remoteRoutes(app: FastifyInstance, remote: RemoteService | null)
     },
     async (request, reply) => {
       const { name } = request.params;
-      if (!isLabel(name)) throw new SquashError("invalid_request", "Cannot remove the module: that cannot be its name");
+      if (!isModuleName(name))
+        throw new SquashError("invalid_request", "Cannot remove the module: that cannot be its name");
       await on().remove({ module: name }, whenGone(reply));
       return reply.code(204).send();
     },
