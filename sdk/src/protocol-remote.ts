@@ -58,7 +58,10 @@ interface Transfer {
   /** a sandbox: all its snapshots, or the one of `label` */
   sandbox?: string;
   label?: string;
-  /** whether what is there under the same name may be replaced; for modules */
+  /**
+   * whether what is there under the same name may be replaced, for modules; a push sends all of what is named anew, so that what is damaged in the
+   * bucket is whole again, for snapshots as well
+   */
   replace?: boolean;
 }
 

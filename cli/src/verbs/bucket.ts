@@ -21,12 +21,17 @@ import { renderFacts, renderTable, type Cell } from "../table.js";
 const transferHelp = `
 Examples:
   sq push                              all that the bucket does not have
-  sq push module 100-tools --replace
+  sq push module 100-tools --replace   also where the bucket has another one, or a damaged one
   sq push snapshots box                all snapshots of that sandbox
   sq push snapshots box clean
   sq pull module 100-tools
   sq pull snapshots box
 `;
+
+const replaceHelp = {
+  push: "send all of it anew, in the place of another module or of what is damaged",
+  pull: "another module of that name may be replaced",
+};
 
 const help = `
 Examples:
@@ -128,7 +133,7 @@ function addTransfer(
     .argument("[what]", "module or snapshots; all modules, if absent")
     .argument("[name]", "of the module, or id of the sandbox")
     .argument("[label]", "of one snapshot")
-    .option("--replace", "another module of that name may be replaced")
+    .option("--replace", replaceHelp[kind])
     .action(
       action(context, (self, what: string | undefined, name: string | undefined, label: string | undefined) => {
         const { replace = false } = self.opts<{ replace?: true }>();

@@ -147,7 +147,11 @@ const transfer = {
   sandbox: Type.Optional(Type.String({ maxLength: 64, description: "its id" })),
   label: Type.Optional(Type.String({ maxLength: 128, description: "of one of its snapshots; absent: all" })),
   replace: Type.Optional(
-    Type.Boolean({ default: false, description: "whether another one of that name may be replaced" }),
+    Type.Boolean({
+      default: false,
+      description:
+        "whether another module of that name may be replaced; a push sends all of what is named anew, which mends what is damaged in the bucket",
+    }),
   ),
 };
 const pushJob = Type.Object({ kind: Type.Literal("push"), ...transfer }, closed);

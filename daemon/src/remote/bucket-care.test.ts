@@ -62,7 +62,7 @@ const piece = { sha256, size: content.length };
 
 /** Sends the blob where it is not there, as whoever sends a file does, and then what names it. */
 async function sendModule(between: () => Promise<unknown> = () => Promise.resolve()): Promise<void> {
-  await parts.blobs.keep(piece, () => Promise.resolve(content), signal);
+  await parts.blobs.keep(piece, () => Promise.resolve(content), { signal });
   await between();
   const file = { size: content.length, sha256, stored: "whole", pieces: [piece] } as const;
   const module = { name: "a", format: "erofs", file, manifest: {} } as const;
@@ -81,7 +81,9 @@ describe("a bucket that is swept while somebody sends to it", () => {
   it("loses what was sent and is not named yet, unless that is guarded", async () => {
     await sendModule(() => care.collect(collectAll, context));
     expect(store.objects.has(blob)).toBe(false);
-    expect(await care.verify({ deep: false }, context)).toEqual([`module a: "${blob}" is not there`]);
+    expect(await care.verify({ deep: false }, context)).toEqual([
+      `module a (to mend it: sq push module a --replace): "${blob}" is not there`,
+    ]);
   });
 
   it("has all that was sent, where that is guarded", async () => {
@@ -100,7 +102,7 @@ describe("a bucket that is swept while somebody sends to it", () => {
       if (operation === "remove" && key.startsWith("blobs/")) isSwept = true;
       return operation === "list" && key === "modules/" ? { there: 50 } : {};
     };
-    await parts.blobs.keep(piece, () => Promise.resolve(content), signal);
+    await parts.blobs.keep(piece, () => Promise.resolve(content), { signal });
     const sweep = care.collect(collectAll, context);
     await sleep(10);
     await care.guarded(async () => {
@@ -127,7 +129,7 @@ describe("a sweep", () => {
     await sendModule();
     const other = Buffer.from("unnamed");
     const unnamed = { sha256: createHash("sha256").update(other).digest("hex"), size: other.length };
-    await parts.blobs.keep(unnamed, () => Promise.resolve(other), signal);
+    await parts.blobs.keep(unnamed, () => Promise.resolve(other), { signal });
     const found = { objects: 1, bytes: other.length };
     expect(await care.collect({ graceS: 3_600, dryRun: false }, context)).toEqual({ objects: 0, bytes: 0 });
     expect(await care.collect({ graceS: 0, dryRun: true }, context)).toEqual(found);
@@ -140,7 +142,7 @@ describe("a sweep", () => {
     await sendModule();
     await parts.modules.list(signal); // what is remembered of it does not hide that
     await care.collect(collectAll, context);
-    await parts.blobs.keep({ sha256: "0".repeat(64), size: 3 }, () => Promise.resolve(Buffer.from("abc")), signal);
+    await parts.blobs.keep({ sha256: "0".repeat(64), size: 3 }, () => Promise.resolve(Buffer.from("abc")), { signal });
     spoil(key);
     const before = [...store.objects.keys()];
     await expect(care.collect(collectAll, context)).rejects.toMatchObject({
@@ -152,7 +154,7 @@ describe("a sweep", () => {
   });
 
   it("removes nothing once it took so long that others have taken it for ended", async () => {
-    await parts.blobs.keep(piece, () => Promise.resolve(content), signal);
+    await parts.blobs.keep(piece, () => Promise.resolve(content), { signal });
     store.fate = (operation, key) => {
       if (operation === "list" && key === "sandboxes/") late = 11 * 60_000;
       return {};

@@ -15,7 +15,7 @@ const waitAtMost = 11 * 60;
 const guardTries = 5;
 
 interface Named {
-  /** what names it, for people */
+  /** what names it, and what sends it anew from a machine that has it whole, for people */
   readonly by: string;
   readonly file: StoredFile;
 }
@@ -136,22 +136,24 @@ export class BucketCare {
   ): Promise<Named[]> {
     const { modules, snapshots } = this.#bucket;
     const named: Named[] = [];
-    const look = async (work: () => Promise<void>): Promise<void> => {
+    const look = async (by: string, work: () => Promise<void>): Promise<void> => {
       await each?.();
-      await (problems === undefined ? work() : noting(problems, work));
+      await (problems === undefined ? work() : noting(problems, work, by));
     };
-    await inParallel(modules.names(signal), parallel, (name) =>
-      look(async () => {
+    await inParallel(modules.names(signal), parallel, (name) => {
+      const by = `module ${name} (to mend it: sq push module ${name} --replace)`;
+      return look(by, async () => {
         const module = await modules.read(name, signal);
-        if (module !== null) named.push({ by: `module ${name}`, file: module.file });
-      }),
-    );
-    await inParallel(snapshots.all(signal), parallel, ({ id, label }) =>
-      look(async () => {
+        if (module !== null) named.push({ by, file: module.file });
+      });
+    });
+    await inParallel(snapshots.all(signal), parallel, ({ id, label }) => {
+      const by = `snapshot ${id}@${label} (to mend it: sq push snapshots ${id} ${label} --replace)`;
+      return look(by, async () => {
         const snapshot = await snapshots.read(id, label, signal);
-        for (const { file } of snapshot?.images ?? []) named.push({ by: `snapshot ${id}@${label}`, file });
-      }),
-    );
+        for (const { file } of snapshot?.images ?? []) named.push({ by, file });
+      });
+    });
     return named;
   }
 
@@ -164,7 +166,7 @@ export class BucketCare {
     await inParallel(sandboxes.ids(signal), parallel, (id) =>
       noting(problems, async () => {
         const label = (await sandboxes.read(id, signal))?.sandbox?.latestSnapshot ?? null;
-        if (label === null || (await snapshots.exists(id, label, signal))) return;
+        if (label === null || (await snapshots.etag(id, label, signal)) !== null) return;
         problems.push(`sandbox ${id}: its snapshot "${label}" is not there`);
       }),
     );
@@ -202,11 +204,11 @@ export class BucketCare {
 }
 
 /** Does what may find an object that cannot be used, which is written down then. */
-async function noting(problems: string[], work: () => Promise<void>): Promise<void> {
+async function noting(problems: string[], work: () => Promise<void>, of?: string): Promise<void> {
   try {
     await work();
   } catch (error) {
     if (!isSquashError(error) || error.code !== "s3_object_invalid") throw error;
-    problems.push(error.message);
+    problems.push(of === undefined ? error.message : `${of}: ${error.message}`);
   }
 }

@@ -17,6 +17,7 @@ import type { Custody } from "../core/remote/custody.js";
 import type { Snapshots } from "../core/snapshots.js";
 import type { DirectoryCatalog } from "../modules/catalog.js";
 import type { ModuleFormat } from "../modules/module-name.js";
+import type { Renewed } from "../s3/blobs.js";
 import { BucketCare } from "./bucket-care.js";
 import { openBucket, type BucketParts } from "./bucket-parts.js";
 import { EphemeralHouse, removeSandbox } from "./ephemeral-house.js";
@@ -142,8 +143,8 @@ export class RemoteHouse {
       snapshots,
       removed: this.#removed,
       push: {
-        module: (name, context) => this.#pushModule(name, { replace: false }, context),
-        snapshot: (id, label, context) => this.#pushSnapshot(id, label, context),
+        module: (name, context) => this.#pushModule(name, null, context),
+        snapshot: (id, label, context) => this.#pushSnapshot(id, label, null, context),
       },
       isLeaving: (id, label) =>
         this.#queue.list().some(({ kind, subject }) => kind === "remove-snapshot" && subject === `${id}@${label}`),
@@ -153,7 +154,7 @@ export class RemoteHouse {
       sandboxes: world.sandboxes,
       snapshots: world.takes,
       remote: snapshots,
-      push: (id, label, signal) => this.#pushSnapshot(id, label, { signal, progress: () => undefined }),
+      push: (id, label, signal) => this.#pushSnapshot(id, label, null, { signal, progress: () => undefined }),
     });
     this.#queue.start();
     void this.#syncNow();
@@ -208,8 +209,8 @@ export class RemoteHouse {
       care: this.#care,
       sync: (scope, context) => this.#sync(scope, context),
       push: {
-        module: (name, options, context) => this.#pushModule(name, options, context),
-        snapshot: (id, label, context) => this.#pushSnapshot(id, label, context),
+        module: (name, renewed, context) => this.#pushModule(name, renewed, context),
+        snapshot: (id, label, renewed, context) => this.#pushSnapshot(id, label, renewed, context),
       },
       forgetRemoved: (name) => this.#removed.forget(name),
     });
@@ -280,19 +281,19 @@ export class RemoteHouse {
   /** For the queue. */
   async doTask(task: PushTask, signal: AbortSignal): Promise<void> {
     const context = { signal, progress: () => undefined };
-    if (task.kind === "module") return this.#pushModule(task.name, { replace: false }, context);
-    if (task.kind === "snapshot") return this.#pushSnapshot(task.id, task.label, context);
+    if (task.kind === "module") return this.#pushModule(task.name, null, context);
+    if (task.kind === "snapshot") return this.#pushSnapshot(task.id, task.label, null, context);
     if ((await this.#ephemeral?.mayLeave(task.id, task.label)) === false) return;
     await this.#bucket.snapshots.remove(task.id, [task.label], signal);
   }
 
-  async #pushModule(name: string, options: { readonly replace: boolean }, context: JobContext): Promise<void> {
-    await this.#care.guarded(() => this.#modules.push(name, options, context), context.signal);
+  async #pushModule(name: string, renewed: Renewed | null, context: JobContext): Promise<void> {
+    await this.#care.guarded(() => this.#modules.push(name, { renewed }, context), context.signal);
   }
 
-  async #pushSnapshot(id: string, label: string, context: JobContext): Promise<void> {
+  async #pushSnapshot(id: string, label: string, renewed: Renewed | null, context: JobContext): Promise<void> {
     const { snapshots } = this.#mustBeConnected();
-    await this.#care.guarded((thorough) => snapshots.push(id, label, { thorough }, context), context.signal);
+    await this.#care.guarded((thorough) => snapshots.push(id, label, { thorough, renewed }, context), context.signal);
     await this.#ephemeral?.pushed(id, label);
   }
 

@@ -4,6 +4,7 @@ import type { JobContext, JobPlan } from "../core/jobs.js";
 import type { Sandboxes } from "../core/sandboxes.js";
 import { isLabel, checkId } from "../core/validate.js";
 import { checkModuleName } from "../modules/module-name.js";
+import type { Renewed } from "../s3/blobs.js";
 import type { BucketCare } from "./bucket-care.js";
 import type { BucketParts } from "./bucket-parts.js";
 import type { RemoteModules } from "./remote-modules.js";
@@ -18,8 +19,8 @@ export interface RemoteJobParts {
   readonly care: BucketCare;
   readonly sync: (scope: "all" | { readonly sandbox: string }, context: JobContext) => Promise<Synced>;
   readonly push: {
-    module: (name: string, options: { readonly replace: boolean }, context: JobContext) => Promise<void>;
-    snapshot: (id: string, label: string, context: JobContext) => Promise<void>;
+    module: (name: string, renewed: Renewed | null, context: JobContext) => Promise<void>;
+    snapshot: (id: string, label: string, renewed: Renewed | null, context: JobContext) => Promise<void>;
   };
   readonly forgetRemoved: (name: string) => Promise<void>;
 }
@@ -71,9 +72,12 @@ function subjectOf({ module, sandbox, label }: PushJob | PullJob): string {
   return module ?? "all";
 }
 
-function check({ module, sandbox, label }: PushJob | PullJob, { sandboxes }: RemoteJobParts): void {
+function check(job: PushJob | PullJob, { sandboxes }: RemoteJobParts): void {
+  const { kind, module, sandbox, label, replace = false } = job;
   if (module !== undefined && sandbox !== undefined) throw invalid("name a module or a sandbox, not both");
   if (label !== undefined && sandbox === undefined) throw invalid("a label is one of a sandbox: name that as well");
+  if (kind === "push" && replace && module === undefined && sandbox === undefined)
+    throw invalid("name a module or a sandbox that is to be replaced in the bucket");
   if (label !== undefined && !isLabel(label)) throw invalid("that cannot be a label");
   if (module !== undefined) checkModuleName(module);
   if (sandbox === undefined) return;
@@ -83,12 +87,14 @@ function check({ module, sandbox, label }: PushJob | PullJob, { sandboxes }: Rem
 
 async function push(job: PushJob, parts: RemoteJobParts, context: JobContext): Promise<void> {
   const { module, sandbox, label, replace = false } = job;
+  // one for all of them: what several have in common is sent anew once
+  const renewed: Renewed | null = replace ? new Set() : null;
   if (sandbox !== undefined) {
     const labels = label === undefined ? parts.sandboxes.find(sandbox).snapshots.map((one) => one.label) : [label];
-    for (const one of labels) await parts.push.snapshot(sandbox, one, context);
+    for (const one of labels) await parts.push.snapshot(sandbox, one, renewed, context);
     return;
   }
-  if (module !== undefined) return parts.push.module(module, { replace }, context);
+  if (module !== undefined) return parts.push.module(module, renewed, context);
   const synced = await parts.sync("all", context);
   refuseProblems("send all to", synced.problems);
 }

@@ -8,6 +8,7 @@ import { checkModuleName, type ModuleFormat } from "../modules/module-name.js";
 import { draftPath } from "../modules/pack.js";
 import { placeModule } from "../modules/placing.js";
 import { checkImage } from "../modules/superblock.js";
+import type { Renewed } from "../s3/blobs.js";
 import type { KnownModule, ModuleObject } from "../s3/module-objects.js";
 import type { BucketParts } from "./bucket-parts.js";
 
@@ -40,30 +41,27 @@ export class RemoteModules {
   }
 
   /**
-   * Sends a module: its squashfs image where it has one. Returns the bytes that had to be sent; 0 where the bucket has that very module.
-   * Throws `module_exists` where it has another one of the name that is not to be replaced, `module_not_found`, `module_invalid`, `s3_*`.
+   * Sends a module: its squashfs image where it has one. With `renewed` all of it is sent, in the place of what the bucket has under its name,
+   * whatever that is. Returns the bytes that had to be sent; 0 where the bucket has that very module. Throws `module_exists` where it has another one
+   * that is not to be replaced, `module_not_found`, `module_invalid`, `s3_*`.
    */
-  async push(name: string, { replace }: { readonly replace: boolean }, context: JobContext): Promise<number> {
+  async push(name: string, { renewed }: { readonly renewed: Renewed | null }, context: JobContext): Promise<number> {
     const { catalog, bucket } = this.#options;
     const { signal } = context;
     const local = this.local(name) ?? (await this.#notHere(name));
     const { manifest, format, sha256 } = local;
-    const before = await bucket.modules.read(name, signal).catch((error: unknown) => {
-      // one that is damaged is replaced where that is asked for
-      if (replace && error instanceof SquashError && error.code === "s3_object_invalid") return "damaged" as const;
-      throw error;
-    });
-    if (before === "damaged") await bucket.modules.remove(name, signal);
-    const found = before === "damaged" ? null : before;
-    if (found?.file.sha256 === sha256 && (await this.#isWhole(found, signal))) return 0;
-    if (found !== null && found.file.sha256 !== sha256 && !replace) throw otherInBucket(name);
+    const found = renewed === null ? await bucket.modules.read(name, signal) : null;
+    if (found !== null && found.file.sha256 !== sha256) throw otherInBucket(name);
+    if (found !== null && (await this.#isWhole(found, signal))) return 0;
+    const etag = renewed === null ? (found?.etag ?? null) : await bucket.modules.etag(name, signal);
     const path = join(catalog.directory, `${name}.${format}`);
     const { file, sentBytes } = await bucket.files.send(path, sha256, {
       signal,
+      renewed,
       progress: counter(context, `sending ${name}`, manifest.files[`${name}.${format}`]?.size ?? 0),
     });
     const sent = { name, format, file: { ...file, sha256 }, manifest: { ...manifest } };
-    if (!(await bucket.modules.write(sent, { etag: found?.etag ?? null, signal }))) {
+    if (!(await bucket.modules.write(sent, { etag, signal }))) {
       const now = await bucket.modules.read(name, signal); // our own earlier try, or another machine's
       if (now?.file.sha256 !== sha256) throw otherInBucket(name);
     }
@@ -151,8 +149,8 @@ export class RemoteModules {
   /** What the bucket says it has may have been taken away there. */
   async #isWhole({ file }: ModuleObject, signal: AbortSignal): Promise<boolean> {
     const { blobs, files } = this.#options.bucket;
-    if (files.wholeKey(file) !== null) return file.size === 0 || blobs.isKept(file.sha256, file.size, signal);
-    for (const piece of file.pieces) if (!(await blobs.isKept(piece.sha256, piece.size, signal))) return false;
+    if (files.wholeKey(file) !== null) return file.size === 0 || blobs.isKept(file.sha256, file.size, { signal });
+    for (const piece of file.pieces) if (!(await blobs.isKept(piece.sha256, piece.size, { signal }))) return false;
     return true;
   }
 

@@ -1,6 +1,6 @@
 import { mkdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { SquashError } from "@squash/sdk/errors";
+import { isSquashError, SquashError } from "@squash/sdk/errors";
 import type { ImageMerge } from "../core/image-merge.js";
 import { newImage, ownerOfImage } from "../core/image-ids.js";
 import type { JobContext } from "../core/jobs.js";
@@ -10,6 +10,7 @@ import type { Sandboxes } from "../core/sandboxes.js";
 import type { SnapshotAdoption } from "../core/snapshot-adoption.js";
 import type { SnapshotImages } from "../core/snapshot-images.js";
 import { findSnapshot } from "../core/snapshots.js";
+import type { Renewed } from "../s3/blobs.js";
 import type { SnapshotImageObject, SnapshotObject } from "../s3/snapshot-objects.js";
 import { parseStoredFile, type StoredFile } from "../s3/stored-file.js";
 import { writeAtomically } from "../store/atomic-file.js";
@@ -28,6 +29,13 @@ export interface RemoteSnapshotParts {
   readonly adoption: SnapshotAdoption;
 }
 
+export interface SnapshotPush {
+  /** takes nothing for granted that is remembered of earlier ones */
+  readonly thorough: boolean;
+  /** sends all of it, and replaces one in the bucket, also where that is damaged; null: only what the bucket does not have */
+  readonly renewed: Renewed | null;
+}
+
 /** What is remembered of an image that was sent. */
 interface SentImage {
   readonly file: StoredFile;
@@ -44,21 +52,19 @@ export class RemoteSnapshots {
     this.#parts = parts;
   }
 
-  /** Returns the bytes that had to be sent; `thorough` takes nothing for granted. Throws `sandbox_not_found`, `snapshot_not_found`, `snapshot_damaged`, `s3_*`. */
-  async push(
-    id: string,
-    label: string,
-    { thorough }: { readonly thorough: boolean },
-    context: JobContext,
-  ): Promise<number> {
+  /** Returns the bytes that had to be sent. Throws `sandbox_not_found`, `snapshot_not_found`, `snapshot_exists`, `snapshot_damaged`, `s3_*`. */
+  async push(id: string, label: string, options: SnapshotPush, context: JobContext): Promise<number> {
     const { sandboxes, images, bucket } = this.#parts;
+    const { signal } = context;
     const sandbox = sandboxes.find(id);
     const snapshot = findSnapshot(sandbox, label);
-    if ((await this.#isThere(sandbox, snapshot, context.signal)) && !thorough) return 0;
+    const isReplaced = options.renewed !== null;
+    const before = await this.#etagThere(sandbox, snapshot, { isReplaced, signal });
+    if (before !== null && !options.thorough && !isReplaced) return 0;
     return images.hold(snapshot.images, async () => {
-      const { sent, sentBytes } = await this.#sendImages(id, snapshot, thorough, context);
+      const { sent, sentBytes } = await this.#sendImages(id, snapshot, options, context);
       const object = objectOf(sandbox, snapshot, { images: sent, machine: this.#parts.machine });
-      if (!(await bucket.snapshots.write(object, context.signal))) {
+      if (!(await bucket.snapshots.write(object, { etag: isReplaced ? before : null, signal }))) {
         const found = await bucket.snapshots.read(id, label, context.signal);
         if (found?.created !== snapshot.created) throw otherInBucket(id, label);
       }
@@ -107,15 +113,24 @@ export class RemoteSnapshots {
     });
   }
 
-  async #isThere({ id, record }: Sandbox, { label, created }: SnapshotRecord, signal: AbortSignal): Promise<boolean> {
+  /** The etag of that very snapshot in the bucket, or, where it is to be replaced, of one that is damaged; null where there is none. */
+  async #etagThere(
+    { id, record }: Sandbox,
+    { label, created }: SnapshotRecord,
+    { isReplaced, signal }: { readonly isReplaced: boolean; readonly signal: AbortSignal },
+  ): Promise<string | null> {
     const { bucket, machine } = this.#parts;
-    const found = await bucket.snapshots.read(id, label, signal);
-    if (found === null) return false;
-    if (found.created === created && found.sandboxCreated === record?.created) return true;
+    const found = await bucket.snapshots.read(id, label, signal).catch((error: unknown) => {
+      if (isReplaced && isSquashError(error) && error.code === "s3_object_invalid") return "damaged" as const;
+      throw error;
+    });
+    if (found === "damaged") return bucket.snapshots.etag(id, label, signal);
+    if (found === null) return null;
+    if (found.created === created && found.sandboxCreated === record?.created) return found.etag;
     if (found.machine === machine && found.sandboxCreated !== record?.created) {
       // of a sandbox that was here, and is not any more
       await bucket.snapshots.remove(id, [label], signal);
-      return false;
+      return null;
     }
     throw otherInBucket(id, label);
   }
@@ -123,23 +138,24 @@ export class RemoteSnapshots {
   async #sendImages(
     id: string,
     { images, size }: SnapshotRecord,
-    thorough: boolean,
+    { thorough, renewed }: SnapshotPush,
     context: JobContext,
   ): Promise<{ readonly sent: SnapshotImageObject[]; readonly sentBytes: number }> {
     const { store, bucket, dataDir } = this.#parts;
     const { signal } = context;
     const progress = counter(context, `sending snapshots of ${id}`, size);
-    if (images.some((image) => ownerOfImage(image) !== null)) return this.#sendMerged(images, context);
+    if (images.some((image) => ownerOfImage(image) !== null)) return this.#sendMerged(images, renewed, context);
     const sent: SnapshotImageObject[] = [];
     let sentBytes = 0;
     for (const image of images) {
-      const known = thorough ? null : await this.#known(image, signal);
+      const known = thorough || renewed !== null ? null : await this.#known(image, signal);
       if (known !== null) {
         sent.push({ name: image, file: known });
         continue;
       }
       await store.checkSnapshotImage(image);
-      const one = await bucket.files.sendByContent(join(dataDir, store.snapshotImage(image)), { signal, progress });
+      const path = join(dataDir, store.snapshotImage(image));
+      const one = await bucket.files.sendByContent(path, { signal, progress, renewed });
       sent.push({ name: image, file: one.file });
       sentBytes += one.sentBytes;
     }
@@ -149,6 +165,7 @@ export class RemoteSnapshots {
   /** Images that are subvolumes are of this machine only: one file is made of them, for the bucket alone. */
   async #sendMerged(
     images: readonly string[],
+    renewed: Renewed | null,
     context: JobContext,
   ): Promise<{ readonly sent: SnapshotImageObject[]; readonly sentBytes: number }> {
     const { merge, bucket, dataDir } = this.#parts;
@@ -159,7 +176,7 @@ export class RemoteSnapshots {
     try {
       const size = await merge.run(images, { path, remove }, signal);
       const progress = counter(context, "sending the files of a snapshot", size);
-      const { file, sentBytes } = await bucket.files.sendByContent(join(dataDir, path), { signal, progress });
+      const { file, sentBytes } = await bucket.files.sendByContent(join(dataDir, path), { signal, progress, renewed });
       return { sent: [{ name, file }], sentBytes };
     } finally {
       await remove();
@@ -183,7 +200,7 @@ export class RemoteSnapshots {
     const note = parseNote(image, await readFile(this.#notePath(image), "utf8").catch(() => ""));
     if (note === null) return null;
     const { id, label } = note.namedBy;
-    return (await this.#parts.bucket.snapshots.exists(id, label, signal)) ? note.file : null;
+    return (await this.#parts.bucket.snapshots.etag(id, label, signal)) === null ? null : note.file;
   }
 
   /** Without it the image is read again, and only what is missing is sent. */
@@ -222,7 +239,7 @@ function parseNote(image: string, text: string): SentImage | null {
 }
 
 function otherInBucket(id: string, label: string): SquashError {
-  const hint = `take it under another label, or remove that one with "sq s3 rm ${id} ${label}"`;
+  const hint = `take it under another label, or remove that one with "sq s3 rm snapshot ${id} ${label}"`;
   return new SquashError(
     "snapshot_exists",
     `Cannot send snapshot "${label}" of "${id}": the bucket has another one; ${hint}`,

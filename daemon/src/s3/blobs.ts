@@ -13,6 +13,15 @@ const retryMs = 200;
 /** what has lain for so long is written anew when it is used again, so that no sweep that is under way takes it for unused */
 const refreshAfterMs = 12 * 3_600_000;
 
+/** Digests of what was sent anew, where nothing else that is there is believed to be whole. */
+export type Renewed = Set<string>;
+
+export interface KeepOptions {
+  readonly signal: AbortSignal;
+  /** @default null, which believes what is there as far as its size goes */
+  readonly renewed?: Renewed | null;
+}
+
 /** Where the bytes of a piece are in the bucket. */
 interface Source {
   readonly key: string;
@@ -53,28 +62,20 @@ export class Blobs {
   }
 
   /** Whether it is there, whole, and nobody will take it for unused soon. */
-  async isKept(sha256: string, size: number, signal: AbortSignal): Promise<boolean> {
+  async isKept(sha256: string, size: number, { signal, renewed = null }: KeepOptions): Promise<boolean> {
+    if (renewed?.has(sha256) === false) return false;
     const found = await this.#bucket.head(this.keyOf(sha256), signal);
     if (found?.size !== this.sizeOf(size)) return false;
     return Date.now() - found.modifiedMs < refreshAfterMs;
   }
 
   /** Makes sure that a piece is there. Returns the bytes that were sent. */
-  async keep(piece: Piece, read: () => Promise<Buffer>, signal: AbortSignal): Promise<number> {
+  async keep(piece: Piece, read: () => Promise<Buffer>, options: KeepOptions): Promise<number> {
     const { sha256, size } = piece;
-    if (await this.isKept(sha256, size, signal)) return 0;
-    const plain = await read();
-    const metadata = { sha256 };
-    if (this.#cipher === null) {
-      // the store compares it with the digest: a file that has changed meanwhile is refused
-      await this.#bucket.write(this.keyOf(sha256), plain, { signal, sha256, metadata });
-      return size;
-    }
-    if (createHash("sha256").update(plain).digest("hex") !== sha256)
-      throw new SquashError("s3_failed", "Cannot send the file to the bucket: it changed while it was read; try again");
-    const sealed = this.#cipher.seal(sha256, plain);
-    await this.#bucket.write(this.keyOf(sha256), sealed, { signal });
-    return sealed.byteLength;
+    if (await this.isKept(sha256, size, options)) return 0;
+    const sent = await this.#send(sha256, await read(), options.signal);
+    options.renewed?.add(sha256);
+    return sent;
   }
 
   /** Writes a piece's bytes to where they belong in a file, or only checks them. Throws `s3_object_missing`, `s3_object_invalid`. */
@@ -93,6 +94,20 @@ export class Blobs {
         await pause(retryMs * 2 ** tries * (0.5 + Math.random()), signal);
       }
     }
+  }
+
+  async #send(sha256: string, plain: Buffer, signal: AbortSignal): Promise<number> {
+    const metadata = { sha256 };
+    if (this.#cipher === null) {
+      // the store compares it with the digest: a file that has changed meanwhile is refused
+      await this.#bucket.write(this.keyOf(sha256), plain, { signal, sha256, metadata });
+      return plain.byteLength;
+    }
+    if (createHash("sha256").update(plain).digest("hex") !== sha256)
+      throw new SquashError("s3_failed", "Cannot send the file to the bucket: it changed while it was read; try again");
+    const sealed = this.#cipher.seal(sha256, plain);
+    await this.#bucket.write(this.keyOf(sha256), sealed, { signal });
+    return sealed.byteLength;
   }
 
   async #fetchOnce(

@@ -171,8 +171,8 @@ export class Bucket implements ObjectStore {
   }
 
   /**
-   * Puts the parts together, in the place of what may be there. Whether an object of that size is there now, as it is where this had been done
-   * already; else the store does not have the upload, or all of its parts.
+   * Puts the parts together, in the place of what may be there. Whether it is there now, for which an object of that size is taken where this had been
+   * done already, unless `size` is null; else the store does not have the upload, or all of its parts.
    */
   async endUpload(
     key: string,
@@ -180,7 +180,7 @@ export class Bucket implements ObjectStore {
       upload,
       parts,
       size,
-    }: { readonly upload: string; readonly parts: readonly UploadedPart[]; readonly size: number },
+    }: { readonly upload: string; readonly parts: readonly UploadedPart[]; readonly size: number | null },
     signal: AbortSignal,
   ): Promise<boolean> {
     const ended = await this.#conditionally(`end "${key}"`, signal, async (sdk, client) => {
@@ -194,7 +194,7 @@ export class Bucket implements ObjectStore {
         throw error;
       }
     });
-    return ended === true || (await this.head(key, signal))?.size === size;
+    return ended === true || (size !== null && (await this.head(key, signal))?.size === size);
   }
 
   /** Idempotent. */

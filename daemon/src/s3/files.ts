@@ -2,7 +2,7 @@ import { mkdir, open, readFile, rm, type FileHandle } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
 import { writeAtomically } from "../store/atomic-file.js";
-import type { Blobs } from "./blobs.js";
+import type { Blobs, KeepOptions } from "./blobs.js";
 import type { Bucket, UploadedPart } from "./bucket.js";
 import { diskError, isDiskError } from "./disk-error.js";
 import { GrowingDigest } from "./growing-digest.js";
@@ -21,6 +21,10 @@ const maxParts = 10_000;
 
 /** Told of bytes that have gone, or come, or that need not. */
 export type Progress = (bytes: number) => void;
+
+interface SendOptions extends KeepOptions {
+  readonly progress?: Progress;
+}
 
 interface Sent {
   readonly file: StoredFile;
@@ -66,19 +70,12 @@ export class BucketFiles {
   }
 
   /** Sends a file that is cut where its content says so: only what is not there yet. */
-  async sendByContent(
-    path: string,
-    options: { readonly signal: AbortSignal; readonly progress?: Progress },
-  ): Promise<Sent> {
+  async sendByContent(path: string, options: SendOptions): Promise<Sent> {
     return this.#sendPieces(path, "content", options);
   }
 
   /** Sends a file that has this digest, as one object where that can be. Throws `s3_failed` where it has another. */
-  async send(
-    path: string,
-    sha256: string,
-    options: { readonly signal: AbortSignal; readonly progress?: Progress },
-  ): Promise<Sent> {
+  async send(path: string, sha256: string, options: SendOptions): Promise<Sent> {
     if (!this.#canKeepWhole) {
       const sent = await this.#sendPieces(path, "even", options);
       refuseOther(path, sent.file.sha256, sha256);
@@ -158,11 +155,8 @@ export class BucketFiles {
     return key === null ? {} : { within: { key } };
   }
 
-  async #sendPieces(
-    path: string,
-    cut: Cut,
-    { signal, progress }: { readonly signal: AbortSignal; readonly progress?: Progress },
-  ): Promise<Sent> {
+  async #sendPieces(path: string, cut: Cut, options: SendOptions): Promise<Sent> {
+    const { signal, progress } = options;
     await using file = await open(path, "r");
     const pieces: Piece[] = [];
     let sentBytes = 0;
@@ -170,7 +164,7 @@ export class BucketFiles {
     const buffers = new PieceBuffers();
     await inParallel(source, parallel, async (piece) => {
       const sent = await buffers.use(piece.size, (buffer) =>
-        this.#blobs.keep(piece, () => readPiece(file, piece, { path, buffer }), signal),
+        this.#blobs.keep(piece, () => readPiece(file, piece, { path, buffer }), options),
       );
       sentBytes += sent; // in one step, since others add to it meanwhile
       progress?.(piece.size);
@@ -179,20 +173,17 @@ export class BucketFiles {
     return { file: { size, sha256, stored: "pieces", pieces }, sentBytes };
   }
 
-  async #sendWhole(
-    path: string,
-    sha256: string,
-    { signal, progress }: { readonly signal: AbortSignal; readonly progress?: Progress },
-  ): Promise<Sent> {
+  async #sendWhole(path: string, sha256: string, options: SendOptions): Promise<Sent> {
+    const { signal, progress, renewed = null } = options;
     await using file = await open(path, "r");
     const { size } = await file.stat();
     if (size > maxParts * maxPieceBytes) {
-      const sent = await this.#sendPieces(path, "even", { signal, ...(progress && { progress }) });
+      const sent = await this.#sendPieces(path, "even", options);
       refuseOther(path, sent.file.sha256, sha256);
       return sent;
     }
     const key = this.#blobs.keyOf(sha256);
-    const isThere = await this.#blobs.isKept(sha256, size, signal);
+    const isThere = await this.#blobs.isKept(sha256, size, options);
     const upload = isThere || size <= maxPieceBytes ? null : await this.#openUpload(key, sha256, signal);
     const pieces: Piece[] = [];
     let sentBytes = 0;
@@ -207,14 +198,15 @@ export class BucketFiles {
     });
     if (source.end.sha256 !== sha256) await upload?.abandon(signal);
     refuseOther(path, source.end.sha256, sha256);
-    if (upload !== null) await upload.end({ pieces, size }, signal);
+    if (upload !== null) await upload.end({ pieces, size: renewed === null ? size : null }, signal);
     else if (!isThere && size > 0) {
       const [only] = pieces;
       if (only !== undefined)
         sentBytes += await buffers.use(only.size, (buffer) =>
-          this.#blobs.keep(only, () => readPiece(file, { ...only, position: 0 }, { path, buffer }), signal),
+          this.#blobs.keep(only, () => readPiece(file, { ...only, position: 0 }, { path, buffer }), options),
         );
     }
+    renewed?.add(sha256);
     return { file: { size, sha256, stored: "whole", pieces }, sentBytes };
   }
 
@@ -265,9 +257,9 @@ class Upload {
     return piece.size;
   }
 
-  /** `size` is that of all the pieces. */
+  /** `size` is that of all the pieces; null where an object of that size may be another one. */
   async end(
-    { pieces, size }: { readonly pieces: readonly Piece[]; readonly size: number },
+    { pieces, size }: { readonly pieces: readonly Piece[]; readonly size: number | null },
     signal: AbortSignal,
   ): Promise<void> {
     const parts = pieces.map((_, index) => this.#parts.get(index + 1)).filter((part) => part !== undefined);

@@ -58,6 +58,11 @@ export class ModuleObjects {
     return found === null ? null : { ...parse(key, name, found.value), etag: found.etag };
   }
 
+  /** Of what is there, which may be damaged; null where there is nothing. */
+  async etag(name: string, signal: AbortSignal): Promise<string | null> {
+    return (await this.#store.head(keyOf(name), signal))?.etag ?? null;
+  }
+
   /**
    * Writes a module's manifest, whose image must be there; in the place of the one that had `etag`, else only where there is none. Whether it
    * was done.

@@ -44,20 +44,28 @@ export class SnapshotObjects {
   }
 
   /** null where there is none. Throws `s3_object_invalid`. */
-  async read(id: string, label: string, signal: AbortSignal): Promise<SnapshotObject | null> {
+  async read(
+    id: string,
+    label: string,
+    signal: AbortSignal,
+  ): Promise<(SnapshotObject & { readonly etag: string }) | null> {
     const key = keyOf(id, label);
     const found = await this.#json.read(key, { maxBytes, signal });
-    return found === null ? null : parse(key, { id, label }, found.value);
+    return found === null ? null : { ...parse(key, { id, label }, found.value), etag: found.etag };
   }
 
-  async exists(id: string, label: string, signal: AbortSignal): Promise<boolean> {
-    return (await this.#store.head(keyOf(id, label), signal)) !== null;
+  /** Of what is there, which may be damaged; null where there is nothing. */
+  async etag(id: string, label: string, signal: AbortSignal): Promise<string | null> {
+    return (await this.#store.head(keyOf(id, label), signal))?.etag ?? null;
   }
 
-  /** Writes a snapshot whose images are there. False where there is one of that label already. */
-  async write(snapshot: SnapshotObject, signal: AbortSignal): Promise<boolean> {
+  /** Writes a snapshot whose images are there; in the place of the one that had `etag`, else only where there is none. Whether it was done. */
+  async write(
+    snapshot: SnapshotObject,
+    { etag, signal }: { readonly etag: string | null; readonly signal: AbortSignal },
+  ): Promise<boolean> {
     const key = keyOf(snapshot.id, snapshot.label);
-    const condition = { kind: "absent" } as const;
+    const condition = etag === null ? ({ kind: "absent" } as const) : ({ kind: "same", etag } as const);
     return (await this.#json.write(key, { schema: 1, ...snapshot }, { condition, signal })) !== null;
   }
 
@@ -123,7 +131,7 @@ function parse(
     parent,
     created,
     size: size as number,
-    layers: layers as string[],
+    layers: layers,
     images: read,
     by,
     sandboxCreated,
