@@ -14,6 +14,7 @@ import type { JobContext, JobPlan } from "../core/jobs.js";
 import type { Modules } from "../core/modules.js";
 import type { Kernel } from "../core/ports.js";
 import type { Custody } from "../core/remote/custody.js";
+import { SharedWork } from "../core/shared-work.js";
 import type { Snapshots } from "../core/snapshots.js";
 import type { DirectoryCatalog } from "../modules/catalog.js";
 import type { ModuleFormat } from "../modules/module-name.js";
@@ -66,7 +67,7 @@ export class RemoteHouse {
   readonly #machine: string;
   readonly #closing = new AbortController();
   #connected: Connected | null = null;
-  #syncing: Promise<Synced> | null = null;
+  readonly #syncing = new SharedWork<Synced>();
   #timer: NodeJS.Timeout | null = null;
   #lastSync: string | null = null;
   #syncError: string | null = null;
@@ -274,7 +275,7 @@ export class RemoteHouse {
     this.#closing.abort();
     this.#ephemeral?.close();
     await this.#queue.close();
-    await this.#syncing?.catch(() => undefined);
+    await this.#syncing.close();
     await this.#bucket.bucket.close();
   }
 
@@ -314,12 +315,11 @@ export class RemoteHouse {
     );
   }
 
-  /** One at a time: who wants all compared meanwhile gets the same. */
+  /** One at a time: who wants all compared meanwhile gets the same, which goes on for as long as anybody wants it. */
   async #sync(scope: "all" | { readonly sandbox: string }, context: JobContext): Promise<Synced> {
     const { sync } = this.#mustBeConnected();
     if (scope !== "all") return sync.run(scope, context);
-    const running = (this.#syncing ??= this.#syncAll(sync, context).finally(() => (this.#syncing = null)));
-    return running;
+    return this.#syncing.run("the comparison with the bucket", context, (shared) => this.#syncAll(sync, shared));
   }
 
   async #syncAll(sync: Sync, context: JobContext): Promise<Synced> {
@@ -329,7 +329,7 @@ export class RemoteHouse {
       this.#syncError = synced.problems[0] ?? null;
       return synced;
     } catch (error) {
-      if (!this.#closing.signal.aborted) this.#noteFailure(error);
+      if (!context.signal.aborted) this.#noteFailure(error);
       throw error;
     }
   }

@@ -1,7 +1,8 @@
 import { chmod, mkdir, rename, rm, statfs } from "node:fs/promises";
 import { join } from "node:path";
-import { SquashError } from "@squash/sdk/errors";
+import { isSquashError, SquashError } from "@squash/sdk/errors";
 import type { JobContext } from "../core/jobs.js";
+import { SharedWork } from "../core/shared-work.js";
 import type { DirectoryCatalog } from "../modules/catalog.js";
 import { parseManifest, type ModuleManifest } from "../modules/manifest.js";
 import { checkModuleName, type ModuleFormat } from "../modules/module-name.js";
@@ -34,7 +35,7 @@ interface Local {
 /** Sends modules to the bucket and fetches them from it. */
 export class RemoteModules {
   readonly #options: RemoteModulesOptions;
-  readonly #pulling = new Map<string, Promise<void>>();
+  readonly #pulling = new SharedWork<void>();
 
   constructor(options: RemoteModulesOptions) {
     this.#options = options;
@@ -69,15 +70,23 @@ export class RemoteModules {
   }
 
   /**
-   * Fetches a module; who wants it meanwhile waits for the same. Throws `module_not_found` where the bucket has none, `module_exists` where there
-   * is another one here that is not to be replaced, `module_in_use`, `s3_*`, `build_failed` where the disk is full.
+   * Fetches a module; who wants it meanwhile waits for the same, which goes on for as long as anybody does. Throws `module_not_found` where the
+   * bucket has none, `module_exists` where there is another one here that is not to be replaced, `module_in_use`, `s3_*`, `build_failed` where the
+   * disk is full.
    */
-  pull(name: string, { replace }: { readonly replace: boolean }, context: JobContext): Promise<void> {
-    const running = this.#pulling.get(name);
-    if (running !== undefined) return running;
-    const pulling = this.#pull(name, replace, context).finally(() => this.#pulling.delete(name));
-    this.#pulling.set(name, pulling);
-    return pulling;
+  async pull(name: string, { replace }: { readonly replace: boolean }, context: JobContext): Promise<void> {
+    const ours = { isBegun: false };
+    for (;;) {
+      try {
+        return await this.#pulling.run(`module "${name}"`, context, (shared) => {
+          ours.isBegun = true;
+          return this.#pull(name, replace, shared);
+        });
+      } catch (error) {
+        // it was begun by who would not replace another one
+        if (!replace || ours.isBegun || !isSquashError(error) || error.code !== "module_exists") throw error;
+      }
+    }
   }
 
   /** The image of a module that would be sent; null where it has none that is trusted. Throws `module_invalid`. */
@@ -97,6 +106,10 @@ export class RemoteModules {
     return files?.[`${name}.${remote.format}`]?.sha256 === remote.sha256;
   }
 
+  #isHere(name: string, { format, file: { size, sha256 } }: ModuleObject): boolean {
+    return this.#options.catalog.imagesOf(name).length > 0 && this.isSame(name, { name, format, size, sha256 });
+  }
+
   async #pull(name: string, replace: boolean, context: JobContext): Promise<void> {
     const { catalog, bucket, replace: replaceModule } = this.#options;
     const { signal } = context;
@@ -107,6 +120,7 @@ export class RemoteModules {
         details: { module: name },
       });
     const { file, format } = remote;
+    if (this.#isHere(name, remote)) return;
     const image = `${name}.${format}`;
     const manifest = parseManifest(
       name,
@@ -117,9 +131,8 @@ export class RemoteModules {
     await refuseFullDisk(bucket.folder, file.size);
     await bucket.files.fetch(file, part, { signal, progress: counter(context, `fetching ${name}`, file.size) });
     await catalog.reserve(name, "fetched", async () => {
+      if (this.#isHere(name, remote)) return rm(part, { force: true });
       const there = catalog.imagesOf(name).length > 0;
-      if (there && this.isSame(name, { name, format, size: file.size, sha256: file.sha256 }))
-        return rm(part, { force: true });
       if (there && !replace)
         throw new SquashError(
           "module_exists",

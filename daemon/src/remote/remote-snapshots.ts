@@ -5,6 +5,7 @@ import type { ImageMerge } from "../core/image-merge.js";
 import { newImage, ownerOfImage } from "../core/image-ids.js";
 import type { JobContext } from "../core/jobs.js";
 import type { SandboxStore, SnapshotRecord } from "../core/ports.js";
+import { SharedWork } from "../core/shared-work.js";
 import type { Sandbox } from "../core/sandbox.js";
 import type { Sandboxes } from "../core/sandboxes.js";
 import type { SnapshotAdoption } from "../core/snapshot-adoption.js";
@@ -46,7 +47,9 @@ interface SentImage {
 /** Sends snapshots of sandboxes to the bucket and fetches them from it. */
 export class RemoteSnapshots {
   readonly #parts: RemoteSnapshotParts;
-  readonly #pulling = new Map<string, Promise<void>>();
+  readonly #pulling = new SharedWork<void>();
+  /** snapshots have images in common */
+  readonly #fetching = new SharedWork<void>();
 
   constructor(parts: RemoteSnapshotParts) {
     this.#parts = parts;
@@ -73,14 +76,12 @@ export class RemoteSnapshots {
     });
   }
 
-  /** Fetches a snapshot of a sandbox that is here; who wants it meanwhile waits for the same. Throws `snapshot_not_found`, `s3_*`. */
+  /**
+   * Fetches a snapshot of a sandbox that is here; who wants it meanwhile waits for the same, which goes on for as long as anybody does. Throws
+   * `snapshot_not_found`, `s3_*`.
+   */
   pull(id: string, label: string, context: JobContext): Promise<void> {
-    const key = `${id}/${label}`;
-    const running = this.#pulling.get(key);
-    if (running !== undefined) return running;
-    const pulling = this.#pull(id, label, context).finally(() => this.#pulling.delete(key));
-    this.#pulling.set(key, pulling);
-    return pulling;
+    return this.#pulling.run(`snapshot "${label}" of "${id}"`, context, (shared) => this.#pull(id, label, shared));
   }
 
   /** Fetches the images of a snapshot, and keeps them while `work` runs, after which somebody must name them. */
@@ -92,7 +93,8 @@ export class RemoteSnapshots {
     const { images } = this.#parts;
     const names = object.images.map(({ name }) => name);
     return images.hold(names, async () => {
-      for (const image of object.images) await this.#fetchImage(image, context);
+      for (const image of object.images)
+        await this.#fetching.run(`image ${image.name}`, context, (shared) => this.#fetchImage(image, shared));
       return work(recordOf(object));
     });
   }
