@@ -94,7 +94,8 @@ export class EphemeralHouse implements Custody {
       if ((saved?.latestSnapshot ?? null) !== null) this.#clean.set(plan.id, 0);
       return info;
     } catch (error) {
-      await this.#leases.release(plan.id).catch(() => undefined); // it ends by itself
+      // what there is to go on with was there before; a lease that cannot be given back ends by itself
+      await this.#leases.release(plan.id, { forget: saved === null }).catch(() => undefined);
       throw error;
     }
   }

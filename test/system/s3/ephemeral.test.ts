@@ -5,6 +5,7 @@ import { hostState, settledState, type HostState } from "../../support/leaks.js"
 import { lacks } from "../../support/needs.js";
 import { until as comesAbout } from "../../support/s3/bucket-work.js";
 import { FaultProxy } from "../../support/s3/fault-proxy.js";
+import { RawObjects } from "../../support/s3/raw-objects.js";
 import { S3Server } from "../../support/s3/s3-server.js";
 import { squashdWithBucket } from "../../support/s3/squashd-with-bucket.js";
 import type { TestSquashd } from "../../support/squashd.js";
@@ -18,10 +19,12 @@ describe.skipIf(lacks("root"))("sandboxes that the bucket keeps", () => {
   let proxy: FaultProxy;
   let first: TestSquashd;
   let second: TestSquashd;
+  let objects: RawObjects;
   let before: HostState;
 
   beforeAll(async () => {
     server = await S3Server.start();
+    objects = new RawObjects(server);
     proxy = await FaultProxy.start(server);
     const env = { SQUASH_EPHEMERAL: "1", SQUASH_LEASE_S: String(leaseS), SQUASH_CHECKPOINT_INTERVAL: "1" };
     first = squashdWithBucket(server, { env: { ...env, SQUASH_S3_ENDPOINT: proxy.endpoint } });
@@ -33,6 +36,7 @@ describe.skipIf(lacks("root"))("sandboxes that the bucket keeps", () => {
   afterAll(async () => {
     await first[Symbol.asyncDispose]();
     await second[Symbol.asyncDispose]();
+    objects[Symbol.dispose]();
     await proxy[Symbol.asyncDispose]();
     await server[Symbol.asyncDispose]();
     expect(await settledState(before, [first.mark, second.mark])).toEqual(before);
@@ -50,6 +54,25 @@ describe.skipIf(lacks("root"))("sandboxes that the bucket keeps", () => {
     const back = await first.client.create({ id: "walks" });
     expect(await print(back, "cat /w/file")).toBe("kept\nmore\n");
     await back.destroy();
+  });
+
+  it("begin anew where the first create failed, of which nothing is kept", async () => {
+    const failing = { id: "fails", layers: ["none-such", "000-base-test"], memory_mb: 300, task: "the first" };
+    await expect(first.client.create(failing)).rejects.toMatchObject({ code: "module_not_found" });
+    const manifest = JSON.parse((await objects.get("team/sandboxes/fails/manifest.json")).toString()) as object;
+    expect(manifest).toMatchObject({ lease: null, sandbox: null });
+    const anew = await second.client.create({ id: "fails", layers: ["000-base-test"] });
+    expect(await anew.info()).toMatchObject({ layers: ["000-base-test"], task: "" });
+    await print(anew, "echo kept >/f");
+    await anew.destroy();
+    // what was kept before a create that fails is kept after it
+    {
+      const denied = { kind: "answer", status: 403, code: "AccessDenied" } as const;
+      await using _fault = await proxy.inject(denied, { method: "GET", path: /fails\/snapshots\// });
+      await expect(first.client.create({ id: "fails" })).rejects.toMatchObject({ code: "s3_denied" });
+    }
+    expect(await print(await first.client.create({ id: "fails" }), "cat /f")).toBe("kept\n");
+    await first.client.sandbox("fails").destroy();
   });
 
   it("run on one machine at a time", async () => {

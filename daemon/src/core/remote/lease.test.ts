@@ -165,6 +165,30 @@ describe("a lease", () => {
     expect(told.some((line) => line.includes("lost"))).toBe(false);
   });
 
+  it("that is released with what was saved under it is that of an id which nobody has ever had", async () => {
+    const one = leasesOf("one");
+    await during(one.acquire("a"));
+    await during(one.commit("a", save("first")));
+    fates("write", { fault: "repeated" });
+    await during(one.release("a", { forget: true }));
+    expect(stored()).toMatchObject({ epoch: 1, lease: null, sandbox: null });
+    expect(await during(leasesOf("two").acquire("a"))).toMatchObject({ epoch: 2, sandbox: null });
+  });
+
+  it("that is released late forgets nothing of what another machine has saved meanwhile", async () => {
+    const one = leasesOf("one");
+    await during(one.acquire("a"));
+    await during(one.commit("a", save("first")));
+    const two = leasesOf("two");
+    fates("write", { there: 70_000 });
+    const released = one.release("a", { forget: true });
+    await expect(during(released, 61_000)).rejects.toEqual(code("s3_unreachable"));
+    await during(two.acquire("a"));
+    await during(two.commit("a", save("second")));
+    await time.advance(20_000);
+    expect(stored()).toMatchObject({ epoch: 2, lease: { machine: "two" }, sandbox: { latest_snapshot: "second" } });
+  });
+
   it("that is released while the store cannot be reached is over for this machine all the same", async () => {
     const one = leasesOf("one");
     await during(one.acquire("a"));

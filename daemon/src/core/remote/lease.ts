@@ -116,16 +116,17 @@ export class Leases {
 
   /**
    * Lets others have it, which must not run here any more. From the call on this machine may not run it, also where the store cannot be told of that and
-   * this throws: others have it then when its time is over. Idempotent.
+   * this throws: others have it then when its time is over. With `forget` nothing is saved under the id any more. Idempotent.
    */
-  release(id: string): Promise<void> {
+  release(id: string, { forget = false }: { readonly forget?: boolean } = {}): Promise<void> {
     const held = this.#held.get(id);
     if (held === undefined) return Promise.resolve();
     this.#end(held);
     return this.#writes.run(id, async () => {
       for (let attempt = 0; attempt < tries; attempt++) {
         const { manifest, etag } = held.stored;
-        const { found, isOurs } = await this.#objects.write({ ...manifest, lease: null }, { kind: "same", etag });
+        const next = { ...manifest, lease: null, ...(forget && { sandbox: null }) };
+        const { found, isOurs } = await this.#objects.write(next, { kind: "same", etag });
         if (isOurs || found === null || !this.#isOwn(held, found.manifest)) return;
         held.stored = found;
       }
