@@ -45,10 +45,14 @@ export interface RemoteModuleInfo {
 export interface RemoteSnapshotInfo {
   id: string;
   label: string;
-  created: string;
-  /** bytes of all its images */
+  /** null where it cannot be read */
+  created: string | null;
+  /** bytes of all its images; 0 where it cannot be read */
   size: number;
+  /** none where it cannot be read */
   layers: string[];
+  /** why it cannot be read; null where it can */
+  problem: string | null;
 }
 
 /** What is sent or fetched. */

@@ -66,7 +66,8 @@ describe("sq s3", () => {
     const routes = {
       "GET /v1/s3/modules": [{ name: "100-x", format: "squashfs", size: 4096, sha256: "ab".repeat(32), here: "no" }],
       "GET /v1/s3/snapshots\\?id=box": [
-        { id: "box", label: "clean", created: "2026-01-01T00:00:00Z", size: 4096, layers: ["000-base"] },
+        { id: "box", label: "bad", created: null, size: 0, layers: [], problem: "Cannot use it: it is damaged" },
+        { id: "box", label: "clean", created: "2026-01-01T00:00:00Z", size: 4096, layers: ["000-base"], problem: null },
       ],
       "GET /v1/s3/queue": [
         {
@@ -81,7 +82,9 @@ describe("sq s3", () => {
       ],
     };
     expect((await runFake(["s3", "ls"], { routes })).stdout).toMatch(/100-x +squashfs +4 KiB +no +abababababab/);
-    expect((await runFake(["s3", "ls", "box"], { routes })).stdout).toMatch(/box +clean +4 KiB/);
+    const listed = (await runFake(["s3", "ls", "box"], { routes })).stdout;
+    expect(listed).toMatch(/box +clean +4 KiB/);
+    expect(listed).toMatch(/box +bad +Cannot use it: it is damaged/);
     expect((await runFake(["s3", "queue"], { routes })).stdout).toMatch(/snapshot +box@clean .* 2 +Cannot reach it/);
   });
 

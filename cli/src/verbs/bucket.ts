@@ -189,12 +189,12 @@ function renderModules(modules: readonly RemoteModuleInfo[], colors: Colors): st
 }
 
 function renderSnapshots(snapshots: readonly RemoteSnapshotInfo[], { colors, now }: Context): string {
-  const rows = snapshots.map(({ id, label, created, size, layers }): Cell[] => [
+  const rows = snapshots.map(({ id, label, created, size, layers, problem }): Cell[] => [
     id,
     label,
-    formatBytes(size),
-    formatAge(created, now()),
-    layers.join(","),
+    problem === null ? formatBytes(size) : "",
+    created === null ? "" : formatAge(created, now()),
+    problem === null ? layers.join(",") : { text: problem, paint: colors.red },
   ]);
   return renderTable(["SANDBOX", "LABEL", "SIZE", "AGE", "MODULES"], rows, { colors, right: ["SIZE", "AGE"] });
 }

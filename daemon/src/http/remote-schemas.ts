@@ -49,9 +49,10 @@ export const remoteSnapshot = Type.Object(
   {
     id: Type.String({ description: "of the sandbox" }),
     label: Type.String(),
-    created: time("when it was taken"),
-    size: Type.Integer({ description: "bytes of all its images" }),
+    created: nullable(time("when it was taken; null where it cannot be read")),
+    size: Type.Integer({ description: "bytes of all its images; 0 where it cannot be read" }),
     layers: Type.Array(Type.String()),
+    problem: nullable(Type.String({ description: "why it cannot be read, as where it is damaged" })),
   },
   { $id: "RemoteSnapshot" },
 );

@@ -21,6 +21,7 @@ import type { ModuleFormat } from "../modules/module-name.js";
 import type { Renewed } from "../s3/blobs.js";
 import { BucketCare } from "./bucket-care.js";
 import { openBucket, type BucketParts } from "./bucket-parts.js";
+import { listSnapshots } from "./list-snapshots.js";
 import { EphemeralHouse, removeSandbox } from "./ephemeral-house.js";
 import { machineId } from "./machine-id.js";
 import { PushQueue, type PushTask } from "./push-queue.js";
@@ -248,15 +249,7 @@ export class RemoteHouse {
   }
 
   async snapshots(id: string | null, signal: AbortSignal): Promise<RemoteSnapshotInfo[]> {
-    const found: RemoteSnapshotInfo[] = [];
-    for await (const place of this.#bucket.snapshots.all(signal, id)) {
-      const snapshot = await this.#bucket.snapshots.read(place.id, place.label, signal);
-      if (snapshot === null) continue;
-      const { id: owner, label, created, layers, images } = snapshot;
-      const size = images.reduce((sum, { file }) => sum + file.size, 0);
-      found.push({ id: owner, label, created, size, layers: [...layers] });
-    }
-    return found;
+    return listSnapshots(this.#bucket.snapshots, id, signal);
   }
 
   /** Takes a snapshot, all of a sandbox, or a module out of the bucket; what is here stays. */

@@ -5,6 +5,7 @@ import type { Sandboxes } from "../core/sandboxes.js";
 import { isLabel, checkId } from "../core/validate.js";
 import { checkModuleName } from "../modules/module-name.js";
 import type { Renewed } from "../s3/blobs.js";
+import { attempt } from "./attempt.js";
 import type { BucketCare } from "./bucket-care.js";
 import type { BucketParts } from "./bucket-parts.js";
 import type { RemoteModules } from "./remote-modules.js";
@@ -89,12 +90,16 @@ async function push(job: PushJob, parts: RemoteJobParts, context: JobContext): P
   const { module, sandbox, label, replace = false } = job;
   // one for all of them: what several have in common is sent anew once
   const renewed: Renewed | null = replace ? new Set() : null;
-  if (sandbox !== undefined) {
-    const labels = label === undefined ? parts.sandboxes.find(sandbox).snapshots.map((one) => one.label) : [label];
-    for (const one of labels) await parts.push.snapshot(sandbox, one, renewed, context);
-    return;
-  }
   if (module !== undefined) return parts.push.module(module, renewed, context);
+  if (sandbox !== undefined && label !== undefined) return parts.push.snapshot(sandbox, label, renewed, context);
+  if (sandbox !== undefined) {
+    const problems: string[] = [];
+    for (const { label: one } of [...parts.sandboxes.find(sandbox).snapshots])
+      await attempt(problems, `snapshot ${sandbox}@${one}`, context, () =>
+        parts.push.snapshot(sandbox, one, renewed, context),
+      );
+    return refuseProblems("send all to", problems);
+  }
   const synced = await parts.sync("all", context);
   refuseProblems("send all to", synced.problems);
 }
@@ -102,18 +107,24 @@ async function push(job: PushJob, parts: RemoteJobParts, context: JobContext): P
 async function pull(job: PullJob, parts: RemoteJobParts, context: JobContext): Promise<void> {
   const { module, sandbox, label, replace = false } = job;
   const { bucket, modules, snapshots, forgetRemoved } = parts;
-  if (sandbox !== undefined) {
-    const labels = label === undefined ? await bucket.snapshots.labels(sandbox, context.signal) : [label];
-    for (const one of labels) await snapshots.pull(sandbox, one, context);
-    return;
-  }
-  const names =
-    module === undefined ? (await bucket.modules.list(context.signal)).modules.map(({ name }) => name) : [module];
-  for (const name of names) {
-    if (module === undefined && modules.local(name) !== null && !replace) continue;
+  const pullModule = async (name: string): Promise<void> => {
     await forgetRemoved(name);
     await modules.pull(name, { replace }, context);
+  };
+  if (module !== undefined) return pullModule(module);
+  if (sandbox !== undefined && label !== undefined) return snapshots.pull(sandbox, label, context);
+  const problems: string[] = [];
+  if (sandbox !== undefined) {
+    for (const one of await bucket.snapshots.labels(sandbox, context.signal))
+      await attempt(problems, `snapshot ${sandbox}@${one}`, context, () => snapshots.pull(sandbox, one, context));
+  } else {
+    const there = await bucket.modules.list(context.signal);
+    for (const [name, error] of there.problems) problems.push(`module ${name}: ${error.message}`);
+    for (const { name } of there.modules)
+      if (replace || modules.local(name) === null)
+        await attempt(problems, `module ${name}`, context, () => pullModule(name));
   }
+  refuseProblems("fetch all from", problems);
 }
 
 /** What could be done has been; the job says that not all was. */

@@ -1,7 +1,7 @@
-import { isSquashError } from "@squash/sdk/errors";
 import type { JobContext } from "../core/jobs.js";
 import type { Sandboxes } from "../core/sandboxes.js";
 import type { DirectoryCatalog } from "../modules/catalog.js";
+import { attempt } from "./attempt.js";
 import type { BucketParts } from "./bucket-parts.js";
 import type { RemoteModules } from "./remote-modules.js";
 import type { RemoteSnapshots } from "./remote-snapshots.js";
@@ -68,12 +68,12 @@ export class Sync {
         continue;
       }
       if (problem !== null || problems.has(name)) continue;
-      if (await attempt(synced, `module ${name}`, context, () => push.module(name, context))) synced.pushed++;
+      if (await attempt(synced.problems, `module ${name}`, context, () => push.module(name, context))) synced.pushed++;
     }
     for (const { name, sha256 } of remote) {
       if (here.has(name) || removed.has(name, sha256)) continue;
       const pull = (): Promise<void> => modules.pull(name, { replace: false }, context);
-      if (await attempt(synced, `module ${name}`, context, pull)) synced.pulled++;
+      if (await attempt(synced.problems, `module ${name}`, context, pull)) synced.pulled++;
     }
   }
 
@@ -93,7 +93,7 @@ export class Sync {
       for (const { label } of snapshots) {
         if (there.has(`${id}/${label}`)) continue;
         const send = (): Promise<void> => push.snapshot(id, label, context);
-        if (await attempt(synced, `snapshot ${id}@${label}`, context, send)) synced.pushed++;
+        if (await attempt(synced.problems, `snapshot ${id}@${label}`, context, send)) synced.pushed++;
       }
       const known = new Set(snapshots.map(({ label }) => label));
       for (const [place, etag] of there) {
@@ -101,7 +101,7 @@ export class Sync {
         if (owner !== id || known.has(label) || this.#parts.isLeaving(id, label)) continue;
         const fetch = (): Promise<boolean> =>
           this.#fetch({ id, label, etag, created: record?.created ?? "" }, scope, context);
-        if (await attempt(synced, `snapshot ${id}@${label}`, context, fetch)) synced.pulled++;
+        if (await attempt(synced.problems, `snapshot ${id}@${label}`, context, fetch)) synced.pulled++;
       }
     }
   }
@@ -123,22 +123,5 @@ export class Sync {
     }
     await this.#parts.snapshots.pull(id, label, context);
     return true;
-  }
-}
-
-/** Whether it was done. What ends all is thrown: that it was called off, or that the bucket cannot be reached. */
-async function attempt(
-  synced: Synced,
-  what: string,
-  { signal }: JobContext,
-  work: () => Promise<unknown>,
-): Promise<boolean> {
-  try {
-    return (await work()) !== false;
-  } catch (error) {
-    const code = isSquashError(error) ? error.code : "internal";
-    if (signal.aborted || code === "s3_unreachable" || code === "s3_denied" || code === "internal") throw error;
-    synced.problems.push(`${what}: ${(error as Error).message}`);
-    return false;
   }
 }

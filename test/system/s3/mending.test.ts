@@ -116,7 +116,9 @@ describe.skipIf(lacks("root")).each(["as it is", "encrypted"])(
       expect(found.lines.join("\n")).toMatch(/to mend it: sq push snapshots box (one|two) --replace\): /);
       await damageBlobs([manifest]);
       expect((await jobDone(keeper, { kind: "s3-verify" })).error).toContain("sq push snapshots box two --replace");
-      expect(await jobDone(keeper, { kind: "push", sandbox: "box" })).toMatchObject({ code: "s3_object_invalid" });
+      expect(await jobDone(keeper, { kind: "push", sandbox: "box", label: "two" })).toMatchObject({
+        code: "s3_object_invalid",
+      });
       const sent = await server.seenDuring(() => mustDo(keeper, { kind: "push", sandbox: "box", replace: true }));
       await mustDo(keeper, { kind: "s3-verify", deep: true });
       // what both snapshots have in common is sent once
