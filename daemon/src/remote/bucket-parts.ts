@@ -1,4 +1,4 @@
-import { mkdir, readFile, stat } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Config } from "../config.js";
 import { Blobs } from "../s3/blobs.js";
@@ -10,6 +10,7 @@ import { SandboxObjects } from "../s3/sandbox-objects.js";
 import { SealedJson } from "../s3/sealed-json.js";
 import { SealedStore } from "../s3/sealed-store.js";
 import { SnapshotObjects } from "../s3/snapshot-objects.js";
+import { readKey } from "../secrets/read-key.js";
 import { sweepFolder } from "./sweep-folder.js";
 
 /** The bucket that is configured, by what lies in it. */
@@ -27,8 +28,6 @@ export interface BucketParts {
   readonly folder: string;
 }
 
-const keyBytes = 32;
-
 /** null where no bucket is configured. Throws an Error for the operator where the key file cannot be used. */
 export async function openBucket(config: Config): Promise<BucketParts | null> {
   const { s3Bucket, s3Endpoint, s3Region, s3Prefix } = config;
@@ -36,7 +35,7 @@ export async function openBucket(config: Config): Promise<BucketParts | null> {
   const folder = join(config.dataDir, "cache", "s3");
   await mkdir(folder, { recursive: true, mode: 0o700 });
   await sweepFolder(folder);
-  const cipher = config.s3KeyFile === "" ? null : new Cipher(await readKey(config.s3KeyFile));
+  const cipher = config.s3KeyFile === "" ? null : new Cipher(await readBucketKey(config.s3KeyFile));
   const bucket = new Bucket({
     bucket: s3Bucket,
     endpoint: s3Endpoint,
@@ -65,18 +64,9 @@ function credentialsOf({ s3AccessKeyId, s3SecretAccessKey, s3SessionToken }: Con
   return { accessKeyId: s3AccessKeyId, secretAccessKey: s3SecretAccessKey, ...token };
 }
 
-/** 32 bytes, or 64 hexadecimal digits, or base64 of them, as the key of secrets is given. */
-async function readKey(path: string): Promise<Buffer> {
-  const content = await readFile(path).catch((cause: Error) => {
-    throw new Error(`Cannot use SQUASH_S3_KEY_FILE: ${cause.message}`, { cause });
+/** Throws an Error for the operator where the file is not as that of the secrets' key must be. */
+async function readBucketKey(path: string): Promise<Buffer> {
+  return readKey(path).catch((cause: Error) => {
+    throw new Error(`SQUASH_S3_KEY_FILE: ${cause.message}`, { cause });
   });
-  if (((await stat(path)).mode & 0o077) !== 0)
-    throw new Error(`Cannot use SQUASH_S3_KEY_FILE: others may read "${path}"; run chmod 600 on it`);
-  if (content.byteLength === keyBytes) return content;
-  const text = content.toString("latin1").trim();
-  const key = /^[0-9a-fA-F]{64}$/.test(text) ? Buffer.from(text, "hex") : Buffer.from(text, "base64");
-  if (key.byteLength === keyBytes) return key;
-  throw new Error(
-    `Cannot use SQUASH_S3_KEY_FILE: "${path}" does not hold ${keyBytes} bytes, plain, as hex or as base64`,
-  );
 }

@@ -3,11 +3,11 @@ import { open, rename } from "node:fs/promises";
 import { randomBytes } from "node:crypto";
 import { dirname } from "node:path";
 import { writeAtomically } from "../store/atomic-file.js";
-import { readPrivate, unusable } from "./private-file.js";
-import { isSealedWith, readKey, type Sealed } from "./sealed-text.js";
+import { unusable } from "./private-file.js";
+import { readKey, readKeyIfThere } from "./read-key.js";
+import { isSealedWith, type Sealed } from "./sealed-text.js";
 
 const keyBytes = 32;
-const maxKeyFile = 4_096;
 
 /**
  * The file with the key of the secrets. Another key comes in three steps, each of which is whole or not there at all after a crash: it is written
@@ -50,8 +50,8 @@ export class KeyFile {
     return this.#changed(() => rename(this.#nextPath, this.#path));
   }
 
-  async #next(): Promise<Buffer | null> {
-    return (await readPrivate(this.#nextPath, maxKeyFile)) === null ? null : readKey(this.#nextPath);
+  #next(): Promise<Buffer | null> {
+    return readKeyIfThere(this.#nextPath);
   }
 
   async #changed(change: () => Promise<void>): Promise<void> {

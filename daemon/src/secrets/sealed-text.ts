@@ -1,11 +1,9 @@
 import { createCipheriv, createDecipheriv, createHash, randomBytes } from "node:crypto";
-import { readPrivate, unusable } from "./private-file.js";
+import { unusable } from "./private-file.js";
 
 const cipher = "aes-256-gcm";
-const keyBytes = 32;
 const nonceBytes = 12;
 const tagBytes = 16;
-const maxKeyFile = 4_096;
 const version = 1;
 const context = Buffer.from(`squash secrets ${version}`);
 
@@ -18,18 +16,6 @@ export interface Sealed {
   readonly nonce: string;
   /** what the cipher made, and the tag of 16 bytes behind it */
   readonly data: string;
-}
-
-/** Reads the key that secrets are encrypted with: 32 bytes as they are, in hexadecimal digits or in base64. Throws `secrets_unusable`. */
-export async function readKey(path: string): Promise<Buffer> {
-  const file = await readPrivate(path, maxKeyFile);
-  const hint = `make one by: head -c 32 /dev/urandom > ${path} && chmod 600 ${path}`;
-  if (file === null) throw unusable(path, `there is no such file; ${hint}`);
-  if (file.bytes.length === keyBytes) return file.bytes;
-  const text = file.bytes.toString("latin1").trim();
-  if (/^[0-9a-fA-F]{64}$/.test(text)) return Buffer.from(text, "hex");
-  if (/^[A-Za-z0-9+/]{43}=$/.test(text)) return Buffer.from(text, "base64");
-  throw unusable(path, `it is no key of 32 bytes, as they are, in hexadecimal digits or in base64; ${hint}`);
 }
 
 /** Encrypts a text with AES-256-GCM under a fresh nonce. */

@@ -298,7 +298,11 @@ describe("with a key", () => {
 
   it.each([
     ["another key", (): void => newKey(Buffer.alloc(32, 8)), /encrypted with another key/],
-    ["no key any more", (): void => rmSync(keyFile()), /there is no such file; make one by: head -c 32/],
+    [
+      "no key any more",
+      (): void => rmSync(keyFile()),
+      /there is no such file; if there never was one, make it by: head -c 32/,
+    ],
     ["no key but text", (): void => newKey("password\n"), /it is no key of 32 bytes/],
     ["a key that others may read", (): void => chmodSync(keyFile(), 0o644), /say: chmod 600/],
     ["one byte of it changed", (): void => damage(), /is damaged: what it holds is not what was encrypted/],

@@ -126,12 +126,12 @@ describe.skipIf(lacks("root"))("a bucket that is encrypted with a key of ours", 
     const open = keyFile("open", randomBytes(32));
     chmodSync(open, 0o644);
     for (const [path, text] of [
-      [open, "others may read"],
-      [keyFile("short", "too short"), "does not hold 32 bytes"],
-      [join(folder, "none"), "ENOENT"],
+      [open, "its mode 644 lets others read or write it"],
+      [keyFile("short", "too short"), "it is no key of 32 bytes"],
+      [join(folder, "none"), "there is no such file"],
     ] as const) {
       const squashd = squashdWithBucket(server, { env: { SQUASH_S3_KEY_FILE: path } });
-      await expect(squashd.start()).rejects.toThrow(text);
+      await expect(squashd.start()).rejects.toThrow(`SQUASH_S3_KEY_FILE: Cannot use ${path}: ${text}`);
       rmSync(squashd.home, { recursive: true });
     }
   });
