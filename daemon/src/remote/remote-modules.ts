@@ -2,6 +2,7 @@ import { chmod, mkdir, rename, rm, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { isSquashError, SquashError } from "@squash/sdk/errors";
 import type { JobContext } from "../core/jobs.js";
+import { invalidObject } from "../core/remote/invalid-object.js";
 import { SharedWork } from "../core/shared-work.js";
 import type { DirectoryCatalog } from "../modules/catalog.js";
 import { parseManifest, type ModuleManifest } from "../modules/manifest.js";
@@ -10,7 +11,7 @@ import { draftPath } from "../modules/pack.js";
 import { placeModule } from "../modules/placing.js";
 import { checkImage } from "../modules/superblock.js";
 import type { Renewed } from "../s3/blobs.js";
-import type { KnownModule, ModuleObject } from "../s3/module-objects.js";
+import { moduleKey, type KnownModule, type ModuleObject } from "../s3/module-objects.js";
 import type { BucketParts } from "./bucket-parts.js";
 
 /** of the free disk that must be left */
@@ -143,9 +144,9 @@ export class RemoteModules {
         await rename(part, draft);
         const found = await checkImage(draft, name);
         if (found.format !== format)
-          throw new SquashError(
-            "s3_object_invalid",
-            `Cannot use module "${name}" of the bucket: its image is ${found.format}, not ${format}`,
+          throw invalidObject(
+            bucket.files.wholeKey(file) ?? moduleKey(name),
+            `the image is ${found.format}, not ${format}`,
           );
         await chmod(draft, 0o644);
         const place = (): Promise<void> => placeModule(catalog.directory, manifest, [{ draft, file: image }]);
@@ -174,7 +175,7 @@ export class RemoteModules {
   }
 }
 
-/** Makes sure of the digest of what has come before it gets a name. */
+/** Throws `build_failed` where so many bytes would leave too little room. */
 export async function refuseFullDisk(folder: string, bytes: number): Promise<void> {
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const { bavail, bsize } = await statfs(folder);

@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import type { FileHandle } from "node:fs/promises";
 import { isSquashError, SquashError } from "@squash/sdk/errors";
 import { pause } from "../core/pause.js";
+import { invalidObject } from "../core/remote/invalid-object.js";
 import type { Bucket } from "./bucket.js";
 import type { Cipher } from "./cipher.js";
 import { BatchedWriter } from "./batched-writer.js";
@@ -137,29 +138,26 @@ export class Blobs {
     } catch (error) {
       const told = diskError(error);
       if (isDiskError(told)) throw told;
-      throw broken(key, `it broke off: ${(error as Error).message}`, error);
+      throw invalidObject(key, `it broke off: ${(error as Error).message}`, error);
     }
-    if (length !== source.size) throw broken(key, `it has ${length} bytes from ${start} on, needed are ${source.size}`);
+    if (length !== source.size)
+      throw invalidObject(key, `it has ${length} bytes from ${start} on, needed are ${source.size}`);
     if (this.#cipher !== null) {
       const plain = this.#cipher.open(sha256, Buffer.concat(sealed), size);
-      if (plain === null) throw broken(key, "it was not encrypted with this key, or is damaged");
+      if (plain === null) throw invalidObject(key, "it was not encrypted with this key, or is damaged");
       hash.update(plain);
       await output.write(plain);
       await output.flush();
     }
     if (unchecked && this.#cipher === null) return;
     const found = hash.digest("hex");
-    if (found !== sha256) throw broken(key, `its sha-256 is ${found} there, needed is ${sha256}`);
+    if (found !== sha256) throw invalidObject(key, `its sha-256 is ${found} there, needed is ${sha256}`);
   }
 }
 
 /** Bytes that are wrong may be so on their way only. */
 function canPass(error: unknown): boolean {
   return isSquashError(error) && (error.code === "s3_object_invalid" || error.code === "s3_unreachable");
-}
-
-function broken(key: string, what: string, cause?: unknown): SquashError {
-  return new SquashError("s3_object_invalid", `Cannot use "${key}" in the bucket: ${what}`, { cause });
 }
 
 function cancelled(key: string, cause: unknown): SquashError {

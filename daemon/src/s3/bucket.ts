@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import type { Readable } from "node:stream";
 import { SquashError } from "@squash/sdk/errors";
 import { pause } from "../core/pause.js";
+import { invalidObject } from "../core/remote/invalid-object.js";
 import type {
   ObjectContent,
   ObjectFacts,
@@ -45,7 +46,7 @@ export class Bucket implements ObjectStore {
         const stream = found.Body as Readable;
         if (size > maxBytes) {
           stream.destroy();
-          throw invalid(key, `it has ${size} bytes, at most ${maxBytes} are expected`);
+          throw invalidObject(key, `it has ${size} bytes, at most ${maxBytes} are expected`);
         }
         const body = await readAll(stream, size, key);
         return { ...factsOf(key, size, found), body, serverMs: timeOf(found, key) };
@@ -67,9 +68,11 @@ export class Bucket implements ObjectStore {
         const found = await client.send(new sdk.GetObjectCommand(input), { abortSignal: signal });
         return found.Body as Readable;
       } catch (error) {
-        if (isBeyond(error)) throw invalid(key, `it has no bytes from ${start} on`);
+        if (isBeyond(error)) throw invalidObject(key, `it has no bytes from ${start} on`);
         if (!isMissing(error)) throw error;
-        throw new SquashError("s3_object_missing", `Cannot read "${key}" in the bucket: it is not there`);
+        throw new SquashError("s3_object_missing", `Cannot read "${key}" in the bucket: it is not there`, {
+          details: { key },
+        });
       }
     });
   }
@@ -329,14 +332,10 @@ async function readAll(stream: AsyncIterable<Uint8Array>, size: number, key: str
   let length = 0;
   for await (const chunk of stream) {
     length += chunk.byteLength;
-    if (length > size) throw invalid(key, `it has more than the ${size} bytes that it says`);
+    if (length > size) throw invalidObject(key, `it has more than the ${size} bytes that it says`);
     chunks.push(chunk);
   }
   if (length < size)
     throw Object.assign(new Error(`it broke off after ${length} bytes of ${size}`), { name: "TimeoutError" });
   return Buffer.concat(chunks, length);
-}
-
-function invalid(key: string, what: string): SquashError {
-  return new SquashError("s3_object_invalid", `Cannot use "${key}" in the bucket: ${what}`);
 }

@@ -1,6 +1,7 @@
 import { mkdir, open, readFile, rm, type FileHandle } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
+import { invalidObject } from "../core/remote/invalid-object.js";
 import { writeAtomically } from "../store/atomic-file.js";
 import type { Blobs, KeepOptions } from "./blobs.js";
 import type { Bucket, UploadedPart } from "./bucket.js";
@@ -147,6 +148,8 @@ export class BucketFiles {
     if (found === stored.sha256) return;
     await rm(path, { force: true });
     const what = `its sha-256 is ${found}, needed is ${stored.sha256}`;
+    const key = this.wholeKey(stored);
+    if (key !== null) throw invalidObject(key, what);
     throw new SquashError("s3_object_invalid", `Cannot use what the bucket has sent: ${what}`);
   }
 

@@ -1,9 +1,9 @@
 import { readFile } from "node:fs/promises";
 import { SquashError } from "@squash/sdk/errors";
+import { invalidObject } from "../core/remote/invalid-object.js";
 import type { ObjectStore } from "../core/remote/object-store.js";
 import { isModuleName } from "../core/validate.js";
 import { writeAtomically } from "../store/atomic-file.js";
-import { invalidObject } from "./invalid-object.js";
 import type { SealedJson } from "./sealed-json.js";
 import { inParallel } from "./pool.js";
 import { isSha256, parseStoredFile, type StoredFile } from "./stored-file.js";
@@ -53,14 +53,14 @@ export class ModuleObjects {
 
   /** null where there is none. Throws `s3_object_invalid`. */
   async read(name: string, signal: AbortSignal): Promise<(ModuleObject & { readonly etag: string }) | null> {
-    const key = keyOf(name);
+    const key = moduleKey(name);
     const found = await this.#json.read(key, { maxBytes, signal });
     return found === null ? null : { ...parse(key, name, found.value), etag: found.etag };
   }
 
   /** Of what is there, which may be damaged; null where there is nothing. */
   async etag(name: string, signal: AbortSignal): Promise<string | null> {
-    return (await this.#store.head(keyOf(name), signal))?.etag ?? null;
+    return (await this.#store.head(moduleKey(name), signal))?.etag ?? null;
   }
 
   /**
@@ -75,7 +75,7 @@ export class ModuleObjects {
     const condition = etag === null ? ({ kind: "absent" } as const) : ({ kind: "same", etag } as const);
     const { name, format, file, manifest } = module;
     const written = await this.#json.write(
-      keyOf(name),
+      moduleKey(name),
       { schema: 1, name, format, file, manifest },
       { condition, signal },
     );
@@ -87,7 +87,7 @@ export class ModuleObjects {
   }
 
   async remove(name: string, signal: AbortSignal): Promise<void> {
-    await this.#store.remove([keyOf(name)], signal);
+    await this.#store.remove([moduleKey(name)], signal);
   }
 
   /** Names of all that there are. */
@@ -148,7 +148,8 @@ export class ModuleObjects {
   }
 }
 
-function keyOf(name: string): string {
+/** Of its manifest. */
+export function moduleKey(name: string): string {
   return `${folder}${name}${suffix}`;
 }
 

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import type { SquashError } from "@squash/sdk/errors";
+import { invalidObject } from "../core/remote/invalid-object.js";
 import type { ObjectContent, ObjectStore, WriteCondition, Written } from "../core/remote/object-store.js";
-import { invalidObject } from "./invalid-object.js";
 
 export interface ReadJson {
   readonly value: Readonly<Record<string, unknown>>;

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
+import { invalidObject } from "../core/remote/invalid-object.js";
 import type { ObjectContent, ObjectStore, WriteOptions, Written } from "../core/remote/object-store.js";
 import type { Cipher } from "./cipher.js";
-import { invalidObject } from "./invalid-object.js";
 
 const magic = Buffer.from("SQE1");
 const saltBytes = 16;

@@ -1,12 +1,16 @@
+import { HostileFields } from "../core/remote/hostile-fields.js";
+import { invalidObject } from "../core/remote/invalid-object.js";
 import type { ObjectStore } from "../core/remote/object-store.js";
-import { isId, isLabel, isModuleName } from "../core/validate.js";
-import { invalidObject } from "./invalid-object.js";
+import { bounds, isId, isLabel, labelPattern, moduleNamePattern } from "../core/validate.js";
 import type { SealedJson } from "./sealed-json.js";
 import { parseStoredFile, type StoredFile } from "./stored-file.js";
 
 const maxBytes = 64 * 1_048_576;
 const maxImages = 64;
 const maxLayers = 128;
+const labelText = new RegExp(labelPattern);
+const moduleName = new RegExp(moduleNamePattern);
+const imageName = /^[0-9a-f]{32}$/;
 
 /** An image of a snapshot, by its name on every machine. */
 export interface SnapshotImageObject {
@@ -103,46 +107,22 @@ function parse(
   { id, label }: { readonly id: string; readonly label: string },
   value: Readonly<Record<string, unknown>>,
 ): SnapshotObject {
-  const { schema, parent, created, size, layers, images, by, sandboxCreated, machine } = value;
-  if (schema !== 1 || value["id"] !== id || value["label"] !== label)
+  if (value["schema"] !== 1 || value["id"] !== id || value["label"] !== label)
     throw invalidObject(key, "it is not that snapshot's");
-  if (
-    (parent !== null && !isLabel(parent)) ||
-    !isTime(created) ||
-    !isTime(sandboxCreated) ||
-    !Number.isSafeInteger(size)
-  )
-    throw invalidObject(key, "it does not say when it was taken, and after which");
-  if (typeof machine !== "string" || machine.length > 64) throw invalidObject(key, "it does not say who has sent it");
-  if (by !== null && (typeof by !== "string" || by.length > 256))
-    throw invalidObject(key, "it does not say who took it");
-  if (!isList(layers, maxLayers) || !layers.every(isModuleName))
-    throw invalidObject(key, "it does not say its modules");
-  if (!isList(images, maxImages) || images.length === 0) throw invalidObject(key, "it does not say its images");
-  const read = images.map((image) => {
-    const { name, file } = (image ?? {}) as Partial<Record<keyof SnapshotImageObject, unknown>>;
-    if (typeof name !== "string" || !/^[0-9a-f]{32}$/.test(name))
-      throw invalidObject(key, "it names an image that cannot be");
-    return { name, file: parseStoredFile(file, key) };
-  });
+  const fields = HostileFields.from(key, value);
   return {
     id,
     label,
-    parent,
-    created,
-    size: size as number,
-    layers: layers,
-    images: read,
-    by,
-    sandboxCreated,
-    machine,
+    parent: fields.nullable("parent", (name) => fields.text(name, { max: 128, pattern: labelText })),
+    created: fields.time("created"),
+    size: fields.integer("size", 0, Number.MAX_SAFE_INTEGER),
+    layers: fields.texts("layers", { count: maxLayers, max: 128, pattern: moduleName }),
+    images: fields.objects("images", 1, maxImages).map((image) => ({
+      name: image.text("name", { max: 32, pattern: imageName }),
+      file: parseStoredFile(image.anything("file"), key),
+    })),
+    by: fields.nullable("by", (name) => fields.text(name, { max: bounds.by })),
+    sandboxCreated: fields.time("sandboxCreated"),
+    machine: fields.text("machine", { max: 64 }),
   };
-}
-
-function isList(value: unknown, most: number): value is unknown[] {
-  return Array.isArray(value) && value.length <= most;
-}
-
-function isTime(value: unknown): value is string {
-  return typeof value === "string" && value.length <= 32 && !Number.isNaN(Date.parse(value));
 }

@@ -21,7 +21,9 @@ function codeOf(value: unknown): string {
     return "none";
   } catch (error) {
     expect((error as Error).message).toContain('"modules/x.manifest.json"');
-    return isSquashError(error) ? error.code : `${error as Error}`;
+    if (!isSquashError(error)) return `${error as Error}`;
+    expect(error.details).toEqual({ key: "modules/x.manifest.json" });
+    return error.code;
   }
 }
 

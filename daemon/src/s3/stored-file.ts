@@ -1,4 +1,5 @@
-import { SquashError } from "@squash/sdk/errors";
+import type { SquashError } from "@squash/sdk/errors";
+import { invalidObject } from "../core/remote/invalid-object.js";
 import type { Piece } from "./piece-reader.js";
 import { maxPieceBytes } from "./pieces.js";
 
@@ -39,8 +40,5 @@ export function isSha256(value: unknown): value is string {
 }
 
 function invalid(of: string): SquashError {
-  return new SquashError(
-    "s3_object_invalid",
-    `Cannot use "${of}" in the bucket: it does not say how its file is stored`,
-  );
+  return invalidObject(of, "it does not say how its file is stored");
 }

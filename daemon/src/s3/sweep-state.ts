@@ -1,4 +1,5 @@
 import { SquashError } from "@squash/sdk/errors";
+import { invalidObject } from "../core/remote/invalid-object.js";
 import type { SealedJson } from "./sealed-json.js";
 
 const key = "gc/state.json";
@@ -33,7 +34,7 @@ export class Sweeps {
     if (found === null) return { epoch: 0, untilMs: null, serverMs: Date.now(), etag: null };
     const { epoch, until } = found.value;
     if (!Number.isSafeInteger(epoch) || !(until === null || Number.isSafeInteger(until)))
-      throw new SquashError("s3_object_invalid", `Cannot use "${key}" in the bucket: it does not say who sweeps`);
+      throw invalidObject(key, "it does not say who sweeps");
     const untilMs = until === null || (until as number) < found.serverMs ? null : (until as number);
     return { epoch: epoch as number, untilMs, serverMs: found.serverMs, etag: found.etag };
   }

@@ -1,11 +1,8 @@
-import { SquashError } from "@squash/sdk/errors";
+import { invalidObject } from "./invalid-object.js";
 
 /** Throws `s3_object_invalid`, which says what of the object is not as it must be. */
 export function refuseObject(key: string, problem: string, cause?: unknown): never {
-  throw new SquashError("s3_object_invalid", `Cannot use the object "${key}": it ${problem}`, {
-    ...(cause !== undefined && { cause }),
-    details: { key },
-  });
+  throw invalidObject(key, `it ${problem}`, cause);
 }
 
 /** An object of JSON from outside, read field by field. Nothing in it is believed to be there, or of any type. Throws `s3_object_invalid`. */
@@ -28,6 +25,11 @@ export class HostileFields {
     } catch (cause) {
       refuseObject(key, "is not JSON", cause);
     }
+    return HostileFields.from(key, value);
+  }
+
+  /** The same of what was read from JSON already. */
+  static from(key: string, value: unknown): HostileFields {
     return HostileFields.#from(key, "", value);
   }
 
@@ -95,6 +97,19 @@ export class HostileFields {
     });
     if (new Set(texts).size !== texts.length) this.refuse(name, "has one twice");
     return texts;
+  }
+
+  /** As few or as many objects as is said, both included. */
+  objects(name: string, min: number, max: number): HostileFields[] {
+    const value = this.#get(name);
+    if (!Array.isArray(value) || value.length < min || value.length > max)
+      this.refuse(name, `is not a list of ${min} to ${max}`);
+    return (value as unknown[]).map((one, at) => HostileFields.#from(this.#key, `${this.#path(name)}[${at}]`, one));
+  }
+
+  /** What is there, which may be anything. */
+  anything(name: string): unknown {
+    return this.#get(name);
   }
 
   inside(name: string): HostileFields {
