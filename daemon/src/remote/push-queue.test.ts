@@ -1,8 +1,11 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { randomInt } from "node:crypto";
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { SquashError } from "@squash/sdk/errors";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { randomNumbers } from "../../../test/support/random-numbers.js";
 import { PushQueue, type PushQueueOptions, type PushTask } from "./push-queue.js";
 
 const { signal } = new AbortController();
@@ -55,6 +58,7 @@ describe("the queue for the bucket", () => {
     second.start();
     await empty(second);
     expect(done).toEqual(tasks);
+    await second.close();
     expect((await open()).length).toBe(0);
     expect(second.counts).toEqual({ sent: 3, failed: 0 });
   });
@@ -168,6 +172,135 @@ describe("the queue for the bucket", () => {
     go();
     await again;
     expect(order).toEqual(["snapshot", "remove-snapshot", "snapshot"]);
+  });
+
+  it("does a few at a time and begins them in their order, so that no large one delays others", async () => {
+    const begun: string[] = [];
+    const ends = new Map<string, () => void>();
+    const work = (task: PushTask): Promise<void> => {
+      const name = task.kind === "module" ? task.name : task.label;
+      begun.push(name);
+      return new Promise((resolve) => ends.set(name, resolve));
+    };
+    const queue = await open({ work, parallel: 3 });
+    for (const name of ["large", "b", "c", "d", "e"]) await queue.add(moduleTask(name));
+    queue.start();
+    await vi.waitFor(() => expect(begun).toEqual(["large", "b", "c"]));
+    for (const [name, next] of [
+      ["b", "d"],
+      ["d", "e"],
+    ] as const) {
+      ends.get(name)?.();
+      await vi.waitFor(() => expect(begun).toContain(next));
+    }
+    for (const name of ["c", "e"]) ends.get(name)?.();
+    await vi.waitFor(() => expect(queue.list().map(({ subject }) => subject)).toEqual(["large"]));
+    ends.get("large")?.();
+    await empty(queue);
+    expect(begun).toEqual(["large", "b", "c", "d", "e"]);
+  });
+
+  it("sends of one sandbox one snapshot at a time, and of others meanwhile", async () => {
+    let most = 0;
+    const running = new Map<string, number>();
+    const work = async (task: PushTask): Promise<void> => {
+      if (task.kind === "module") return;
+      const now = (running.get(task.id) ?? 0) + 1;
+      running.set(task.id, now);
+      expect(now).toBe(1);
+      most = Math.max(most, [...running.values()].filter((count) => count > 0).length);
+      await sleep(5);
+      running.set(task.id, now - 1);
+    };
+    const queue = await open({ work });
+    for (const label of ["1", "2"])
+      for (const id of ["x", "x", "y"]) await queue.add({ kind: "snapshot", id, label: `${label}${id}` });
+    queue.start();
+    await empty(queue);
+    expect([most, queue.counts]).toEqual([2, { sent: 4, failed: 0 }]);
+  });
+
+  it("sends a module again that has become another one while it was sent", async () => {
+    let content = "first";
+    const sent: string[] = [];
+    let go = (): void => undefined;
+    const held = new Promise<void>((resolve) => (go = resolve));
+    const work = async (): Promise<void> => {
+      const read = content;
+      if (sent.length === 0) await held;
+      sent.push(read);
+    };
+    const queue = await open({ work });
+    queue.start();
+    await queue.add(moduleTask("a"));
+    await sleep(20);
+    content = "second";
+    await queue.add(moduleTask("a"));
+    await queue.add(moduleTask("a"));
+    go();
+    await empty(queue);
+    expect(sent).toEqual(["first", "second"]);
+  });
+
+  it("has on the disk what runs when squashd is killed, and nothing of what is done", async () => {
+    const work = (task: PushTask): Promise<void> =>
+      task.kind === "module" ? Promise.resolve() : new Promise<void>(() => undefined);
+    const killed = await PushQueue.open({ path, work, report: () => undefined, retry });
+    for (const id of ["x", "y"]) await killed.add({ kind: "snapshot", id, label: "s" });
+    await killed.add(moduleTask("done"));
+    await killed.add({ kind: "remove-snapshot", id: "x", label: "s" });
+    killed.start();
+    await vi.waitFor(() => expect(killed.counts.sent).toBe(1));
+    await sleep(20);
+    const next = await open();
+    expect(next.list().map(({ kind, subject }) => [kind, subject])).toEqual([
+      ["snapshot", "x@s"],
+      ["snapshot", "y@s"],
+      ["remove-snapshot", "x@s"],
+    ]);
+    next.start();
+    await empty(next);
+    const ofX = done.filter((task) => task.kind !== "module" && task.id === "x").map(({ kind }) => kind);
+    expect(ofX).toEqual(["snapshot", "remove-snapshot"]);
+  });
+
+  it("leaves the bucket as what was asked for last, whatever fails, is asked for again or is killed", async () => {
+    const seed = Number(process.env["TEST_SEED"] ?? randomInt(2 ** 31));
+    console.log(`seed ${seed} (set TEST_SEED to repeat)`);
+    const random = randomNumbers(seed);
+    const pick = <T>(list: readonly T[]): T => list[random(list.length)] as T;
+    const kinds = ["snapshot", "remove-snapshot"] as const;
+    const wanted = new Map<string, PushTask["kind"]>();
+    const bucket = new Map<string, PushTask["kind"]>();
+    const workOf =
+      (life: { isOver: boolean; running: number }) =>
+      async (task: PushTask): Promise<void> => {
+        expect(++life.running).toBeLessThanOrEqual(3);
+        await sleep(random(4));
+        // what a squashd that was killed had begun has no effect afterwards
+        if (life.isOver) return new Promise(() => undefined);
+        life.running--;
+        if (random(2) === 0) throw new SquashError("s3_unreachable", "away");
+        if (task.kind !== "module") bucket.set(`${task.id}@${task.label}`, task.kind);
+      };
+    for (let lives = 0; lives < 8; lives++) {
+      const life = { isOver: false, running: 0 };
+      const its = join(folder, `life-${lives}.json`);
+      const report = (text: string): void => void reports.push(text);
+      const queue = await PushQueue.open({ path: its, work: workOf(life), report, retry: { firstMs: 8, mostMs: 8 } });
+      queue.start();
+      for (let count = 0; count < 25; count++) {
+        const [kind, id, label] = [pick(kinds), pick(["x", "y"]), pick(["a", "b"])];
+        await queue.add({ kind, id, label });
+        wanted.set(`${id}@${label}`, kind);
+        if (random(4) === 0) await sleep(random(10));
+      }
+      // the next one has what is on the disk at this moment
+      life.isOver = lives < 7;
+      if (life.isOver) copyFileSync(its, join(folder, `life-${lives + 1}.json`));
+      else await empty(queue).finally(() => queue.close());
+    }
+    expect([Object.fromEntries(bucket), reports]).toEqual([Object.fromEntries(wanted), []]);
   });
 
   it("ends when it is told to, with what it does then called off and kept", async () => {

@@ -6,7 +6,10 @@ import { errorText } from "../core/error-text.js";
 import { pause } from "../core/pause.js";
 import { writeAtomically } from "../store/atomic-file.js";
 
-/** What is to be done in the bucket; what is asked for a subject is done in the order in which it was asked for. */
+/**
+ * What is to be done in the bucket. What is asked for a subject is done in the order in which it was asked for; of different ones, what came first is
+ * begun first, a few at a time, but no two of one sandbox, whose snapshots have most of their bytes in common.
+ */
 export type PushTask =
   | { readonly kind: "module"; readonly name: string }
   | { readonly kind: "snapshot"; readonly id: string; readonly label: string }
@@ -21,6 +24,8 @@ interface Entry {
   nextMs: number;
   error: string | null;
   code: string | null;
+  /** `again`: it was asked for anew meanwhile, when what it sends may have been read already */
+  state: "waiting" | "running" | "again";
 }
 
 interface Waiting {
@@ -38,6 +43,8 @@ export interface PushQueueOptions {
   /** entries at most; what comes then is found by the next comparison with the bucket */
   readonly limit?: number;
   readonly retry?: { readonly firstMs: number; readonly mostMs: number };
+  /** tasks at a time; @default 3 */
+  readonly parallel?: number;
 }
 
 const settled = ["sandbox_not_found", "snapshot_not_found", "module_not_found", "module_invalid", "snapshot_damaged"];
@@ -57,14 +64,14 @@ export class PushQueue {
   #done = { sent: 0, failed: 0 };
 
   private constructor(options: PushQueueOptions) {
-    this.#options = { limit: 4_096, retry: { firstMs: 1_000, mostMs: 300_000 }, ...options };
+    this.#options = { limit: 4_096, retry: { firstMs: 1_000, mostMs: 300_000 }, parallel: 3, ...options };
   }
 
   /** Reads what an earlier squashd has left. */
   static async open(options: PushQueueOptions): Promise<PushQueue> {
     const queue = new PushQueue(options);
     for (const entry of parse(await readFile(options.path, "utf8").catch(() => ""))) {
-      queue.#entries.push({ ...entry, nextMs: 0 });
+      queue.#entries.push(entry);
       queue.#nextSeq = Math.max(queue.#nextSeq, entry.seq + 1);
     }
     return queue;
@@ -135,6 +142,7 @@ export class PushQueue {
     const last = this.#entries.findLast((entry) => subjectOf(entry.task) === subjectOf(task));
     if (last?.task.kind === task.kind) {
       last.nextMs = 0;
+      if (last.state === "running") last.state = "again";
       return last;
     }
     if (this.#entries.length >= this.#options.limit) {
@@ -142,45 +150,59 @@ export class PushQueue {
       return null;
     }
     const added = new Date().toISOString();
-    const entry = { seq: this.#nextSeq++, task, added, attempts: 0, nextMs: 0, error: null, code: null };
+    const entry = newEntry({ seq: this.#nextSeq++, task, added, attempts: 0 });
     this.#entries.push(entry);
     return entry;
   }
 
-  /** What can be tried: of what is for one subject, only the first. */
+  /** What can be tried, or is: of what is for one subject, only the first. */
   #heads(): Entry[] {
     const seen = new Set<string>();
     return this.#entries.filter(({ task }) => !seen.has(subjectOf(task)) && seen.add(subjectOf(task)));
   }
 
   async #run(): Promise<void> {
+    const running = new Set<Promise<void>>();
     while (!this.#closing.signal.aborted) {
       this.#wake = new AbortController();
       const now = Date.now();
-      const heads = this.#heads();
-      const due = heads.find(({ nextMs }) => nextMs <= now);
-      if (due !== undefined) {
-        await this.#try(due);
-        continue;
+      for (const entry of this.#due(now, this.#options.parallel - running.size)) {
+        const trying: Promise<void> = this.#try(entry).finally(() => {
+          running.delete(trying);
+          this.#wake.abort();
+        });
+        running.add(trying);
       }
-      const next = heads.reduce((least, { nextMs }) => Math.min(least, nextMs), now + 60_000);
+      const later = this.#heads().filter(({ state, nextMs }) => state === "waiting" && nextMs > now);
+      const next = later.reduce((least, { nextMs }) => Math.min(least, nextMs), now + 60_000);
       await pause(Math.max(10, next - now), this.#wake.signal);
     }
+    await Promise.all(running);
+  }
+
+  /** Up to so many that can be begun now. */
+  #due(now: number, atMost: number): Entry[] {
+    const heads = this.#heads();
+    const busy = new Set(heads.filter(({ state }) => state !== "waiting").map(({ task }) => laneOf(task)));
+    return heads
+      .filter(({ state, nextMs }) => state === "waiting" && nextMs <= now)
+      .filter(({ task }) => !busy.has(laneOf(task)) && busy.add(laneOf(task)))
+      .slice(0, Math.max(0, atMost));
   }
 
   async #try(entry: Entry): Promise<void> {
     const { seq } = entry;
+    entry.state = "running";
     try {
       await this.#options.work(entry.task, this.#closing.signal);
       this.#done = { ...this.#done, sent: this.#done.sent + 1 };
-      await this.#drop(entry);
+      await this.#leave(entry);
       this.#settle(seq, null);
     } catch (error) {
       if (this.#closing.signal.aborted) return;
       this.#done = { ...this.#done, failed: this.#done.failed + 1 };
       const code = isSquashError(error) ? error.code : "internal";
-      const isOver = settled.includes(code) || refused.includes(code);
-      if (isOver) await this.#drop(entry);
+      if (settled.includes(code) || refused.includes(code)) await this.#leave(entry);
       else this.#defer(entry, error, code);
       if (refused.includes(code) || code === "snapshot_damaged") this.#options.report(errorText(error));
       this.#settle(seq, error);
@@ -189,6 +211,7 @@ export class PushQueue {
 
   #defer(entry: Entry, error: unknown, code: string): void {
     const { firstMs, mostMs } = this.#options.retry;
+    entry.state = "waiting";
     entry.attempts++;
     entry.error = errorText(error);
     entry.code = code;
@@ -196,7 +219,12 @@ export class PushQueue {
       Date.now() + Math.min(mostMs, firstMs * 2 ** Math.min(entry.attempts - 1, 20)) * (0.75 + Math.random() / 2);
   }
 
-  async #drop(entry: Entry): Promise<void> {
+  /** It is over, unless it was asked for anew meanwhile. */
+  async #leave(entry: Entry): Promise<void> {
+    if (entry.state === "again") {
+      entry.state = "waiting";
+      return;
+    }
     this.#entries.splice(this.#entries.indexOf(entry), 1);
     await this.#save();
   }
@@ -229,8 +257,17 @@ function keyOf(task: PushTask): string {
   return task.kind === "module" ? `module ${task.name}` : `${task.kind} ${task.id}@${task.label}`;
 }
 
+function newEntry(kept: Pick<Entry, "seq" | "task" | "added" | "attempts">): Entry {
+  return { ...kept, nextMs: 0, error: null, code: null, state: "waiting" };
+}
+
 function subjectOf(task: PushTask): string {
   return task.kind === "module" ? `module ${task.name}` : `snapshot ${task.id}@${task.label}`;
+}
+
+/** Of two tasks in one lane one waits for the other. */
+function laneOf(task: PushTask): string {
+  return task.kind === "module" ? `module ${task.name}` : `sandbox ${task.id}`;
 }
 
 function shown(task: PushTask): Pick<QueueEntryInfo, "kind" | "subject"> {
@@ -242,7 +279,7 @@ function parse(text: string): Entry[] {
   try {
     const { version, entries } = JSON.parse(text) as { version?: unknown; entries?: unknown };
     if (version !== 1 || !Array.isArray(entries)) return [];
-    return (entries as Entry[]).filter(isEntry).map((entry) => ({ ...entry, nextMs: 0, error: null, code: null }));
+    return (entries as Entry[]).filter(isEntry).map(newEntry);
   } catch {
     return [];
   }

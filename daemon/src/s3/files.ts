@@ -2,6 +2,7 @@ import { mkdir, open, readFile, rm, type FileHandle } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
 import { invalidObject } from "../core/remote/invalid-object.js";
+import { Slots } from "../core/remote/lease-time.js";
 import { writeAtomically } from "../store/atomic-file.js";
 import type { Blobs, KeepOptions } from "./blobs.js";
 import type { Bucket, UploadedPart } from "./bucket.js";
@@ -15,8 +16,10 @@ import { matchingPieces } from "./piece-match.js";
 import { inParallel } from "./pool.js";
 import type { StoredFile } from "./stored-file.js";
 
-/** pieces on their way at a time; each may take its size in memory */
+/** pieces of a file on their way at a time; each may take its size in memory */
 const parallel = 6;
+/** of all files that are sent at a time */
+const sentAtOnce = 8;
 /** parts of one object, as the protocol allows */
 const maxParts = 10_000;
 
@@ -56,6 +59,7 @@ export class BucketFiles {
   readonly #blobs: Blobs;
   readonly #folder: string;
   readonly #canKeepWhole: boolean;
+  readonly #sending = new Slots(sentAtOnce);
 
   /** `folder` is for notes of what is on its way; with `canKeepWhole` false all files are kept in pieces. */
   constructor(bucket: Bucket, blobs: Blobs, options: { readonly folder: string; readonly canKeepWhole: boolean }) {
@@ -166,8 +170,10 @@ export class BucketFiles {
     const source = new PieceStream(piecesOf({ path, cut }, signal), pieces);
     const buffers = new PieceBuffers();
     await inParallel(source, parallel, async (piece) => {
-      const sent = await buffers.use(piece.size, (buffer) =>
-        this.#blobs.keep(piece, () => readPiece(file, piece, { path, buffer }), options),
+      const sent = await this.#sending.run(() =>
+        buffers.use(piece.size, (buffer) =>
+          this.#blobs.keep(piece, () => readPiece(file, piece, { path, buffer }), options),
+        ),
       );
       sentBytes += sent; // in one step, since others add to it meanwhile
       progress?.(piece.size);
@@ -193,10 +199,12 @@ export class BucketFiles {
     const source = new PieceStream(piecesOf({ path, cut: "even" }, signal), pieces);
     const buffers = new PieceBuffers();
     await inParallel(source, parallel, async (piece) => {
-      const send = async (buffer: Buffer): Promise<number> =>
-        (await upload?.send(piece, () => readPiece(file, piece, { path, buffer }), signal)) ?? 0;
-      const sent = await buffers.use(piece.size, send);
-      sentBytes += sent;
+      if (upload !== null) {
+        const send = (buffer: Buffer): Promise<number> =>
+          upload.send(piece, () => readPiece(file, piece, { path, buffer }), signal);
+        const sent = await this.#sending.run(() => buffers.use(piece.size, send));
+        sentBytes += sent;
+      }
       progress?.(piece.size);
     });
     if (source.end.sha256 !== sha256) await upload?.abandon(signal);
