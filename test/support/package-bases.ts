@@ -10,13 +10,13 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
-  statSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { trustByHand } from "./modules.js";
+import { takePrograms } from "./programs.js";
 
 /** A package of one program, which prints its name and version. */
 export interface TestPackage {
@@ -33,8 +33,9 @@ const programOf = ({ name, version }: TestPackage): string => `#!/bin/sh\necho "
 /** A base with this machine's own apt and dpkg, on a BusyBox, that is set up for one repository. */
 export function makeAptBase(folder: string, name: string, repository: string): void {
   makeBase(folder, name, (root) => {
-    for (const program of aptPrograms) takeProgram(root, execFileSync("which", [program], { encoding: "utf8" }).trim());
-    for (const method of ["http", "store"]) takeProgram(root, `/usr/lib/apt/methods/${method}`);
+    for (const program of aptPrograms)
+      takePrograms(root, [execFileSync("which", [program], { encoding: "utf8" }).trim()]);
+    for (const method of ["http", "store"]) takePrograms(root, [`/usr/lib/apt/methods/${method}`]);
     for (const directory of [
       "lib/dpkg/info",
       "lib/dpkg/updates",
@@ -71,7 +72,7 @@ touch /var/cache/apk/used /lib/apk/db/installed
 `;
   makeBase(folder, name, (root) => {
     // BusyBox's own cannot ask for names where it is linked statically
-    takeProgram(root, execFileSync("which", ["curl"], { encoding: "utf8" }).trim());
+    takePrograms(root, [execFileSync("which", ["curl"], { encoding: "utf8" }).trim()]);
     mkdirSync(join(root, "sbin"), { recursive: true });
     mkdirSync(join(root, "etc/apk"), { recursive: true });
     writeFileSync(join(root, "sbin/apk"), script, { mode: 0o755 });
@@ -125,21 +126,6 @@ function makeBase(folder: string, name: string, fill: (root: string) => void): v
   execFileSync("mkfs.erofs", ["--all-root", join(folder, `${name}.erofs`), root], quiet);
   rmSync(root, { recursive: true });
   trustByHand(folder, name);
-}
-
-/** Copies a program of this machine with the libraries that it needs, to where they are here. */
-function takeProgram(root: string, path: string): void {
-  const libraries = execFileSync("ldd", [path], { encoding: "utf8" })
-    .split("\n")
-    .map((line) => /(?:=> )?(\/\S+) \(0x/.exec(line)?.[1])
-    .filter((each) => each !== undefined);
-  for (const each of [path, ...libraries]) {
-    const target = join(root, each);
-    if (existsSync(target)) continue;
-    mkdirSync(dirname(target), { recursive: true });
-    copyFileSync(each, target);
-    chmodSync(target, statSync(each).mode & 0o7777);
-  }
 }
 
 function sha256(bytes: Buffer): string {

@@ -1,28 +1,23 @@
 import { execFileSync } from "node:child_process";
-import { createHash } from "node:crypto";
 import {
   chmodSync,
   copyFileSync,
   cpSync,
   existsSync,
-  linkSync,
   mkdirSync,
   readFileSync,
   realpathSync,
-  renameSync,
-  rmSync,
-  statSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
-import { trustByHand } from "../modules.js";
+import { librariesOf, takePrograms } from "../programs.js";
 import { repositoryRoot } from "../root.js";
+import { factsOf, keptImage, placeModule } from "./kept-image.js";
 
 /** The base of clients: BusyBox, and this machine's curl, git, wget, openssl, apt, Python with `requests`, and Node. */
 export const clientBase = "000-base-clients";
 
-const cache = join(repositoryRoot, "build/test-clients");
 const inside = join(repositoryRoot, "test/support/secrets/inside");
 const busybox = "/bin/busybox";
 const programs = [
@@ -61,43 +56,15 @@ const leftOutOfPython =
 
 /** Puts the base into a folder of modules. `authority` (PEM) is in its bundle, beside the machine's own. */
 export function ensureClientBase(folder: string, authority: string): void {
-  mkdirSync(folder, { recursive: true });
-  const [image, manifest] = ["erofs", "manifest.json"].map((ending) => join(folder, `${clientBase}.${ending}`)) as [
-    string,
-    string,
-  ];
-  const built = build(authority);
-  try {
-    linkSync(built, image);
-  } catch {
-    copyFileSync(built, image); // another file system
-  }
-  // a digest of so many bytes is taken once
-  const kept = `${built}.manifest.json`;
-  if (existsSync(kept)) copyFileSync(kept, manifest);
-  else {
-    trustByHand(folder, clientBase);
-    copyFileSync(manifest, kept);
-  }
-}
-
-function build(authority: string): string {
-  const parts = [...programs, ...helpers, process.execPath, realpathSync(python)];
-  const hash = createHash("sha256")
-    .update(authority)
-    .update(readFileSync(import.meta.filename));
-  for (const path of parts) hash.update(`${path} ${statSync(path).size} ${statSync(path).mtimeMs}\n`);
-  for (const name of packages) hash.update(readFileSync(join(repositoryRoot, "node_modules", name, "package.json")));
-  hash.update(execFileSync("tar", ["-c", "--mtime=@0", "--sort=name", "-C", inside, "."]));
-  const path = join(cache, `${hash.digest("hex").slice(0, 16)}.erofs`);
-  if (existsSync(path)) return path;
-  mkdirSync(cache, { recursive: true });
-  const root = `${path}.root-${process.pid}`;
-  fill(root, authority);
-  execFileSync("mkfs.erofs", ["--all-root", `${path}.draft-${process.pid}`, root], { stdio: "ignore" });
-  rmSync(root, { recursive: true });
-  renameSync(`${path}.draft-${process.pid}`, path);
-  return path;
+  const parts = [...programs, ...helpers, process.execPath, realpathSync(python)].map(factsOf);
+  const versions = packages.map((name) => readFileSync(join(repositoryRoot, "node_modules", name, "package.json")));
+  const clients = execFileSync("tar", ["-c", "--mtime=@0", "--sort=name", "-C", inside, "."]);
+  const madeOf = [authority, readFileSync(import.meta.filename), ...parts, ...versions, clients];
+  placeModule(
+    folder,
+    clientBase,
+    keptImage(madeOf, (root) => fill(root, authority)),
+  );
 }
 
 function fill(root: string, authority: string): void {
@@ -182,20 +149,4 @@ function nameServices(): string[] {
   return ["libnss_files.so.2", "libnss_dns.so.2"]
     .map((name) => join(dirname(libc), name))
     .filter((path) => existsSync(path));
-}
-
-/** Copies programs of this machine with the libraries that they need, to where they are here, or a single one to `target`. */
-function takePrograms(root: string, paths: readonly string[], target?: string): void {
-  for (const each of [...paths, ...librariesOf(paths)]) {
-    const to = join(root, target !== undefined && paths.includes(each) ? target : each);
-    if (existsSync(to)) continue;
-    mkdirSync(dirname(to), { recursive: true });
-    copyFileSync(realpathSync(each), to);
-    chmodSync(to, statSync(each).mode & 0o7777);
-  }
-}
-
-function librariesOf(paths: readonly string[]): string[] {
-  const text = execFileSync("ldd", [...paths], { encoding: "utf8" });
-  return [...new Set([...text.matchAll(/(?:=> )?(\/\S+) \(0x/g)].map((match) => match[1] ?? ""))];
 }
