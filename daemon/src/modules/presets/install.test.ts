@@ -60,6 +60,8 @@ describe("install()", () => {
     const commands = asked.map(({ cmd }) => (cmd as string[]).slice(4).join(" "));
     expect(commands[0]).toMatch(/^apt-get .*-o Acquire::http::Proxy=http:\/\/p\.example .*update$/);
     expect(commands[1]).toMatch(/^apt-get .* --yes install -- git jq$/);
+    // which its package would link to, in a folder that a base without manual pages does not have
+    expect(commands[1]).toContain("-o DPkg::Options::=--path-exclude=/usr/lib/jvm/*/man/* ");
     expect(asked[0]).toMatchObject({ user: "root", workdir: "/", timeout: 3600 });
     expect(told).toEqual(["reading the lists of packages", "installing git, jq"]);
   });

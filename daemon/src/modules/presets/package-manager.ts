@@ -16,8 +16,14 @@ export interface PackageManager {
 
 /** parts the formats of apt, which one file cannot mix */
 const divider = "=== deb822 ===";
-/** kept out of a module as they are kept out of a base */
-const unneeded = ["/usr/share/man/*", "/usr/share/info/*", "/usr/share/doc/*", "/usr/share/locale/*"];
+/** kept out of a module as they are kept out of a base; Java's own, since its package fails where it cannot link to them in a folder for manual pages */
+const unneeded = [
+  "/usr/share/man/*",
+  "/usr/lib/jvm/*/man/*",
+  "/usr/share/info/*",
+  "/usr/share/doc/*",
+  "/usr/share/locale/*",
+];
 
 const apt: PackageManager = {
   name: "apt",

@@ -34,6 +34,13 @@ export const presets: Readonly<Record<string, Preset>> = {
     apk: ["go"],
     check: ["go", "version"],
   },
+  openjdk: {
+    module: "100-openjdk",
+    about: "Java with its compiler",
+    apt: ["default-jdk-headless"],
+    apk: ["openjdk17-jdk"],
+    check: ["java", "--version"],
+  },
   rust: {
     module: "100-rust",
     about: "Rust with Cargo",
