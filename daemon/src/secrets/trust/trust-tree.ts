@@ -37,6 +37,8 @@ const javaHomes = [
     ),
   ),
 ];
+/** What commands call, by links as a rule, of a machine that may lie anywhere. */
+const javaPrograms = ["/usr/bin/java", "/usr/local/bin/java"];
 const maxTreeBytes = 16 * maxBundleBytes;
 
 interface TreeWish {
@@ -98,7 +100,8 @@ async function trustJava(
   tree: TreeBuilder,
   wish: TreeWish & { readonly bundle: string; readonly content: Buffer },
 ): Promise<void> {
-  const homes = [...(wish.javaHome?.startsWith("/") === true ? [wish.javaHome] : []), ...javaHomes];
+  const named = wish.javaHome?.startsWith("/") === true ? [wish.javaHome] : [];
+  const homes = [...named, ...(await calledJavaHomes(view)), ...javaHomes];
   const own = homes.flatMap((home) => [`${home}/lib/security/cacerts`, `${home}/jre/lib/security/cacerts`]);
   const certificate = new X509Certificate(wish.certificatePem).raw;
   let made: Buffer | null = null; // of the bundle
@@ -111,6 +114,16 @@ async function trustJava(
     made ??= extended === null ? javaKeyStore(await certificatesIn(wish.bundle, wish.content)) : null;
     await tree.replace(place, extended ?? made ?? store);
   }
+}
+
+/** Homes of the machines whose `bin/java` a command finds. */
+async function calledJavaHomes(view: ModuleView): Promise<string[]> {
+  const homes: string[] = [];
+  for (const path of javaPrograms) {
+    const place = await view.resolve(path);
+    if (place?.entry?.type === "file") homes.push(`/${place.path.slice(0, -2).join("/")}`);
+  }
+  return homes;
 }
 
 async function contentOf(view: ModuleView, path: string, place: Place): Promise<Buffer> {
