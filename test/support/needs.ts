@@ -7,6 +7,8 @@ const probes = {
     spawnSync("mkfs.btrfs", ["--version"]).status === 0 &&
     (/\tbtrfs$/m.test(readFileSync("/proc/filesystems", "utf8")) || spawnSync("modprobe", ["btrfs"]).status === 0),
   nft: () => spawnSync("nft", ["--version"]).status === 0,
+  go: () => spawnSync("go", ["version"]).status === 0,
+  java: () => ["java", "ecj"].every((name) => spawnSync(name, ["-version"]).status === 0),
   radosgw: () =>
     ["radosgw", "ceph-mon", "ceph-osd", "setpriv"].every((name) => spawnSync(name, ["--version"]).status === 0),
 } satisfies Record<string, () => boolean>;

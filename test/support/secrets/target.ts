@@ -16,10 +16,17 @@ export interface SecretTarget {
   create(options?: CreateOptions): Promise<Sandbox>;
 }
 
+export interface SecretTargetOptions {
+  /** further settings of squashd */
+  readonly env?: Readonly<Record<string, string>>;
+  /** puts further modules into its folder */
+  readonly modules?: (folder: string) => void;
+}
+
 /** Prepares it before the file's tests; after them everything must be gone from the host. */
 export function useSecrets(
   secrets: WrittenSecrets = usualSecrets,
-  env: Readonly<Record<string, string>> = {},
+  { env = {}, modules = () => undefined }: SecretTargetOptions = {},
 ): SecretTarget {
   let server: SecretServer | undefined;
   const authority = testAuthority();
@@ -27,6 +34,7 @@ export function useSecrets(
     env: { SQUASH_EXTRA_CA_FILE: authority.file, ...env },
     async prepare({ home, dataDir }) {
       ensureClientBase(`${dataDir}/modules`, authority.cert);
+      modules(`${dataDir}/modules`);
       writeSecrets(dataDir, secrets);
       return (server = await SecretServer.start(internet, home));
     },

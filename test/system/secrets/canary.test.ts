@@ -31,7 +31,7 @@ const target = useSecrets(
       inject_header: { name: "X-Present", value: "it is {placeholder}" },
     },
   },
-  { SQUASH_LOG_LEVEL: "debug" },
+  { env: { SQUASH_LOG_LEVEL: "debug" } },
 );
 const { squashd } = target;
 
