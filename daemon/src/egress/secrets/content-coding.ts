@@ -2,9 +2,15 @@ import { Transform, type TransformCallback } from "node:stream";
 import { constants, createBrotliDecompress, createGunzip, createInflate } from "node:zlib";
 import { SecretRefusal, UnreadableContent } from "./secret-refusal.js";
 
-/** decoded bytes below which nothing is a bomb, and how many times the encoded ones it may be beyond */
-const harmlessBytes = 64 * 1024 * 1024;
-const maxRatio = 250;
+/** How far a body may grow when it is decoded. */
+export interface Growth {
+  /** decoded bytes below which nothing is a bomb */
+  readonly harmlessBytes: number;
+  /** how many times the encoded bytes there may be beyond */
+  readonly maxRatio: number;
+}
+
+export const usualGrowth: Growth = { harmlessBytes: 64 * 1024 * 1024, maxRatio: 250 };
 /** codings of one body, one over the other */
 const maxCodings = 2;
 
@@ -29,10 +35,10 @@ export function codingsOf(contentEncoding: readonly string[]): readonly Coding[]
 }
 
 /** Streams that decode a body, the last coding first, each with a limit to what it makes of what comes. */
-export function decodingStreams(codings: readonly Coding[], side: "client" | "server"): Transform[] {
+export function decodingStreams(codings: readonly Coding[], side: "client" | "server", growth: Growth): Transform[] {
   return codings.toReversed().flatMap((coding) => {
     const decoder = decoders[coding]();
-    return [decoder, new GrowthLimit(decoder, side)];
+    return [decoder, new GrowthLimit(decoder, side, growth)];
   });
 }
 
@@ -69,17 +75,20 @@ export function accepts(acceptEncoding: string | null, codings: readonly Coding[
 class GrowthLimit extends Transform {
   readonly #decoder: { readonly bytesWritten?: number };
   readonly #side: "client" | "server";
+  readonly #growth: Growth;
   #bytes = 0;
 
-  constructor(decoder: Transform, side: "client" | "server") {
+  constructor(decoder: Transform, side: "client" | "server", growth: Growth) {
     super();
     this.#decoder = decoder as { bytesWritten?: number };
     this.#side = side;
+    this.#growth = growth;
   }
 
   override _transform(chunk: Buffer, _encoding: BufferEncoding, done: TransformCallback): void {
     this.#bytes += chunk.length;
     const encoded = this.#decoder.bytesWritten ?? 0;
+    const { harmlessBytes, maxRatio } = this.#growth;
     if (this.#bytes > harmlessBytes && this.#bytes > encoded * maxRatio) {
       done(new UnreadableContent(this.#side, "a body that grows beyond all measure when it is decoded"));
     } else {

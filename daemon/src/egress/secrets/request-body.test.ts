@@ -4,6 +4,7 @@ import { brotliCompressSync, deflateSync, gzipSync } from "node:zlib";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { Secret } from "../../core/secrets/secret.js";
+import { usualGrowth, type Growth } from "./content-coding.js";
 import { form, json, plain } from "./forms.js";
 import { Needle } from "./replacer.js";
 import { SecretSet } from "./secret-set.js";
@@ -11,6 +12,7 @@ import { fuzzAsync } from "./testing/fuzz-async.js";
 import { naive } from "./testing/naive.js";
 import { cutAt } from "./testing/pieces.js";
 import { headOf, secretOf } from "./testing/secrets.js";
+import { noTokens } from "./tokens.js";
 
 const secrets = [
   secretOf({ name: "A", placeholder: "ph/abcdef", value: 'a"b&c\\d/é ph/abcdefgh' }),
@@ -25,17 +27,18 @@ interface Given {
   /** whether the client says how long it is */
   readonly told?: boolean;
   readonly from?: readonly Secret[];
+  readonly growth?: Growth;
 }
 
 async function sent(
   pieces: readonly Buffer[],
-  { type = "text/plain", coding = "identity", told = true, from = secrets }: Given = {},
+  { type = "text/plain", coding = "identity", told = true, from = secrets, growth = usualGrowth }: Given = {},
 ) {
   const length = pieces.reduce((sum, piece) => sum + piece.length, 0);
   const headers: [string, string][] = [["Content-Type", type]];
   if (coding !== "identity") headers.push(["Content-Encoding", coding]);
   if (told) headers.push(["Content-Length", String(length)]);
-  const request = SecretSet.compile(from).request(
+  const request = SecretSet.compile(from, noTokens, growth).request(
     headOf({ headers, hasBody: true, contentLength: told ? length : null }),
   );
   const outgoing = await request.send(Readable.from(pieces, { objectMode: false }));
@@ -145,11 +148,14 @@ describe("The body of a request", () => {
     }
   });
 
-  it("ends where it is a bomb", async () => {
+  it("ends where it is a bomb, which goes on as a whole where growth has no limit", async () => {
     const bomb = gzipSync(Buffer.alloc(70_000_000), { level: 9 });
+    const growth = { harmlessBytes: Infinity, maxRatio: Infinity };
     for (const from of [secrets, watching]) {
       const sending = sent(cutAt(bomb, [10_000, 60_000]), { coding: "gzip", from });
       expect(await sending.then(() => "sent", String)).toMatch(/grows beyond all measure/);
+      const { body } = await sent(cutAt(bomb, [10_000, 60_000]), { coding: "gzip", from, growth });
+      expect(body.length).toBe(from === secrets ? 70_000_000 : bomb.length);
     }
   }, 30_000);
 

@@ -1,7 +1,7 @@
 import { Transform, type Readable, type TransformCallback } from "node:stream";
 import type { AwsSignature } from "./aws/aws-signature.js";
 import { Chain } from "./chain.js";
-import { codingsOf, decodingStreams, undecodable, type Coding } from "./content-coding.js";
+import { codingsOf, decodingStreams, undecodable, type Coding, type Growth } from "./content-coding.js";
 import { fieldValues } from "./fields.js";
 import { formOf, plain, type Form } from "./forms.js";
 import { feed, gather, streamOf } from "./gather.js";
@@ -42,19 +42,21 @@ export class RequestBody {
   readonly #form: Form;
   readonly #length: number | null;
   readonly #signature: AwsSignature | null;
+  readonly #growth: Growth;
   #hits = 0;
 
   constructor(
-    head: { headers: RequestHead["headers"]; length: number | null },
+    head: { headers: RequestHead["headers"]; length: number | null; growth: Growth },
     grants: Grants,
     signature: AwsSignature | null,
   ) {
-    const { headers: fields, length } = head;
+    const { headers: fields, length, growth } = head;
     const codings = codingsOf(fieldValues(fields, "content-encoding"));
     this.#codings = codings ?? [];
     this.#form = formOf(fieldValues(fields, "content-type")[0] ?? "");
     this.#length = length;
     this.#signature = signature;
+    this.#growth = growth;
     const chunks = signature?.payload.kind === "chunks";
     this.#patterns = grants
       .patterns("body", this.#form)
@@ -76,7 +78,7 @@ export class RequestBody {
         ...known,
         body: feed(
           body,
-          new WatchStream([...decodingStreams(this.#codings, "client"), replace], undecodable("client")),
+          new WatchStream([...decodingStreams(this.#codings, "client", this.#growth), replace], undecodable("client")),
         ),
       };
     }
@@ -100,7 +102,7 @@ export class RequestBody {
     const decoded = this.#codings.length > 0;
     const tap = new Tap(decoded ? limit : 0);
     const stream = decoded
-      ? new Chain([tap, ...decodingStreams(this.#codings, "client"), replace], undecodable("client"))
+      ? new Chain([tap, ...decodingStreams(this.#codings, "client", this.#growth), replace], undecodable("client"))
       : replace;
     feed(body, stream);
     const { bytes, whole } = await gather(stream, limit);

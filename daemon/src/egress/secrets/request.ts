@@ -1,6 +1,6 @@
 import type { Readable } from "node:stream";
 import { AwsSignature } from "./aws/aws-signature.js";
-import { acceptable } from "./content-coding.js";
+import { acceptable, type Growth } from "./content-coding.js";
 import { fieldValues, withField } from "./fields.js";
 import { feed } from "./gather.js";
 import type { Grants, SecretUse } from "./grants.js";
@@ -23,7 +23,7 @@ export class SecretRequest implements RequestSubstitution {
   readonly #signature: AwsSignature | null;
 
   /** Throws `SecretRefusal`, `UnreadableContent`. */
-  constructor(head: RequestHead, grants: Grants, scrub: readonly ScrubPattern[]) {
+  constructor(head: RequestHead, grants: Grants, scrub: readonly ScrubPattern[], growth: Growth) {
     this.#head = head;
     this.#grants = grants;
     this.#target = putIntoTarget(head.target, grants);
@@ -32,10 +32,10 @@ export class SecretRequest implements RequestSubstitution {
     this.#headers = negotiated(fields, head);
     this.#signature = AwsSignature.find(head, grants);
     this.#body = head.hasBody
-      ? new RequestBody({ ...head, length: head.contentLength }, grants, this.#signature)
+      ? new RequestBody({ ...head, length: head.contentLength, growth }, grants, this.#signature)
       : null;
     const patterns = withBasics(scrub, basics);
-    this.answer = new Scrub(patterns, fieldValues(head.headers, "accept-encoding").join() || null);
+    this.answer = new Scrub(patterns, fieldValues(head.headers, "accept-encoding").join() || null, growth);
     this.webSocket = head.webSocket
       ? { toServer: WebSocketStream.toServer(grants), toClient: WebSocketStream.toClient(patterns) }
       : null;

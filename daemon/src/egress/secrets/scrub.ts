@@ -1,6 +1,6 @@
 import type { Transform } from "node:stream";
 import { Chain } from "./chain.js";
-import { accepts, codingsOf, decodingStreams, undecodable } from "./content-coding.js";
+import { accepts, codingsOf, decodingStreams, undecodable, type Growth } from "./content-coding.js";
 import { fieldValues, withField } from "./fields.js";
 import { Needle, Replacer, replaceAll, type Pattern } from "./replacer.js";
 import { ReplaceStream } from "./replace-stream.js";
@@ -46,11 +46,13 @@ export function withBasics(patterns: readonly ScrubPattern[], basics: readonly B
 export class Scrub implements ResponseScrub {
   readonly #patterns: readonly ScrubPattern[];
   readonly #acceptEncoding: string | null;
+  readonly #growth: Growth;
 
   /** @param acceptEncoding what the client said */
-  constructor(patterns: readonly ScrubPattern[], acceptEncoding: string | null) {
+  constructor(patterns: readonly ScrubPattern[], acceptEncoding: string | null, growth: Growth) {
     this.#patterns = patterns;
     this.#acceptEncoding = acceptEncoding;
+    this.#growth = growth;
   }
 
   head(status: number, headers: readonly (readonly [string, string])[], hasBody: boolean): ScrubbedAnswer {
@@ -67,7 +69,7 @@ export class Scrub implements ResponseScrub {
       return { headers: stays ? fields : withField(fields, "content-length", null), body };
     }
     if (status === 206) throw new UnreadableContent("server", "a part of an answer that is compressed");
-    const decoders = decodingStreams(codings, "server");
+    const decoders = decodingStreams(codings, "server", this.#growth);
     if (!accepts(this.#acceptEncoding, codings)) {
       // a client that did not ask for it keeps the file as it came, so it must not be another one
       // and what a decoder leaves out after its end is looked at as well

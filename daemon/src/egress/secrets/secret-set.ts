@@ -1,4 +1,5 @@
 import type { Secret } from "../../core/secrets/secret.js";
+import { usualGrowth, type Growth } from "./content-coding.js";
 import { Entry, Grants } from "./grants.js";
 import { SecretRequest } from "./request.js";
 import { isFor } from "./rules.js";
@@ -10,15 +11,17 @@ import { noTokens, type TokenValues } from "./tokens.js";
 export class SecretSet {
   readonly #entries: readonly Entry[];
   readonly #tokens: TokenValues;
+  readonly #growth: Growth;
   #scrub: { readonly version: number; readonly patterns: readonly ScrubPattern[] } | null = null;
 
-  private constructor(secrets: readonly Secret[], tokens: TokenValues) {
+  private constructor(secrets: readonly Secret[], tokens: TokenValues, growth: Growth) {
     this.#entries = secrets.toSorted((a, b) => (a.name < b.name ? -1 : 1)).map((secret) => new Entry(secret));
     this.#tokens = tokens;
+    this.#growth = growth;
   }
 
-  static compile(secrets: readonly Secret[], tokens: TokenValues = noTokens): SecretSet {
-    return new SecretSet(secrets, tokens);
+  static compile(secrets: readonly Secret[], tokens: TokenValues = noTokens, growth: Growth = usualGrowth): SecretSet {
+    return new SecretSet(secrets, tokens, growth);
   }
 
   /** how many secrets */
@@ -48,7 +51,7 @@ export class SecretSet {
 
   /** What is to be put in and what is to be kept out, for one request. Throws `SecretRefusal`, and `UnreadableContent` for a field of several lines. */
   request(head: RequestHead): RequestSubstitution {
-    return new SecretRequest(head, new Grants(this.#entries, head, this.#tokens), this.#patterns());
+    return new SecretRequest(head, new Grants(this.#entries, head, this.#tokens), this.#patterns(), this.#growth);
   }
 
   #patterns(): readonly ScrubPattern[] {
