@@ -4,6 +4,15 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Sandbox } from "@squash/sdk";
 import { lacks } from "../../support/needs.js";
+import { clientBase } from "../../support/secrets/client-base.js";
+import {
+  laidIn,
+  layInWithoutCare,
+  leadingPlants,
+  makeHostileModule,
+  pipes,
+  Victim,
+} from "../../support/secrets/hostile-modules.js";
 import { shell } from "../../support/secrets/inside.js";
 import { useSecrets } from "../../support/secrets/target.js";
 import { usualSecrets } from "../../support/secrets/usual-secrets.js";
@@ -107,5 +116,43 @@ describe.skipIf(lacks("root"))("where trust and placeholders lie, a sandbox that
     expect(await shell(box, ask)).toMatch(/^curl: \(77\)|^curl: \(60\)/);
     expect(await shell(other, ask)).toBe("recorded\n");
     await squashd.destroyAll();
+  });
+});
+
+describe.skipIf(lacks("root"))("where trust and placeholders lie, a module that plants", () => {
+  const folder = join(squashd.dataDir, "modules");
+  const same = (text: string): Record<string, string> =>
+    Object.fromEntries(Object.keys(laidIn).map((name) => [name, text]));
+
+  it.each(Object.entries(leadingPlants))(
+    "%s leads who writes by a path on the host out of the sandbox, and squashd nowhere",
+    async (title, plant) => {
+      using victim = new Victim();
+      const fill = (root: string): void => plant(root, victim.path);
+      expect([layInWithoutCare(fill), victim.contents]).toEqual([3, same("overwritten\n")]);
+      victim.reset();
+
+      const name = `110-leading-${Object.keys(leadingPlants).indexOf(title)}`;
+      makeHostileModule(folder, name, fill);
+      const box = await target.create({ layers: [clientBase, name] });
+      await liveThrough(box);
+      expect(victim.contents).toEqual(same("untouched\n"));
+      // what it leads to is a place inside, with what belongs there
+      expect(await shell(box, `head -c 27 ${laidIn["sq-proxy-ca.crt"]}`)).toBe("-----BEGIN CERTIFICATE-----");
+      expect((await box.exec("echo $TOKEN")).stdout).toBe(`${TOKEN.placeholder}\n`);
+      await box.destroy();
+      expect(victim.contents).toEqual(same("untouched\n"));
+    },
+  );
+
+  it("pipes keeps who writes by a path on the host waiting, and is refused by squashd at once", async () => {
+    using victim = new Victim();
+    const fill = (root: string): void => pipes(root, victim.path);
+    expect(layInWithoutCare(fill)).toBe(0);
+    makeHostileModule(folder, "110-pipes", fill);
+    const begin = performance.now();
+    const creating = target.create({ layers: [clientBase, "110-pipes"] });
+    await expect(creating).rejects.toMatchObject({ code: "module_invalid" });
+    expect(performance.now() - begin).toBeLessThan(3_000);
   });
 });
