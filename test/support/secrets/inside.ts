@@ -1,6 +1,6 @@
 import type { Sandbox } from "@squash/sdk";
 
-/** What inside/talk.mjs does. */
+/** What talkAll() of inside/talk.mjs does. */
 export interface Talk {
   readonly host: string;
   /** where it connects to, other than the name's own address */
@@ -17,7 +17,10 @@ export interface Talk {
   readonly pauseMs?: number;
   /** ends when this has come */
   readonly until?: string;
+  /** of silence */
   readonly timeoutMs?: number;
+  /** that it takes at most */
+  readonly endMs?: number;
 }
 
 /** What came back, its beginning, and how it ended: "end", "close", "silence", "enough" or an error's code. */
@@ -28,7 +31,7 @@ export interface Talked {
   readonly total: number;
 }
 
-/** A request of inside/h2.mjs. */
+/** A request of askHttp2() of inside/h2.mjs. */
 export interface Http2Request {
   readonly headers: Readonly<Record<string, string>>;
   readonly pieces?: readonly string[];
@@ -71,19 +74,31 @@ export interface WebSocketTalked {
 const clients = "/opt/clients";
 const timeout = 30;
 
-/** Runs a client of the base to its end; returns what it printed. Throws when it fails. */
-async function client<T>(box: Sandbox, name: string, args: readonly string[], stdin = ""): Promise<T> {
-  // where no secret is granted nothing names the authorities, and Node knows those of the web only
-  const trusting = `NODE_EXTRA_CA_CERTS=\${NODE_EXTRA_CA_CERTS:-/etc/ssl/certs/ca-certificates.crt} exec node "$@"`;
-  const command = ["sh", "-c", trusting, "sh", `${clients}/${name}.mjs`, ...args];
-  const { exit_code, stdout, stderr } = await box.exec(command, { stdin, timeout });
-  if (exit_code !== 0) throw new Error(`${name} ended with status ${exit_code}: ${stderr}`);
+const socket = "/tmp/.clients.sock";
+// where no secret is granted nothing names the authorities, and Node knows those of the web only
+const trusting = "export NODE_EXTRA_CA_CERTS=${NODE_EXTRA_CA_CERTS:-/etc/ssl/certs/ca-certificates.crt}";
+const local = `curl -sS --noproxy '*' --unix-socket ${socket}`;
+/** Asks the server of clients, which is started where it does not run. */
+const askClient = `${trusting}
+alive() { ${local} -o /dev/null http://clients/ 2>/dev/null; }
+alive || {
+  node ${clients}/resident.mjs ${socket} >/dev/null 2>&1 &
+  n=0; until alive; do n=$((n + 1)); [ $n -lt 500 ] || exit 90; sleep 0.02; done
+}
+exec ${local} --fail-with-body --data-binary @- "http://clients/$1"`;
+
+/** Has a client of the base do a task; returns what came of it. Throws when it fails. */
+const client = <T>(box: Sandbox, name: string, task: unknown): Promise<T> =>
+  run(box, name, ["sh", "-c", askClient, "sh", name], JSON.stringify(task));
+
+async function run<T>(box: Sandbox, name: string, command: readonly string[], stdin = ""): Promise<T> {
+  const { exit_code, stdout, stderr } = await box.exec([...command], { stdin, timeout });
+  if (exit_code !== 0) throw new Error(`${name} ended with status ${exit_code}: ${stderr}${stdout}`);
   return JSON.parse(stdout) as T;
 }
 
 /** All of them at once. */
-export const talkAll = (box: Sandbox, tasks: readonly Talk[]): Promise<Talked[]> =>
-  client(box, "talk", [], JSON.stringify(tasks));
+export const talkAll = (box: Sandbox, tasks: readonly Talk[]): Promise<Talked[]> => client(box, "talk", tasks);
 
 export async function talk(box: Sandbox, task: Talk): Promise<Talked> {
   const [result] = await talkAll(box, [task]);
@@ -92,14 +107,22 @@ export async function talk(box: Sandbox, task: Talk): Promise<Talked> {
 }
 
 export const fetchFrom = (box: Sandbox, url: string, init: Readonly<Record<string, unknown>> = {}): Promise<Fetched> =>
-  client(box, "fetch", [url, JSON.stringify(init)]);
+  run(box, "fetch", [
+    "sh",
+    "-c",
+    `${trusting}; exec node "$@"`,
+    "sh",
+    `${clients}/fetch.mjs`,
+    url,
+    JSON.stringify(init),
+  ]);
 
 /** Requests one after the other on one connection to `host`. */
 export const askHttp2 = (box: Sandbox, host: string, requests: readonly Http2Request[]): Promise<Http2Answer[]> =>
-  client(box, "h2", [], JSON.stringify({ host, requests }));
+  client(box, "h2", { host, requests });
 
 export const talkByWebSocket = (box: Sandbox, url: string, task: WebSocketTalk): Promise<WebSocketTalked> =>
-  client(box, "websocket", [url], JSON.stringify(task));
+  client(box, "websocket", { url, ...task });
 
 /** What a command line of a shell printed to both outputs, with its exit code where that is not 0. */
 export async function shell(box: Sandbox, line: string, timeoutS = timeout): Promise<string> {

@@ -1,13 +1,17 @@
-// h2.mjs, with a task in JSON as its input: one request of HTTP/2 for each of `requests`, on one connection, one after the other. Prints
-// [{status, headers, text, trailers, error}...]. {host, serverName?, requests: [{headers, pieces?: [latin1...], pauseMs?, trailers?}]}
+// One request of HTTP/2 for each of `requests`, on one connection, one after the other: [{status, headers, text, trailers, error}...].
+// {host, serverName?, requests: [{headers, pieces?: [latin1...], pauseMs?, trailers?}]}
 import { connect } from "node:http2";
-import { text } from "node:stream/consumers";
 
-const { host, serverName = host, requests } = JSON.parse(await text(process.stdin));
-const session = connect(`https://${host}`, { servername: serverName });
-session.on("error", () => undefined);
+export async function askHttp2({ host, serverName = host, requests }) {
+  const session = connect(`https://${host}`, { servername: serverName });
+  session.on("error", () => undefined);
+  const results = [];
+  for (const request of requests) results.push(await ask(session, request));
+  session.destroy();
+  return results;
+}
 
-async function ask({ headers, pieces = [], pauseMs = 0, trailers }) {
+async function ask(session, { headers, pieces = [], pauseMs = 0, trailers }) {
   const result = { status: 0, headers: {}, text: "", trailers: {}, error: "" };
   await new Promise((resolve) => {
     let stream;
@@ -40,7 +44,3 @@ async function ask({ headers, pieces = [], pauseMs = 0, trailers }) {
   });
   return result;
 }
-
-const results = [];
-for (const request of requests) results.push(await ask(request));
-process.stdout.write(JSON.stringify(results), () => process.exit());

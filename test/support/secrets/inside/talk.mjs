@@ -1,15 +1,16 @@
-// talk.mjs, with an array of tasks in JSON as its input: for each, all at once, sends bytes over a connection. Prints what came back and how
-// it ended, in JSON. {host, port?, tls?, serverName?, verify?, alpn?, pieces: [latin1...], pauseMs?, until?, timeoutMs?, address?}
+// Sends bytes over a connection for each of many tasks, all at once: what came back, and how it ended.
+// {host, port?, tls?, serverName?, verify?, alpn?, pieces: [latin1...], pauseMs?, until?, timeoutMs?, endMs?, address?}
 import { connect } from "node:net";
 import { connect as connectTls } from "node:tls";
-import { text } from "node:stream/consumers";
 
 /** of all that came back, what is told */
 const maxText = 40_000;
 
+export const talkAll = (tasks) => Promise.all(tasks.map(talk));
+
 function talk(task) {
   const { host, tls = true, port = tls ? 443 : 80, serverName = host, verify = true, alpn = "http/1.1" } = task;
-  const { pieces, pauseMs = 0, until = "", timeoutMs = 3_000, address = host } = task;
+  const { pieces, pauseMs = 0, until = "", timeoutMs = 3_000, endMs = 60_000, address = host } = task;
   const alpnProtocols = alpn === "" ? undefined : [alpn];
   const options = {
     host: address,
@@ -22,12 +23,14 @@ function talk(task) {
     const socket = tls ? connectTls(options) : connect({ host: address, port });
     let said = "";
     let total = 0;
-    const done = (end) => {
+    const done = (how) => {
       clearTimeout(timer);
+      clearTimeout(end);
       socket.destroy();
-      resolve({ text: said.slice(0, maxText), end, total });
+      resolve({ text: said.slice(0, maxText), end: how, total });
     };
     const timer = setTimeout(() => done("silence"), timeoutMs);
+    const end = setTimeout(() => done("enough"), endMs);
     socket.on("error", (error) => done(error.code ?? error.message));
     socket.on("end", () => done("end"));
     socket.on("close", () => done("close"));
@@ -47,7 +50,3 @@ function talk(task) {
     });
   });
 }
-
-const tasks = JSON.parse(await text(process.stdin));
-const results = await Promise.all(tasks.map(talk));
-process.stdout.write(JSON.stringify(results), () => process.exit());

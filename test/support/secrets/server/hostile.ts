@@ -3,8 +3,8 @@ import { constants, deflateRawSync } from "node:zlib";
 import type { Endpoint } from "./wire.js";
 
 const mebi = 1_048_576;
-/** unpacked, of a megabyte */
-const bombMib = 1_024;
+/** unpacked, of a quarter of one */
+const bombMib = 256;
 const zerosPacked = deflateRawSync(Buffer.alloc(mebi), { level: 9, finishFlush: constants.Z_FULL_FLUSH });
 const gzipHead = Buffer.from("1f8b0800000000000003", "hex");
 const filler = `${"x".repeat(1_000)}\r\n`;
