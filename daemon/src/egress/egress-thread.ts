@@ -95,6 +95,7 @@ function forget(address: string): void {
 function place({ sandbox, address, address6, secrets, ca }: PlaneClient, policy: EgressPolicy): void {
   const client = { sandbox, address, policy, secrets: shelf.granted(secrets), authority: shelf.authority(ca) };
   clients.set(address, client);
+  proxy.prepare(client);
   if (address6 === null) return;
   clients.set(address6, client);
   second.set(address, address6);

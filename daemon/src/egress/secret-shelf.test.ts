@@ -17,6 +17,16 @@ describe("SecretShelf", () => {
     expect([shelf.authority("g"), shelf.authority(null)]).toEqual([null, null]);
   });
 
+  it("keeps an authority as it is, with what it has issued, until its key is another one", () => {
+    const shelf = new SecretShelf();
+    put(shelf, secret("A"));
+    const before = shelf.authority("f");
+    put(shelf, secret("A", "new"));
+    expect(shelf.authority("f")).toBe(before);
+    shelf.replace({ secrets: [], authorities: [{ fingerprint: "f", certificatePem: "c", keyPem: "another" }] });
+    expect(shelf.authority("f")?.keyPem).toBe("another");
+  });
+
   it("keeps a list as it is until something in it changes", () => {
     const shelf = new SecretShelf();
     put(shelf, secret("A"), secret("B"));

@@ -13,7 +13,14 @@ export class SecretShelf {
 
   replace({ secrets, authorities }: PlaneSecrets): void {
     this.#secrets = new Map(secrets.map((secret) => [secret.name, secret]));
-    this.#authorities = new Map(authorities.map((authority) => [authority.fingerprint, authority]));
+    // the same one for the same key, since certificates that it has issued are kept with it
+    const known = this.#authorities;
+    this.#authorities = new Map(
+      authorities.map((authority) => {
+        const old = known.get(authority.fingerprint);
+        return [authority.fingerprint, old?.keyPem === authority.keyPem ? old : authority];
+      }),
+    );
     const before = this.#granted;
     this.#granted = new Map();
     // what has not changed stays the same array, so that nobody's connections are cut for another one's secret

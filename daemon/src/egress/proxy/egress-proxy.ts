@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { createSecureContext } from "node:tls";
-import type { Audit, FindClient, NoteUse } from "../egress-client.js";
+import type { Audit, EgressClient, FindClient, NoteUse } from "../egress-client.js";
 import type { Secret } from "../../core/secrets/secret.js";
 import { SecretSet } from "../secrets/secret-set.js";
 import type { Trusted } from "../tls/roots.js";
@@ -24,6 +24,8 @@ import { Upstreams } from "./upstreams.js";
 const maxConnections = 512;
 const backlog = 4096;
 const largeBuffers = 32;
+/** hosts of one sandbox's secrets */
+const maxPrepared = 64;
 
 export interface EgressProxyOptions {
   readonly find: FindClient;
@@ -59,6 +61,7 @@ export class EgressProxy {
   readonly #accounts: Accounts;
   readonly #pool: UpstreamPool;
   readonly #sessions: SessionPool;
+  readonly #interceptor: Interceptor;
   readonly #http: Server;
   readonly #tls: Server;
   readonly #explicit: Server;
@@ -83,9 +86,9 @@ export class EgressProxy {
       explicit: false,
     });
     this.#http = http.server;
-    const interceptor = new Interceptor({ timings, http, http2: new Http2Proxy({ timings, upstreams }) });
+    this.#interceptor = new Interceptor({ timings, http, http2: new Http2Proxy({ timings, upstreams }) });
     const tunnels = { ...ways, large: new LargeBuffers(largeBuffers) };
-    const tls = new TlsProxy({ ...tunnels, interceptor });
+    const tls = new TlsProxy({ ...tunnels, interceptor: this.#interceptor });
     this.#tls = createServer({ allowHalfOpen: true, noDelay: true, ...tcpKeepAlive }, (socket) => {
       const connection = this.#accounts.admit(socket, "tls");
       if (connection !== null) tls.serve(connection);
@@ -113,10 +116,18 @@ export class EgressProxy {
   async close(): Promise<void> {
     const servers = [this.#http, this.#tls, this.#explicit, ...this.#listeners].filter(({ listening }) => listening);
     const closed = servers.map((server) => new Promise((resolve) => server.close(resolve)));
+    this.#interceptor.close();
     this.#accounts.forgetAll();
     this.#pool.forgetAll();
     this.#sessions.forgetAll();
     await Promise.all(closed);
+  }
+
+  /** For a sandbox that has come, or has other secrets: what its first connections to the hosts that these name will need is made meanwhile. */
+  prepare({ secrets, authority }: Pick<EgressClient, "secrets" | "authority">): void {
+    if (authority === null) return;
+    const names = secrets.flatMap(({ allowedHosts }) => allowedHosts).filter((host) => !host.startsWith("*."));
+    this.#interceptor.prepare(authority, Array.from(new Set(names)).slice(0, maxPrepared));
   }
 
   /** After a change of a policy or of its secrets: cuts what it no longer allows, and leaves the rest. */

@@ -9,19 +9,26 @@ import { carriedBy } from "./reset-socket.js";
 import { waitingBytes } from "./streams.js";
 import type { Timings } from "./timings.js";
 
+/** certificates that wait to be made ahead of their connections */
+const maxAhead = 256;
+
 /** Node takes it, though its types do not have it. */
 const buffered = { highWaterMark: waitingBytes };
 
 export interface InterceptorOptions {
   readonly timings: Timings;
-  readonly http: HttpProxy;
-  readonly http2: Http2Proxy;
+  readonly http: Pick<HttpProxy, "serve">;
+  readonly http2: Pick<Http2Proxy, "serve">;
+  /** what issues leaves; another one than ours only in tests */
+  readonly issuer?: (authority: Authority) => Pick<LeafIssuer, "contextFor" | "has">;
 }
 
 /** Is the TLS server of a host, for clients that trust our authority, and has the requests within served. */
 export class Interceptor {
   readonly #options: InterceptorOptions;
-  readonly #issuers = new WeakMap<Authority, LeafIssuer>();
+  readonly #issuers = new WeakMap<Authority, Pick<LeafIssuer, "contextFor" | "has">>();
+  readonly #ahead: { readonly authority: Authority; readonly host: string }[] = [];
+  #making: NodeJS.Immediate | null = null;
 
   constructor(options: InterceptorOptions) {
     this.#options = options;
@@ -64,15 +71,38 @@ export class Interceptor {
     });
   }
 
+  /** Makes certificates of hosts that connections are to be expected to, each in a turn of its own. */
+  prepare(authority: Authority, hosts: readonly string[]): void {
+    const absent = hosts.filter((host) => !this.#issuerOf(authority).has(host));
+    this.#ahead.push(...absent.slice(0, maxAhead - this.#ahead.length).map((host) => ({ authority, host })));
+    this.#making ??= setImmediate(() => this.#makeNext());
+  }
+
+  /** Makes no more of them. */
+  close(): void {
+    this.#ahead.length = 0;
+  }
+
+  #makeNext(): void {
+    this.#making = null;
+    const next = this.#ahead.shift();
+    if (next === undefined) return;
+    const issuer = this.#issuerOf(next.authority);
+    // many sandboxes have the same ones
+    if (!issuer.has(next.host)) issuer.contextFor(next.host);
+    this.#making = setImmediate(() => this.#makeNext());
+  }
+
   #serve(connection: Connection, tls: TLSSocket, name: string): void {
     const { http, http2 } = this.#options;
     const scope = { secure: true, expected: name, explicit: false };
     (tls.alpnProtocol === "h2" ? http2 : http).serve(connection, tls, scope);
   }
 
-  #issuerOf(authority: Authority): LeafIssuer {
+  #issuerOf(authority: Authority): Pick<LeafIssuer, "contextFor" | "has"> {
+    const { issuer: make = (of: Authority) => new LeafIssuer(of) } = this.#options;
     let issuer = this.#issuers.get(authority);
-    if (issuer === undefined) this.#issuers.set(authority, (issuer = new LeafIssuer(authority)));
+    if (issuer === undefined) this.#issuers.set(authority, (issuer = make(authority)));
     return issuer;
   }
 }

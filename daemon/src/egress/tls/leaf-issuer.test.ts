@@ -59,10 +59,13 @@ describe("a leaf certificate", () => {
   it("is kept while it has an hour left, and made anew then", () => {
     let now = Date.now();
     const issuer = new LeafIssuer(makePair(), () => now);
+    expect(issuer.has("a.test")).toBe(false);
     const first = issuer.contextFor("a.test");
     now += 22.9 * hourMs;
+    expect(issuer.has("a.test")).toBe(true);
     expect(issuer.contextFor("a.test")).toBe(first);
     now += 0.2 * hourMs;
+    expect(issuer.has("a.test")).toBe(false);
     expect(issuer.contextFor("a.test")).not.toBe(first);
   });
 

@@ -62,6 +62,12 @@ export class LeafIssuer {
     return context;
   }
 
+  /** Whether there is one already that would be given. */
+  has(host: string): boolean {
+    const kept = this.#kept.get(host);
+    return kept !== undefined && this.#now() < kept.until;
+  }
+
   #issue(host: string, now: number, end: number): Uint8Array {
     const serial = randomBytes(16);
     serial[0] = 0x40 | ((serial[0] ?? 0) & 0x3f);
