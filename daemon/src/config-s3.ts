@@ -66,6 +66,12 @@ export const s3Settings = {
     parse: (text: string) => (text === "" ? text : absolutePath(text)),
     doc: "file with the key of 32 bytes that all is encrypted with before it is sent; empty for none",
   },
+  s3TimeoutS: {
+    env: "SQUASH_S3_TIMEOUT_S",
+    fallback: "30",
+    parse: integer(1, 600),
+    doc: "seconds that the store may be silent for, after which a request is tried again",
+  },
   ephemeral: {
     env: "SQUASH_EPHEMERAL",
     fallback: "",

@@ -42,6 +42,7 @@ export async function openBucket(config: Config): Promise<BucketParts | null> {
     region: s3Region,
     prefix: s3Prefix,
     credentials: credentialsOf(config),
+    timeoutMs: config.s3TimeoutS * 1_000,
     encryption: config.s3Sse === "" ? null : { algorithm: config.s3Sse, kmsKeyId: config.s3SseKmsKeyId },
   });
   const blobs = new Blobs(bucket, cipher);

@@ -14,6 +14,8 @@ export interface S3Settings {
     readonly secretAccessKey: string;
     readonly sessionToken?: string;
   } | null;
+  /** how long it may be silent before a request is tried again */
+  readonly timeoutMs: number;
   /** how the store is to encrypt what it keeps; null for its own default */
   readonly encryption: { readonly algorithm: "AES256" | "aws:kms"; readonly kmsKeyId: string } | null;
 }
@@ -23,12 +25,7 @@ export type Sdk = typeof import("@aws-sdk/client-s3");
 
 /** requests of one client at a time; more wait */
 const maxSockets = 32;
-const timeouts = {
-  connectionTimeout: 5_000,
-  requestTimeout: 30_000,
-  socketTimeout: 30_000,
-  throwOnRequestTimeout: true,
-};
+const connectionTimeout = 5_000;
 /** with delays that double, from 100 ms up to 20 s */
 const attempts = 5;
 
@@ -39,7 +36,7 @@ export interface ServerTime {
 
 /** Throws an Error of the SDK for settings that cannot be. */
 export function connect(sdk: Sdk, settings: S3Settings): S3Client {
-  const { endpoint, region, credentials } = settings;
+  const { endpoint, region, credentials, timeoutMs } = settings;
   const config: S3ClientConfig = {
     region,
     maxAttempts: attempts,
@@ -47,7 +44,10 @@ export function connect(sdk: Sdk, settings: S3Settings): S3Client {
     requestChecksumCalculation: "WHEN_REQUIRED",
     responseChecksumValidation: "WHEN_REQUIRED",
     requestHandler: {
-      ...timeouts,
+      connectionTimeout,
+      requestTimeout: timeoutMs,
+      socketTimeout: timeoutMs,
+      throwOnRequestTimeout: true,
       httpAgent: { keepAlive: true, maxSockets },
       httpsAgent: { keepAlive: true, maxSockets },
     },

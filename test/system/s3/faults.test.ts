@@ -5,6 +5,7 @@ import type { Sandbox } from "@squash/sdk";
 import { hostState, settledState, type HostState } from "../../support/leaks.js";
 import { lacks } from "../../support/needs.js";
 import { halfPlaced, idle, jobDone, mustDo, print, randomModule, synced } from "../../support/s3/bucket-work.js";
+import { patience } from "../../support/patience.js";
 import { FaultProxy, type ActiveFault } from "../../support/s3/fault-proxy.js";
 import type { Fault } from "../../support/s3/proxy/rules.js";
 import { RawObjects } from "../../support/s3/raw-objects.js";
@@ -17,6 +18,8 @@ const moduleBytes = 18 * mib;
 const fileBytes = 6 * mib;
 const base = ["000-base-test"];
 const large = "500-large";
+/** that a request may take until it is tried again */
+const silenceS = Math.ceil(4 * patience);
 
 describe.skipIf(lacks("root"))("a bucket that is reached by a bad way", () => {
   let server: S3Server;
@@ -35,7 +38,7 @@ describe.skipIf(lacks("root"))("a bucket that is reached by a bad way", () => {
     server = await S3Server.start();
     proxy = await FaultProxy.start(server);
     objects = new RawObjects(server);
-    const env = { SQUASH_S3_ENDPOINT: proxy.endpoint };
+    const env = { SQUASH_S3_ENDPOINT: proxy.endpoint, SQUASH_S3_TIMEOUT_S: String(silenceS) };
     [squashd, other] = [squashdWithBucket(server, { env }), squashdWithBucket(server, { env })];
     before = hostState([squashd.mark, other.mark]);
     digest = randomModule(squashd, large, moduleBytes);

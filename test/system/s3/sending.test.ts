@@ -33,7 +33,7 @@ function keepsFiles(start: () => Promise<S3Place>): void {
   beforeAll(async () => {
     place = await start();
     objects = new RawObjects(place);
-    const settings = { ...place, prefix: "team/", encryption: null };
+    const settings = { ...place, prefix: "team/", timeoutMs: 30_000, encryption: null };
     bucket = new Bucket(settings);
     files = new BucketFiles(bucket, new Blobs(bucket, null), { folder, canKeepWhole: true });
   });
