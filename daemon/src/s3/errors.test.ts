@@ -13,6 +13,12 @@ describe("what callers are told of the store's errors", () => {
   it.each<[string, Error, RegExp]>([
     ["s3_unreachable", sdkError("Error", undefined, { code: "ECONNREFUSED" }), /ECONNREFUSED: what it says/],
     ["s3_unreachable", sdkError("TimeoutError"), /TimeoutError/],
+    [
+      "s3_unreachable",
+      sdkError("Error", undefined, { code: "SELF_SIGNED_CERT_IN_CHAIN" }),
+      /; .* NODE_EXTRA_CA_CERTS$/,
+    ],
+    ["s3_unreachable", sdkError("Error", undefined, { code: "CERT_HAS_EXPIRED" }), /; renew its certificate/],
     ["s3_unreachable", sdkError("InternalError", 500), /InternalError/],
     ["s3_unreachable", sdkError("SlowDown", 503), /SlowDown/],
     ["s3_unreachable", sdkError("SlowDown", 429), /SlowDown/],

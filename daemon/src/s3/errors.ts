@@ -17,6 +17,7 @@ const passing = [
   "ServiceUnavailable",
 ];
 const deniedCodes = ["ExpiredToken", "InvalidToken", "TokenRefreshRequired", "CredentialsProviderError"];
+const unknownAuthority = "name a PEM file of the authority that issued its certificate in NODE_EXTRA_CA_CERTS";
 const hints: Readonly<Record<string, string>> = {
   NoSuchBucket: "make the bucket, or set SQUASH_S3_BUCKET",
   InvalidAccessKeyId: "check SQUASH_S3_ACCESS_KEY_ID",
@@ -24,6 +25,14 @@ const hints: Readonly<Record<string, string>> = {
   ExpiredToken: "renew the credentials, SQUASH_S3_SESSION_TOKEN among them",
   RequestTimeTooSkewed: "set this machine's clock",
   CredentialsProviderError: "set SQUASH_S3_ACCESS_KEY_ID and SQUASH_S3_SECRET_ACCESS_KEY",
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: unknownAuthority,
+  UNABLE_TO_GET_ISSUER_CERT: unknownAuthority,
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: unknownAuthority,
+  SELF_SIGNED_CERT_IN_CHAIN: unknownAuthority,
+  DEPTH_ZERO_SELF_SIGNED_CERT: unknownAuthority,
+  ERR_TLS_CERT_ALTNAME_INVALID: "SQUASH_S3_ENDPOINT must have a name that its certificate has",
+  CERT_HAS_EXPIRED: "renew its certificate, or set this machine's clock",
+  CERT_NOT_YET_VALID: "set this machine's clock, or the one that its certificate was made by",
 };
 
 /** Whether the store says that there is no such object. */
@@ -58,7 +67,8 @@ export function s3Error(error: unknown, doing: string, signal: AbortSignal): Squ
   const { name = "Error", message = "", code } = error as SdkError;
   if (signal.aborted || name === "AbortError")
     return new SquashError("cancelled", `Cannot ${doing} in the bucket: cancelled`, { cause: error });
-  const hint = hints[name] === undefined ? "" : `; ${hints[name]}`;
+  const advice = hints[name] ?? hints[code ?? ""];
+  const hint = advice === undefined ? "" : `; ${advice}`;
   // an answer to HEAD has no body that could say more
   const isUnsaid = name === "Unknown" || name === "UnknownError";
   const what = isUnsaid ? `it answers with status ${statusOf(error)}` : `${code ?? name}: ${message.slice(0, 300)}`;
