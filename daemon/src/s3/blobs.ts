@@ -10,7 +10,8 @@ import { diskError, isDiskError } from "./disk-error.js";
 import type { Piece } from "./piece-reader.js";
 
 const readTries = 5;
-const retryMs = 200;
+/** before the second try; what was answered whole and is wrong is not made right by time */
+const retryMs = { unanswered: 400, wrong: 50 };
 /** what has lain for so long is written anew when it is used again, so that no sweep that is under way takes it for unused */
 const refreshAfterMs = 12 * 3_600_000;
 
@@ -92,7 +93,8 @@ export class Blobs {
       } catch (error) {
         if (signal.aborted) throw cancelled(source.key, error);
         if (tries === readTries || !canPass(error)) throw error;
-        await pause(retryMs * 2 ** tries * (0.5 + Math.random()), signal);
+        const firstMs = isWrong(error) ? retryMs.wrong : retryMs.unanswered;
+        await pause(firstMs * 2 ** (tries - 1) * (0.5 + Math.random()), signal);
       }
     }
   }
@@ -158,6 +160,11 @@ export class Blobs {
 /** Bytes that are wrong may be so on their way only. */
 function canPass(error: unknown): boolean {
   return isSquashError(error) && (error.code === "s3_object_invalid" || error.code === "s3_unreachable");
+}
+
+/** Whether all came that was to come, and it is something else. */
+function isWrong(error: unknown): boolean {
+  return isSquashError(error) && error.code === "s3_object_invalid" && error.cause === undefined;
 }
 
 function cancelled(key: string, cause: unknown): SquashError {
