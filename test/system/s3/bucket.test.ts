@@ -5,19 +5,31 @@ import { print } from "../../support/crash-trials.js";
 import { hostState, settledState, type HostState } from "../../support/leaks.js";
 import { lacks } from "../../support/needs.js";
 import { idle, jobDone, until } from "../../support/s3/bucket-work.js";
-import { S3Server } from "../../support/s3/s3-server.js";
+import { RawObjects } from "../../support/s3/raw-objects.js";
+import { S3Server, type S3Place } from "../../support/s3/s3-server.js";
+import { RadosGateway } from "../../support/s3/second-server.js";
 import { squashdWithBucket } from "../../support/s3/squashd-with-bucket.js";
 import type { TestSquashd } from "../../support/squashd.js";
 
-describe.skipIf(lacks("root"))("modules and snapshots in a bucket", () => {
-  let server: S3Server;
+/** A store, and what tests do past squashd. */
+interface Tried {
+  readonly place: S3Place;
+  /** bytes that the store got, or keeps more, by that */
+  sentBy(work: () => Promise<unknown>): Promise<number>;
+  /** Flips all bits of a byte of an object's content. */
+  corrupt(key: string, offset: number): Promise<void>;
+}
+
+/** What holds of modules and snapshots in any S3. */
+function keepsModulesAndSnapshots(start: () => Promise<Tried>): void {
+  let store: Tried;
   let first: TestSquashd;
   let second: TestSquashd;
   let before: HostState;
 
   beforeAll(async () => {
-    server = await S3Server.start();
-    [first, second] = [squashdWithBucket(server), squashdWithBucket(server)];
+    store = await start();
+    [first, second] = [squashdWithBucket(store.place), squashdWithBucket(store.place)];
     before = hostState([first.mark, second.mark]);
     await first.start();
     await until(async () => (await first.client.bucket()).last_sync !== null);
@@ -26,7 +38,7 @@ describe.skipIf(lacks("root"))("modules and snapshots in a bucket", () => {
   afterAll(async () => {
     await first[Symbol.asyncDispose]();
     await second[Symbol.asyncDispose]();
-    await server[Symbol.asyncDispose]();
+    await store.place[Symbol.asyncDispose]();
     expect(await settledState(before, [first.mark, second.mark])).toEqual(before);
   });
 
@@ -83,14 +95,12 @@ describe.skipIf(lacks("root"))("modules and snapshots in a bucket", () => {
     await print(sandbox, "head -c 60000000 /dev/urandom >/a; head -c 60000000 /dev/urandom >/z");
     await sandbox.snapshot({ label: "large" }, { wait: "durable" });
     await print(sandbox, "head -c 3000000 /dev/urandom >/m");
-    const sent = (await server.seenDuring(() => sandbox.snapshot({ label: "more" }, { wait: "durable" })))
-      .filter(({ method }) => method === "PUT")
-      .reduce((sum, { bytesIn }) => sum + bytesIn, 0);
+    const sent = await store.sentBy(() => sandbox.snapshot({ label: "more" }, { wait: "durable" }));
     expect(sent).toBeGreaterThan(3_000_000);
     expect(sent).toBeLessThan(25_000_000);
     await sandbox.restore("more");
-    const again = await server.seenDuring(() => sandbox.snapshot({ label: "same" }, { wait: "durable" }));
-    expect(again.reduce((sum, { bytesIn }) => sum + bytesIn, 0)).toBeLessThan(2_000_000);
+    const again = await store.sentBy(() => sandbox.snapshot({ label: "same" }, { wait: "durable" }));
+    expect(again).toBeLessThan(2_000_000);
     await sandbox.destroy();
   });
 
@@ -121,7 +131,7 @@ describe.skipIf(lacks("root"))("modules and snapshots in a bucket", () => {
   it("never gives a module that is not what it was", async () => {
     const extra = (await first.client.bucketModules()).find(({ name }) => name === "100-extra");
     const blob = `team/blobs/sha256/${extra?.sha256.slice(0, 2)}/${extra?.sha256}`;
-    await server.corrupt(blob, 1_234);
+    await store.corrupt(blob, 1_234);
     await second.client.removeModule("100-extra");
     await expect(second.client.create({ id: "bad", layers: ["000-base-test", "100-extra"] })).rejects.toMatchObject({
       code: "s3_object_invalid",
@@ -130,9 +140,31 @@ describe.skipIf(lacks("root"))("modules and snapshots in a bucket", () => {
     expect(await jobDone(first, { kind: "s3-verify" })).toMatchObject({ state: "done" });
     const verified = await jobDone(first, { kind: "s3-verify", deep: true });
     expect(verified).toMatchObject({ state: "failed", error: expect.stringContaining("100-extra") as unknown });
-    await server.corrupt(blob, 1_234);
+    await store.corrupt(blob, 1_234);
     rmSync(join(second.dataDir, "cache/s3"), { recursive: true });
     const sandbox = await second.client.create({ id: "good", layers: ["000-base-test", "100-extra"] });
     await sandbox.destroy();
+  });
+}
+
+describe.skipIf(lacks("root"))("modules and snapshots in a bucket", () => {
+  keepsModulesAndSnapshots(async () => {
+    const place = await S3Server.start();
+    const sentBy = async (work: () => Promise<unknown>): Promise<number> =>
+      (await place.seenDuring(work)).reduce((sum, { bytesIn }) => sum + bytesIn, 0);
+    return { place, sentBy, corrupt: (key, offset) => place.corrupt(key, offset) };
+  });
+});
+
+describe.skipIf(lacks("root", "radosgw"))("modules and snapshots in a bucket of an S3 that others wrote", () => {
+  keepsModulesAndSnapshots(async () => {
+    const place = await RadosGateway.start();
+    const objects = new RawObjects(place);
+    const sentBy = async (work: () => Promise<unknown>): Promise<number> => {
+      const before = await objects.bytes();
+      await work();
+      return (await objects.bytes()) - before;
+    };
+    return { place, sentBy, corrupt: (key, offset) => objects.corrupt(key, offset) };
   });
 });
