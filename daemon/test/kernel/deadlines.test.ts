@@ -166,7 +166,7 @@ describe.skipIf(lacks("root"))("the deadline of a cell", () => {
   it.each(["SIGKILL", "SIGSTOP"] as const)("strikes when squashd and sq-host got a %s", async (signal) => {
     await using keeper = new Keeper({ deadlineMs: 1_500, everyMs: 300 });
     const { init, host } = await keeper.started();
-    await sleep(3_000);
+    await sleep(2_000);
     expect(alive(init)).not.toEqual([]); // it was put off
     process.kill(host, "SIGSTOP");
     process.kill(keeper.pid, signal);

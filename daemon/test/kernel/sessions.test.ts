@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { runSession } from "../../src/kernel/session.js";
 import { filesInside } from "../../../test/support/file-limit.js";
 import { lacks } from "../../../test/support/needs.js";
@@ -24,6 +24,14 @@ describe.skipIf(lacks("root"))("a session with a cell's init", () => {
   afterAll(async () => {
     await sandbox[Symbol.asyncDispose]();
     await unmountBase(machine);
+  });
+
+  // those that wait for a next command would do so for a second, in which all that a test has left looks like it
+  afterEach(() => {
+    for (const pid of readFileSync(join(machine.kernel.cgroupPath(0), "cgroup.procs"), "utf8")
+      .trim()
+      .split("\n"))
+      endIfResting(pid);
   });
 
   const run = (...of: Parameters<typeof commandOf>) => runSession(socket(), commandOf(...of), never);
@@ -245,3 +253,14 @@ describe.skipIf(lacks("root"))("a session with a cell's init", () => {
     await expect(other.run("true")).rejects.toMatchObject({ code: "sandbox_broken" });
   });
 });
+
+/** Ends it where it is a session that runs no command. */
+function endIfResting(pid: string): void {
+  try {
+    const isSession = readFileSync(`/proc/${pid}/comm`, "utf8") === "sq-session\n";
+    if (isSession && readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8") === "")
+      process.kill(Number(pid), "SIGKILL");
+  } catch {
+    // it has ended by itself
+  }
+}
