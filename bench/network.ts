@@ -5,6 +5,7 @@ import { promisify } from "node:util";
 import type { Sandbox } from "@squash/sdk";
 import { TestInternet, places, usualZone } from "../test/support/internet.js";
 import { TestNetns } from "../test/support/netns.js";
+import { netnsPath } from "../test/support/reach.js";
 import { repositoryRoot } from "../test/support/root.js";
 import { layers, type Bench } from "./squash.js";
 import { times, type Summary } from "./stats.js";
@@ -70,7 +71,7 @@ export class NetworkBench {
   /** Answers from the cache, as a program in the sandbox sees them: a UDP packet to the gateway and one back. */
   async dns(count: number): Promise<Summary> {
     await using sandbox = await this.#create({ allow_net: ["www.example.org"], deny_net: [] });
-    return await askOften(`/run/netns/squash-${sandbox.id}`, gateway, { port: 53, count });
+    return await askOften(netnsPath(sandbox.id), gateway, { port: 53, count });
   }
 
   /** The floor of that: the same program, and one that only sends back what comes, as the ends of a plain veth pair. */
@@ -116,7 +117,7 @@ export class NetworkBench {
       const rounds = { plain: [] as number[], sandbox: [] as number[] };
       for (let round = 0; round < 5; round++) {
         rounds.plain.push(await fetch(plain.path, places.host, port));
-        rounds.sandbox.push(await fetch(`/run/netns/squash-${sandbox.id}`, places.host, port));
+        rounds.sandbox.push(await fetch(netnsPath(sandbox.id), places.host, port));
       }
       return { sandbox: median(rounds.sandbox), plain: median(rounds.plain) };
     } finally {
@@ -136,7 +137,7 @@ export class NetworkBench {
     try {
       await using sandbox = await this.#create({ allow_net: ["bulk.example.org"], deny_net: [] });
       const rounds: number[] = [];
-      for (let round = 0; round < 5; round++) rounds.push(await fetch(`/run/netns/squash-${sandbox.id}`, bulk, 443));
+      for (let round = 0; round < 5; round++) rounds.push(await fetch(netnsPath(sandbox.id), bulk, 443));
       return median(rounds);
     } finally {
       server.kill();

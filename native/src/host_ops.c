@@ -180,7 +180,7 @@ static int op_upper_unmount(struct host *host, struct reader *reader, struct fai
 
 static int op_netns_publish(struct host *host, struct reader *reader, struct failure *failure) {
   uint32_t index = read_u32(reader);
-  const char *name = read_string(reader, 96);
+  const char *name = read_string(reader, NETNS_MAX_NAME);
   pid_t pid;
   char path[64];
   if (!reader_finished(reader) || strchr(name, '/') != NULL || name[0] == '.') return bad_request(failure);
@@ -192,7 +192,7 @@ static int op_netns_publish(struct host *host, struct reader *reader, struct fai
 }
 
 static int op_netns_withdraw(struct host *host, struct reader *reader, struct failure *failure) {
-  const char *name = read_string(reader, 96);
+  const char *name = read_string(reader, NETNS_MAX_NAME);
   if (!reader_finished(reader) || strchr(name, '/') != NULL || name[0] == '.') return bad_request(failure);
   return netns_withdraw(host->house.own_mounts, host->house.host_mounts, name, failure);
 }

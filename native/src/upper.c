@@ -124,7 +124,7 @@ static int publish_action(void *argument) {
 }
 
 int netns_publish(int own_mounts, int host_mounts, int netns, const char *name, struct failure *failure) {
-  char path[128];
+  char path[NETNS_MAX_NAME + 32];
   if (format(path, sizeof(path), "/run/netns/%s", name) < 0) return fail(failure, "name network namespace %s", name);
   struct attach_arguments arguments = {netns, path, failure};
   return in_host(own_mounts, host_mounts, publish_action, &arguments, failure);
@@ -138,7 +138,7 @@ static int withdraw_action(void *argument) {
 }
 
 int netns_withdraw(int own_mounts, int host_mounts, const char *name, struct failure *failure) {
-  char path[128];
+  char path[NETNS_MAX_NAME + 32];
   if (format(path, sizeof(path), "/run/netns/%s", name) < 0) return fail(failure, "name network namespace %s", name);
   struct attach_arguments arguments = {-1, path, failure};
   return in_host(own_mounts, host_mounts, withdraw_action, &arguments, failure);

@@ -24,6 +24,9 @@ int upper_unmount(int own_mounts, int host_mounts, const char *path, struct fail
 /* A detached copy of the mount at `path` in the host's namespace. */
 int upper_copy(int own_mounts, int host_mounts, const char *path, struct failure *failure);
 
+/* Bytes of such a name: what all cells' group is named by, and a sandbox's id. */
+enum { NETNS_MAX_NAME = 160 };
+
 /* Shows a network namespace to `ip netns` under `name`, and takes that back (idempotent). */
 int netns_publish(int own_mounts, int host_mounts, int netns, const char *name, struct failure *failure);
 int netns_withdraw(int own_mounts, int host_mounts, const char *name, struct failure *failure);

@@ -3,6 +3,7 @@ import type { CreateOptions, Sandbox } from "@squash/sdk";
 import { Insider } from "./insider.js";
 import { places, TestInternet } from "./internet.js";
 import { hostState, settledState, type HostState } from "./leaks.js";
+import { netnsPath } from "./reach.js";
 import { TestSquashd } from "./squashd.js";
 
 const calmName = "calm.other.net";
@@ -41,7 +42,7 @@ export function useInternet(): EgressTarget {
   const box = async (options: CreateOptions = {}): Promise<Box> => {
     const id = `egress-${process.pid}-${++counter}`;
     const sandbox = await squashd.client.create({ id, ...options });
-    const insider = await Insider.start(`/run/netns/squash-${id}`, internet.certificate);
+    const insider = await Insider.start(netnsPath(id), internet.certificate);
     return {
       sandbox,
       insider,

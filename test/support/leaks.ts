@@ -24,7 +24,7 @@ export function hostState(marks: readonly string[]): HostState {
       .map((name) => readOrEmpty(`/sys/block/${name}/loop/backing_file`))
       .filter(marked)
       .toSorted(),
-    netns: names("/run/netns").toSorted(),
+    netns: names("/run/netns").filter(marked).toSorted(),
     // with version 2 the groups are found by two ways
     cgroups: [...new Set(cgroupRoots().flatMap((root) => [root, ...children(root)]))].filter(marked).toSorted(),
     processes: processIds()

@@ -1,5 +1,6 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
+import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import type { Sandbox } from "@squash/sdk";
 import { TestNetns } from "./netns.js";
@@ -19,7 +20,16 @@ const usualTimeoutMs = 700;
 
 /** The network namespace of a sandbox, where a test may do more than the sandbox itself. */
 export function netnsOf({ id }: Sandbox): TestNetns {
-  return new TestNetns(`/run/netns/squash-${id}`);
+  return new TestNetns(netnsPath(id));
+}
+
+/** Where the network namespace of a sandbox is that a squashd of this process's tests has made. */
+export function netnsPath(id: string): string {
+  const [name, ...others] = readdirSync("/run/netns").filter(
+    (each) => each.startsWith(`sqt-${process.pid}-`) && each.replace(/^sqt-\d+-\d+-/, "") === id,
+  );
+  if (name === undefined || others.length > 0) throw new Error(`there is not one sandbox "${id}" with a network`);
+  return `/run/netns/${name}`;
 }
 
 /** A process that connects and serves in a network namespace. It ends with its disposal; what it holds open goes with it. */

@@ -24,8 +24,8 @@ export async function simulateReboot(squashd: TestSquashd): Promise<void> {
   squashd.netns[Symbol.dispose]();
   for (const { id, pid } of infos) {
     if (pid === null) continue;
-    execFileSync("umount", ["-l", `/run/netns/squash-${id}`]);
-    rmSync(`/run/netns/squash-${id}`);
+    execFileSync("umount", ["-l", `/run/netns/${squashd.mark}-${id}`]);
+    rmSync(`/run/netns/${squashd.mark}-${id}`);
   }
   rmSync(squashd.runDir, { recursive: true });
   mkdirSync(squashd.runDir);

@@ -123,6 +123,8 @@ export interface Kernel {
   giveRoot(index: number, plan: RootPlan): Promise<void>;
   mountUpper(plan: UpperPlan): Promise<void>;
   unmountUpper(path: string): Promise<void>;
+  /** Name under which `ip netns` is to list a sandbox's network namespace, which is none of another squashd's. */
+  netnsName(id: string): string;
   publishNetns(index: number, name: string): Promise<void>;
   withdrawNetns(name: string): Promise<void>;
   /** `image` is relative to the data directory. */

@@ -58,11 +58,6 @@ export interface StageParts {
   readonly custody?: Custody;
 }
 
-/** Name under which a sandbox's network namespace is listed by `ip netns`. */
-function netnsName(id: string): string {
-  return `squash-${id}`;
-}
-
 /**
  * The table that creates, rolls back, destroys, sweeps and is tested stage by stage. The record is the commit point: written last and
  * removed first, so that whatever a crash leaves without one is a leftover.
@@ -354,15 +349,15 @@ function network({ kernel, networks }: StageParts): Stage<SandboxDraft> {
       const { network, secrets = null } = planOf(draft);
       // sq-host works in order: one trip for all
       await Promise.all([
-        kernel.withdrawNetns(netnsName(draft.id)),
-        kernel.publishNetns(index, netnsName(draft.id)),
+        kernel.withdrawNetns(kernel.netnsName(draft.id)),
+        kernel.publishNetns(index, kernel.netnsName(draft.id)),
         networks.attach(index, draft.id, network, secretAccess({ secrets, trust: draft.trust })),
       ]);
     },
     async down(draft) {
       // the link is closed before anything that it leads to goes
       if (draft.index !== undefined) await networks.detach(draft.index);
-      await kernel.withdrawNetns(netnsName(draft.id));
+      await kernel.withdrawNetns(kernel.netnsName(draft.id));
     },
   };
 }

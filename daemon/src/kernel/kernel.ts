@@ -66,18 +66,20 @@ export class LinuxKernel implements Kernel {
   readonly pool: Pool;
   readonly #host: Host;
   readonly #cgroup: CgroupLayout;
+  readonly #cgroupRoot: string;
   readonly #runDir: string;
 
   private constructor(
     host: Host,
     cgroup: CgroupLayout,
-    options: { readonly runDir: string; readonly bootId: string; readonly subnet: Subnet | null },
+    options: Pick<LinuxKernelOptions, "cgroupRoot" | "runDir" | "subnet"> & { readonly bootId: string },
   ) {
-    const { runDir, bootId, subnet } = options;
+    const { cgroupRoot, runDir, bootId, subnet } = options;
     this.firewall = subnet === null ? null : new LinuxFirewall(host, subnet);
     this.pool = new Pool(host);
     this.#host = host;
     this.#cgroup = cgroup;
+    this.#cgroupRoot = cgroupRoot;
     this.#runDir = runDir;
     this.bootId = bootId;
   }
@@ -98,7 +100,7 @@ export class LinuxKernel implements Kernel {
       subnet,
       restarted: hostRestarted,
     });
-    return new LinuxKernel(host, cgroup, { runDir, bootId, subnet });
+    return new LinuxKernel(host, cgroup, { ...options, bootId });
   }
 
   onCellDeath(listener: (index: number, pid: number) => void): void {
@@ -170,6 +172,10 @@ export class LinuxKernel implements Kernel {
 
   async unmountUpper(path: string): Promise<void> {
     await this.#host.requestTwice("upperUnmount", new FieldWriter().string(path));
+  }
+
+  netnsName(id: string): string {
+    return `${this.#cgroupRoot}-${id}`;
   }
 
   async publishNetns(index: number, name: string): Promise<void> {

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { places, TestInternet } from "../../support/internet.js";
 import { hostState, settledState, type HostState } from "../../support/leaks.js";
 import { lacks } from "../../support/needs.js";
+import { netnsPath } from "../../support/reach.js";
 import { TestSquashd } from "../../support/squashd.js";
 
 const squashd = new TestSquashd();
@@ -44,6 +45,6 @@ describe.skipIf(lacks("root"))("an address in deny_net", () => {
 
 /** What BusyBox says, which needs a raw socket, hence the host's root in the sandbox's network namespace. */
 function ping(id: string): string {
-  const words = [`--net=/run/netns/squash-${id}`, "busybox", "ping", "-c", "1", "-W", "2", web];
+  const words = [`--net=${netnsPath(id)}`, "busybox", "ping", "-c", "1", "-W", "2", web];
   return spawnSync("nsenter", words, { encoding: "utf8" }).stdout;
 }

@@ -75,7 +75,7 @@ describe.skipIf(lacks("root"))("the link of a sandbox", () => {
     const ids = ["first", "second"];
     for (const id of ids) await squashd.client.create({ id });
     const listed = execFileSync("ip", ["netns"], { encoding: "utf8" });
-    for (const id of ids) expect(listed).toMatch(new RegExp(`^squash-${id}\\b`, "m"));
+    for (const id of ids) expect(listed).toMatch(new RegExp(`^${squashd.mark}-${id}\\b`, "m"));
     for (const id of ids) {
       const { gateway: said } = await squashd.client.sandbox(id).network();
       expect(said).toBe(gateway);

@@ -218,6 +218,8 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
     this.uppers.delete(path);
   }
 
+  readonly netnsName = (id: string): string => `squash-${id}`;
+
   async publishNetns(index: number, name: string): Promise<void> {
     await this.step("publishNetns");
     this.#cell(index);
