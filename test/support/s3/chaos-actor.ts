@@ -1,16 +1,18 @@
-import { isSquashError, type Sandbox } from "@squash/sdk";
+import { ConnectionError, isSquashError, type Sandbox } from "@squash/sdk";
 import { patience } from "../patience.js";
 import type { ChaosEvent } from "./chaos-history.js";
 import { pauseMs, type ChaosMachine, type Tally } from "./chaos-machine.js";
 import { lookIn, newWrite, writeIn } from "./chaos-writer.js";
 
 const deadlineMs = 15_000;
+/** the code of what nobody heard */
+const unheard = "unheard";
 
 /** What actors share. */
 export interface ChaosWorld {
   readonly machines: readonly ChaosMachine[];
   readonly events: ChaosEvent[];
-  /** of what was asked for, with what came of it */
+  /** of what squashd was asked for, with what came of it */
   readonly tally: Tally;
   readonly random: (below: number) => number;
   /** whether anything may still happen to machines */
@@ -33,9 +35,13 @@ export class ChaosActor {
   #place: Place | null = null;
   /** lines that are known to be in it */
   #lines: readonly string[] = [];
+  /** which have said that another one has it, or that they cannot know, since it was had last */
+  readonly #refused = new Set<ChaosMachine>();
   #incarnation = 0;
   #failures = 0;
   #count = 0;
+  /** what was asked last, with what came of it */
+  #last = "";
 
   constructor(id: string, world: ChaosWorld) {
     this.#id = id;
@@ -56,9 +62,9 @@ export class ChaosActor {
 
   /** Once nothing happens to machines any more: twice it is saved where it is, and goes on elsewhere as it was. Throws where it cannot be. */
   async end(): Promise<void> {
-    const end = Date.now() + 60_000 * patience;
+    const end = Date.now() + 120_000 * patience;
     for (let saves = 0; saves < 2;) {
-      if (Date.now() > end) throw new Error(`"${this.#id}" cannot be had, or be saved, at the end`);
+      if (Date.now() > end) throw new Error(`"${this.#id}" cannot be had, or be saved, at the end: ${this.#last}`);
       if (this.#place === null) await this.#find();
       else {
         await this.#look(this.#place);
@@ -75,9 +81,9 @@ export class ChaosActor {
   /** Has it made by some machine, if that may. */
   async #find(): Promise<void> {
     const { machines, random } = this.#world;
-    const up = machines.filter(({ isUp }) => isUp);
-    // now and then one that is not
-    const machine = up[random(up.length + 1)] ?? machines[random(machines.length)];
+    const open = machines.filter((machine) => machine.isUp && !this.#refused.has(machine));
+    // now and then any, up or not
+    const machine = open[random(open.length + 1)] ?? machines[random(machines.length)];
     if (machine === undefined) return;
     if (random(4) === 0) this.#sometimesKill(machine);
     this.#incarnation++;
@@ -88,8 +94,15 @@ export class ChaosActor {
       this.#place = { machine, sandbox };
       this.#failures = 0;
       this.#lines = [];
+      this.#refused.clear();
       await this.#look(this.#place);
-    } else await pauseMs(100 + random(500));
+      return;
+    }
+    const isRefused = code === "sandbox_leased" || code === "s3_unreachable";
+    if (isRefused) this.#refused.add(machine);
+    if (isRefused && open.length > 1) return;
+    this.#refused.clear();
+    await pauseMs(300 + random(700));
   }
 
   async #write({ sandbox }: Place): Promise<void> {
@@ -149,7 +162,7 @@ export class ChaosActor {
   /** While the next request is under way. */
   #sometimesKill(machine: ChaosMachine): void {
     const { random, isOn } = this.#world;
-    if (isOn() && random(15) === 0) machine.killIn(random(400));
+    if (isOn() && random(30) === 0) machine.killIn(random(400));
   }
 
   #saw(lines: readonly string[], content?: string): void {
@@ -159,12 +172,13 @@ export class ChaosActor {
     this.#lines = lines;
   }
 
-  /** Returns "ok" or the code of the failure; where that says that it is not there, or it fails again and again, it is looked for elsewhere. */
+  /** Returns "ok" or the code of the failure; where nobody is there, or it is not, or it fails again and again, it is looked for elsewhere. */
   async #ask(what: string, work: () => Promise<unknown>): Promise<string> {
     const code = await work().then(() => "ok", codeOf);
-    this.#world.tally.add(`${what} ${code}`);
+    this.#last = `${what} ${code}`;
+    if (code !== unheard) this.#world.tally.add(`${what} ${code}`);
     if (code === "ok") this.#failures = 0;
-    else if (this.#place !== null && (code === "sandbox_not_found" || ++this.#failures > 3)) this.#place = null;
+    else if (code === unheard || code === "sandbox_not_found" || ++this.#failures > 3) this.#place = null;
     if (code !== "ok") await pauseMs(50);
     return code;
   }
@@ -172,6 +186,7 @@ export class ChaosActor {
 
 function codeOf(error: unknown): string {
   if (isSquashError(error)) return error.code;
+  if (error instanceof ConnectionError && /ECONNREFUSED|ENOENT/.test(error.message)) return unheard;
   if (!(error instanceof Error)) return String(error);
   return error.name === "Error" ? error.message : error.name;
 }

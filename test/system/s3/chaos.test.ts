@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { hostState, settledState, type HostState } from "../../support/leaks.js";
 import { lacks } from "../../support/needs.js";
+import { patience } from "../../support/patience.js";
 import { randomNumbers } from "../../support/random-numbers.js";
 import { ChaosActor, type ChaosWorld } from "../../support/s3/chaos-actor.js";
 import { CellWatch, ManifestWatch, manifestWrites } from "../../support/s3/chaos-cells.js";
@@ -11,10 +12,17 @@ import { S3Server } from "../../support/s3/s3-server.js";
 import { squashdWithBucket } from "../../support/s3/squashd-with-bucket.js";
 
 const leaseS = 6;
-const seconds = Number(process.env["TEST_SECONDS"] ?? 60);
-const ids = ["a", "b", "c", "d", "e"].map((name) => `chaos-${name}`);
+/** operations with what came of them, and what was done to machines */
+const wantedEvents = Number(process.env["TEST_EVENTS"] ?? 1_000);
+const mostSeconds = 240 * patience;
+const ids = Array.from({ length: 10 }, (_, n) => `chaos-${n}`);
 const forkSteps = 8;
 const mostForks = 2;
+
+/** Lines of a log in which squashd says that it was not ready for something. */
+function bugs(log: string): string[] {
+  return log.split("\n").filter((line) => line.includes('"msg":"bug"'));
+}
 
 describe.skipIf(lacks("root"))("sandboxes that three machines share, while everything fails", () => {
   const made: AsyncDisposable[] = [];
@@ -40,7 +48,7 @@ describe.skipIf(lacks("root"))("sandboxes that three machines share, while every
       const env = {
         SQUASH_EPHEMERAL: "1",
         SQUASH_LEASE_S: String(leaseS),
-        SQUASH_CHECKPOINT_INTERVAL: "2",
+        SQUASH_CHECKPOINT_INTERVAL: "4",
         SQUASH_POOL_SIZE: "1",
         SQUASH_UPPER_LIMIT_MB: "64",
         SQUASH_S3_ENDPOINT: proxy.endpoint,
@@ -61,15 +69,16 @@ describe.skipIf(lacks("root"))("sandboxes that three machines share, while every
 
   it(
     "come back with all that was saved, run on one machine at a time, and are changed by whoever has them",
-    { timeout: 280_000 },
+    { timeout: (mostSeconds + 180 * patience) * 1_000 },
     async () => {
       const events: ChaosEvent[] = [];
       const asked = new Tally();
       const actors = new Map<string, ChaosActor>();
       const forked: string[] = [];
       let seq = 0;
-      const end = Date.now() + seconds * 1_000;
-      const isOn = (): boolean => Date.now() < end;
+      const end = Date.now() + mostSeconds * 1_000;
+      const count = (): number => asked.total + happened.total;
+      const isOn = (): boolean => count() < wantedEvents && Date.now() < end;
       const world: ChaosWorld = {
         machines,
         events,
@@ -107,19 +116,21 @@ describe.skipIf(lacks("root"))("sandboxes that three machines share, while every
         ...Array.from({ length: mostForks }, useForks),
         ...machines.map(upset),
       ]);
+      const reached = count();
+      const history = `${reached} events: ${asked.toString()}; ${happened.toString()}`;
       for (const machine of machines) await machine.settled();
       const ended = await Promise.allSettled([...actors.values()].map((actor) => actor.end()));
-      const count = asked.total + happened.total;
       const holders = manifests.readings.filter(({ holder }) => holder !== null);
       const takeovers = new Set(holders.map(({ id, epoch }) => `${id} ${epoch}`)).size;
-      console.log(
-        `${takeovers} epochs; ${count} events: ${asked.toString()}; ${happened.toString()}; looked ${cells.looks} times`,
-      );
-      expect(ended.filter(({ status }) => status === "rejected")).toEqual([]);
-      expect(violations(events)).toEqual([]);
-      expect(cells.found).toEqual([]);
-      expect(forks(await manifestWrites(server), manifests.readings)).toEqual([]);
-      expect([...asked.counts.keys()].filter((what) => what.endsWith(" internal"))).toEqual([]);
+      console.log(`${takeovers} epochs; ${history}; looked ${cells.looks} times`);
+      expect(reached).toBeGreaterThanOrEqual(wantedEvents);
+      expect({
+        wrong: violations(events),
+        twice: cells.found,
+        forks: forks(await manifestWrites(server), manifests.readings),
+        bugs: machines.flatMap(({ squashd }) => bugs(squashd.output)),
+        lost: ended.flatMap((one) => (one.status === "rejected" ? [String(one.reason)] : [])),
+      }).toEqual({ wrong: [], twice: [], forks: [], bugs: [], lost: [] });
     },
   );
 });
