@@ -8,8 +8,9 @@ const privileged = {
   isolate,
   pool: "forks",
   fileParallelism: false,
-  testTimeout: 60_000 * patience,
-  hookTimeout: 60_000 * patience,
+  // two halves of them run beside one another and a virtual machine
+  testTimeout: 120_000 * patience,
+  hookTimeout: 120_000 * patience,
   expect: { poll: { timeout: 10_000 * patience } },
 } as const;
 
