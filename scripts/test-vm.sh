@@ -155,7 +155,7 @@ make_disk() {
   done
   cp -a native/Makefile $disk/squash/native/
   cp -a native/test $disk/squash/native/
-  cp -a native/build/sq-host $disk/squash/native/build/
+  cp -a native/build/sq-host native/build/free-marks.so $disk/squash/native/build/
   cp -a build/test build/test-modules build/test-probe $disk/squash/build/
   rm -f $vm/disk.img
   mke2fs -q -t ext4 -O ^has_journal -E root_owner=0:0,nodiscard -d $disk $vm/disk.img 1g >/dev/null

@@ -88,6 +88,7 @@ async function serveWith(config: Config, stop: Promise<NodeJS.Signals>, log: Log
       ...daemon.snapshotParts,
       modules: modules.uses,
       takes: daemon.time.snapshots,
+      captures: daemon.time.captures,
       arrived: (name, format) => modules.arrived(name, format),
       track: (plan) => modules.track(plan),
     });

@@ -39,6 +39,8 @@ static int add_attributes(struct walk *walk, uint32_t root, const char *name, ui
   ssize_t length = llistxattr(name, walk->names, sizeof(walk->names));
   if (length < 0) return errno == ENOTSUP ? 0 : fail(failure, "list the attributes of %s", name);
   for (const char *key = walk->names; key < walk->names + length; key += strlen(key) + 1) {
+    errno = EXDEV;
+    if (leads_elsewhere(&walk->roots[root], key)) return fail(failure, "keep %s, which is %s", name, key);
     if (!is_captured_attribute(&walk->roots[root], key)) continue;
     ssize_t size = lgetxattr(name, key, walk->value, sizeof(walk->value));
     if (size < 0) return fail(failure, "read attribute %s of %s", key, name);
@@ -139,6 +141,7 @@ static int descend(struct walk *walk, const struct level *level, const struct fo
   errno = ENOMEM;
   if (below == NULL) return fail(failure, "open directory %s", found->name);
   int result = open_level(level, found->at, found->name, below, &closed, failure);
+  if (result == 0 && walk->roots[0].unpacked) closed = is_free_opaque(below->directories[0]);
   if (result == 0 && closed && !walk->roots[0].exact) result = erofs_add_attribute(walk->image, inode, "trusted.overlay.opaque", "y", 1, failure);
   if (result == 0) result = capture_directory(walk, below, inode, depth + 1, failure);
   close_level(below);

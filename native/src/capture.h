@@ -16,12 +16,14 @@ enum { MAX_CAPTURED = MAX_LAYERS + 1, CAPTURE_INODES = 4 << 20 };
 
 /*
  * A directory; owners in it are counted from `uid_base`. One that is exact is captured alone and as it is, as the image of a module: with all
- * owners, devices, and the attributes of overlayfs.
+ * owners, devices, and the attributes of overlayfs. One that was unpacked by a tool without rights is captured alone, too: overlayfs' marks in it
+ * have the names that anybody may give, "user.overlay.…", and one that leads to another layer's content ends with EXDEV.
  */
 struct captured_root {
   int directory;
   uint32_t uid_base;
   bool exact;
+  bool unpacked;
 };
 
 /* Writes the image of `roots`, topmost first, into the empty `file`. Returns its size in bytes, or -1. */

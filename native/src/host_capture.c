@@ -25,12 +25,15 @@ enum { OPEN_FILES = 65536, TIME_LIMIT_S = 1800, COMPARED_PATH = 64 * 1024 };
 
 static const uint64_t memory_limit = UINT64_C(3) << 30;
 
-/* In place of a cell's number: for layers of modules, and for one that is captured as it is. */
-enum { NOBODYS = 0xffffffff, EXACT = 0xfffffffe };
+/* In place of a cell's number: for layers of modules, for one that is captured as it is, and for a directory that a confined tool has filled. */
+enum { NOBODYS = 0xffffffff, EXACT = 0xfffffffe, UNPACKED = 0xfffffffd };
+
+/* Of the ids that confined tools have; daemon/src/modules/confined-tool.ts has the same number. */
+static const uint32_t tools_uid_base = UINT32_C(2415919104);
 
 struct source {
-  uint32_t index; /* of the cell whose ids are stored in it, NOBODYS or EXACT */
-  const char *name; /* the upper's mount point on the host, or the layer's name */
+  uint32_t index; /* of the cell whose ids are stored in it, NOBODYS, EXACT or UNPACKED */
+  const char *name; /* the upper's mount point on the host, the layer's name, or where in the data directory it was unpacked */
 };
 
 struct stack {
@@ -67,6 +70,18 @@ static int open_layer(const char *name, struct failure *failure) {
   if (layer_path(name, path, sizeof(path), failure) < 0) return -1;
   int directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   return directory < 0 ? fail(failure, "open layer %s", name) : directory;
+}
+
+/* On a mount of its own, through which nothing can be written. */
+static int open_unpacked(const char *name, struct failure *failure) {
+  char path[PATH_MAX];
+  if (format(path, sizeof(path), "/data/%s", name) < 0) return fail(failure, "name what was unpacked");
+  AUTO_CLOSE int mount = sys_open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW);
+  if (mount < 0) return fail(failure, "open %s", path);
+  struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC};
+  if (sys_mount_setattr(mount, "", AT_EMPTY_PATH, &attr) < 0) return fail(failure, "make a copy of mount %s read-only", path);
+  int directory = openat(mount, ".", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  return directory < 0 ? fail(failure, "open the files of %s", path) : directory;
 }
 
 static int open_output(const char *name, struct failure *failure) {
@@ -111,15 +126,25 @@ static int confine_capture(int root, const struct capture_plan *plan, struct fai
   return 0;
 }
 
+static uint32_t uid_base_of(const struct host *host, uint32_t index) {
+  if (index == UNPACKED) return tools_uid_base;
+  return index == NOBODYS || index == EXACT ? 0 : host->uid_base + index * IDS_PER_CELL;
+}
+
+static int open_source(const struct host *host, const struct source *source, struct failure *failure) {
+  if (source->index == UNPACKED) return open_unpacked(source->name, failure);
+  return source->name[0] == '/' ? open_upper(&host->house, source->name, failure) : open_layer(source->name, failure);
+}
+
 /* Adds the descriptors to those that are kept. Returns 0, or -1. */
 static int open_stack(const struct host *host, const struct stack *stack, struct captured_root *roots, int *kept, size_t *kept_count,
                       struct failure *failure) {
   for (uint32_t i = 0; i < stack->count; i++) {
     const struct source *source = &stack->sources[i];
-    bool is_layer = source->name[0] != '/';
-    roots[i].uid_base = source->index >= EXACT ? 0 : host->uid_base + source->index * IDS_PER_CELL;
+    roots[i].uid_base = uid_base_of(host, source->index);
     roots[i].exact = source->index == EXACT;
-    roots[i].directory = is_layer ? open_layer(source->name, failure) : open_upper(&host->house, source->name, failure);
+    roots[i].unpacked = source->index == UNPACKED;
+    roots[i].directory = open_source(host, source, failure);
     if (roots[i].directory < 0) return -1;
     kept[(*kept_count)++] = roots[i].directory;
   }
@@ -157,7 +182,7 @@ static int64_t do_capture(const struct host *host, const struct capture_plan *pl
 /* Nobody waits for an image of layers alone: it is made when nobody else has use for the processor and the disk. */
 static void yield_to_others(const struct capture_plan *plan) {
   enum { IOPRIO_WHO_PROCESS = 1, IOPRIO_CLASS_BE = 2, IOPRIO_CLASS_SHIFT = 13, LOWEST = 7 }; /* linux/ioprio.h, which musl lacks */
-  if (plan->is_comparison || !is_layered(&plan->stack)) return;
+  if (plan->is_comparison || !is_layered(&plan->stack) || plan->stack.sources[0].index == UNPACKED) return;
   (void)setpriority(PRIO_PROCESS, 0, 19);
   (void)syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_CLASS_BE << IOPRIO_CLASS_SHIFT | LOWEST);
 }
@@ -171,6 +196,9 @@ static _Noreturn void run_capture(const struct host *host, const struct capture_
   _exit(write(pipe, &report, sizeof(report)) == (ssize_t)sizeof(report) ? 0 : 1);
 }
 
+/* A name below a directory that squashd alone writes. */
+static bool is_beneath(const char *name) { return name[0] != '/' && name[0] != '\0' && strstr(name, "..") == NULL; }
+
 static bool read_stack(struct reader *reader, struct stack *stack, uint32_t least) {
   stack->count = read_u32(reader);
   if (stack->count < least || stack->count > MAX_CAPTURED) return false;
@@ -178,8 +206,9 @@ static bool read_stack(struct reader *reader, struct stack *stack, uint32_t leas
     struct source *source = &stack->sources[i];
     source->index = read_u32(reader);
     source->name = read_string(reader, PATH_MAX - 1);
-    if (source->name == NULL || (source->index >= MAX_CELLS && (source->index < EXACT || source->name[0] == '/'))) return false;
-    if (source->index == EXACT && stack->count != 1) return false;
+    if (source->name == NULL || (source->index >= MAX_CELLS && (source->index < UNPACKED || source->name[0] == '/'))) return false;
+    if ((source->index == EXACT || source->index == UNPACKED) && stack->count != 1) return false;
+    if (source->index == UNPACKED && !is_beneath(source->name)) return false;
   }
   return true;
 }
@@ -196,7 +225,7 @@ static bool read_plan(struct reader *reader, bool is_comparison, struct capture_
     if (!read_stack(reader, &plan->old, 0)) return false;
   }
   if (!read_stack(reader, &plan->stack, 1)) return false;
-  return reader_finished(reader) && plan->output != NULL && plan->output[0] != '/' && plan->output[0] != '\0' && strstr(plan->output, "..") == NULL;
+  return reader_finished(reader) && plan->output != NULL && is_beneath(plan->output);
 }
 
 static int start(struct host *host, uint32_t job, const struct capture_plan *plan, struct failure *failure) {

@@ -26,6 +26,21 @@ static bool is_opaque(int directory) {
   return fgetxattr(directory, "trusted.overlay.opaque", value, sizeof(value)) == 1 && value[0] == 'y';
 }
 
+static bool is_free_mark(const char *name) { return strncmp(name, "user.overlay.", 13) == 0 || strncmp(name, "user.fuseoverlayfs.", 19) == 0; }
+
+bool is_free_opaque(int directory) {
+  const char *names[] = {"user.overlay.opaque", "user.fuseoverlayfs.opaque"};
+  for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+    char value[2] = {0};
+    if (fgetxattr(directory, names[i], value, sizeof(value)) == 1 && value[0] == 'y') return true;
+  }
+  return false;
+}
+
+bool leads_elsewhere(const struct captured_root *root, const char *name) {
+  return root->unpacked && (strcmp(name, "user.overlay.redirect") == 0 || strcmp(name, "user.overlay.metacopy") == 0);
+}
+
 static uint32_t shift_captured(const void *root, uint32_t id) { return captured_id(root, id); }
 
 bool shift_owners(const struct captured_root *root, const char *name, uint8_t *value, size_t size) {
@@ -43,6 +58,7 @@ bool shift_owners(const struct captured_root *root, const char *name, uint8_t *v
 
 bool is_captured_attribute(const struct captured_root *root, const char *name) {
   if (strncmp(name, "trusted.", 8) == 0) return root->exact;
+  if (root->unpacked && is_free_mark(name)) return false;
   return strncmp(name, "user.", 5) == 0 || strncmp(name, "system.posix_acl_", 17) == 0 || strncmp(name, "security.capability", 20) == 0;
 }
 

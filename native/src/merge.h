@@ -36,6 +36,12 @@ uint32_t captured_id(const struct captured_root *root, uint32_t id);
 /* Whether an attribute belongs to a file: of overlayfs's own none, as they name files of the stack as it was, unless the root is exact. */
 bool is_captured_attribute(const struct captured_root *root, const char *name);
 
+/* Whether an attribute of a file in an unpacked root says that its content, or what a directory has below, is that of another name. */
+bool leads_elsewhere(const struct captured_root *root, const char *name);
+
+/* Whether a directory has the mark of overlayfs that anybody may give. */
+bool is_free_opaque(int directory);
+
 /* Owners in access lists and file capabilities are the host's numbers. Returns false where the value makes no sense. */
 bool shift_owners(const struct captured_root *root, const char *name, uint8_t *value, size_t size);
 

@@ -36,9 +36,12 @@ export interface RemoteModuleInfo {
   name: string;
   format: "squashfs" | "erofs";
   size: number;
-  sha256: string;
+  /** null where an older daemon has put it there */
+  sha256: string | null;
   /** whether this machine has it too, or another one of that name */
   here: "same" | "different" | "no";
+  /** whether it lies there in the form of an older daemon */
+  older: boolean;
 }
 
 /** A snapshot in the bucket. */
@@ -49,8 +52,10 @@ export interface RemoteSnapshotInfo {
   created: string | null;
   /** bytes of all its images; 0 where it cannot be read */
   size: number;
-  /** none where it cannot be read */
+  /** none where it cannot be read, or where an older daemon has put it there, which does not say them */
   layers: string[];
+  /** whether it lies there in the form of an older daemon */
+  older: boolean;
   /** why it cannot be read; null where it can */
   problem: string | null;
 }

@@ -177,24 +177,27 @@ function renderStatus(status: RemoteStatus, { colors, now }: Context): string {
   );
 }
 
+/** in the place of what an older daemon does not say */
+const byOlder = "(of an older daemon)";
+
 function renderModules(modules: readonly RemoteModuleInfo[], colors: Colors): string {
-  const rows = modules.map(({ name, format, size, sha256, here }): Cell[] => [
+  const rows = modules.map(({ name, format, size, sha256, here, older }): Cell[] => [
     name,
     format,
     formatBytes(size),
     here === "different" ? { text: here, paint: colors.red } : here,
-    sha256.slice(0, 12),
+    older ? byOlder : (sha256 ?? "").slice(0, 12),
   ]);
   return renderTable(["MODULE", "FORMAT", "SIZE", "HERE", "SHA-256"], rows, { colors, right: ["SIZE"] });
 }
 
 function renderSnapshots(snapshots: readonly RemoteSnapshotInfo[], { colors, now }: Context): string {
-  const rows = snapshots.map(({ id, label, created, size, layers, problem }): Cell[] => [
+  const rows = snapshots.map(({ id, label, created, size, layers, older, problem }): Cell[] => [
     id,
     label,
     problem === null ? formatBytes(size) : "",
     created === null ? "" : formatAge(created, now()),
-    problem === null ? layers.join(",") : { text: problem, paint: colors.red },
+    problem === null ? (older ? byOlder : layers.join(",")) : { text: problem, paint: colors.red },
   ]);
   return renderTable(["SANDBOX", "LABEL", "SIZE", "AGE", "MODULES"], rows, { colors, right: ["SIZE", "AGE"] });
 }

@@ -79,6 +79,29 @@ describe("Captures of a module", () => {
   });
 });
 
+describe("Captures of what was unpacked", () => {
+  const output = (machine: FakeMachine, sizeLimit = 4096) => ({
+    image,
+    remove: () => Promise.resolve(machine.captured.delete(image)),
+    sizeLimit,
+  });
+
+  it("take the directory alone, and say the size", async () => {
+    const { captures, machine } = await prepared();
+    expect(await captures.takeUnpacked("cache/x/work/tree", output(machine), never)).toBe(4096);
+    expect(machine.captured.get(image)).toEqual([{ kind: "unpacked", path: "cache/x/work/tree" }]);
+  });
+
+  it("leave nothing of an image that is too large, or that nobody waits for any more", async () => {
+    const { captures, machine } = await prepared();
+    const small = captures.takeUnpacked("tree", output(machine, 4095), never);
+    await expect(small).rejects.toMatchObject({ code: "build_failed", details: { errno: "EFBIG" } });
+    const late = captures.takeUnpacked("tree", output(machine), AbortSignal.abort());
+    await expect(late).rejects.toMatchObject({ code: "cancelled" });
+    expect(machine.captured.has(image)).toBe(false);
+  });
+});
+
 describe("a stack", () => {
   it("has at most as many modules as a new sandbox may have", async () => {
     const machine = new FakeMachine();

@@ -80,6 +80,29 @@ export class Captures {
     }
   }
 
+  /**
+   * Writes an image of the files that a confined tool has unpacked into `directory`, with whiteouts and opaque directories. Both are relative to the
+   * data directory; `output` is as for `takeModule`. Returns its size. Throws `build_failed` also for files whose content is in another layer,
+   * `cancelled`.
+   */
+  async takeUnpacked(
+    directory: string,
+    output: { readonly image: string; readonly remove: () => Promise<unknown>; readonly sizeLimit: number },
+    signal: AbortSignal,
+  ): Promise<number> {
+    const { image, remove, sizeLimit } = output;
+    const roots = [{ kind: "unpacked", path: directory }] as const;
+    try {
+      return await endedByRemoval(() => this.#capture(image, roots, { sizeLimit, signal }), remove, signal);
+    } catch (cause) {
+      await remove();
+      if (signal.aborted) throw cancelled();
+      if (!isSquashError(cause) || cause.code !== "kernel") throw cause;
+      const { message, details } = cause;
+      throw new SquashError("build_failed", `Cannot keep the files that were unpacked: ${message}`, { cause, details });
+    }
+  }
+
   async #merge(
     stack: readonly string[],
     modules: readonly string[],

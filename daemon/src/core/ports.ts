@@ -74,12 +74,14 @@ export interface CellUsage {
 
 /**
  * A directory of which an image is captured: the files that a sandbox has written, a mounted layer, or, alone, a layer with all that it has, which
- * are also owners that no sandbox sees, devices, and the attributes of overlayfs.
+ * are also owners that no sandbox sees, devices, and the attributes of overlayfs. Also alone, what a confined tool has unpacked, in which
+ * overlayfs' marks have the names that anybody may give; `path` is relative to the data directory.
  */
 export type CapturedRoot =
   | { readonly kind: "upper"; readonly path: string; readonly index: number }
   | { readonly kind: "layer"; readonly key: string }
-  | { readonly kind: "exact"; readonly key: string };
+  | { readonly kind: "exact"; readonly key: string }
+  | { readonly kind: "unpacked"; readonly path: string };
 
 /** What is to be compared, each stack topmost first, and what is to be told of it. With nothing in `from` all is new. */
 export interface Comparison {

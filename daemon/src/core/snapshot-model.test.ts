@@ -47,7 +47,7 @@ class Contents {
     const roots = this.#machine.captured.get(`snapshots/${image}.erofs`);
     if (roots === undefined) throw new Error(`image ${image} is not there`);
     const content = roots.flatMap((root) =>
-      root.kind === "upper" ? [`u${this.#next++}`] : this.#one(/^snapshot-([0-9a-f]{32})@/.exec(root.key)?.[1] ?? ""),
+      "key" in root ? this.#one(/^snapshot-([0-9a-f]{32})@/.exec(root.key)?.[1] ?? "") : [`u${this.#next++}`],
     );
     this.#known.set(image, content);
     return content;

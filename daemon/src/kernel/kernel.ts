@@ -38,6 +38,7 @@ import { listTasks } from "./tasks.js";
 /** native/src/host_capture.c and host_ops.c have the same numbers, in place of a cell's */
 const noCell = 0xffffffff;
 const exactly = 0xfffffffe;
+const unpacked = 0xfffffffd;
 const noLimit = 2 ** 53 - 1;
 /** as long as native/src/host_capture.c gives it in processor time, and a disk that is slow besides */
 const captureTimeoutMs = 3_600_000;
@@ -272,6 +273,7 @@ function writeRoots(fields: FieldWriter, roots: readonly CapturedRoot[]): void {
   for (const root of roots) {
     if (root.kind === "upper") fields.u32(root.index).string(root.path);
     else if (root.kind === "exact") fields.u32(exactly).string(root.key);
+    else if (root.kind === "unpacked") fields.u32(unpacked).string(root.path);
     else fields.u32(ownerOfLayer(root.key) ?? noCell).string(root.key);
   }
 }

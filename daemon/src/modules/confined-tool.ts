@@ -5,7 +5,7 @@ import { pipeline } from "node:stream/promises";
 import { SquashError } from "@squash/sdk/errors";
 import { runTool, type RunTool } from "./run-tool.js";
 
-/** first of 65,536 ids on the host that confined tools have, behind those of sandboxes where these have the usual ones */
+/** first of 65,536 ids on the host that confined tools have, behind those of sandboxes where these have the usual ones; as in host_capture.c */
 const firstId = 2_415_919_104;
 const limits = ["--fsize=17179869184", "--as=4294967296", "--nproc=512", "--nofile=1024", "--core=0"];
 
@@ -13,12 +13,12 @@ const limits = ["--fsize=17179869184", "--as=4294967296", "--nproc=512", "--nofi
  * Makes a root of the system's programs and one directory that can be written, then runs a program in it whose root is nobody on the host:
  * in a user namespace, without a network, without sight of other processes or files. Its maps are written from outside, by who has the right.
  * Without ids of its own it stays root, whom alone the kernel lets set and see what overlayfs marks directories with, but in the same root.
- * $1 an empty directory for the root, $2 the directory at /room, $3 a file at /input or "", $4 the first id or "", then limits, "--", and the
- * program.
+ * $1 an empty directory for the root, $2 the directory at /room, $3 a file at /input or "", $4 a library at /preload or "", $5 the first id or "",
+ * then limits, "--", and the program.
  */
 const script = `
-jail=$1 work=$2 input=$3 first=$4
-shift 4
+jail=$1 work=$2 input=$3 preload=$4 first=$5
+shift 5
 mount -t tmpfs -o size=1m,mode=0755,nosuid,nodev tmpfs "$jail"
 mkdir "$jail/room" "$jail/etc" "$jail/proc" "$jail/dev"
 : >"$jail/dev/null"
@@ -37,6 +37,11 @@ if [ -n "$input" ]; then
   : >"$jail/input"
   mount --bind "$input" "$jail/input"
   mount -o remount,bind,ro,nosuid,nodev,noexec "$jail/input"
+fi
+if [ -n "$preload" ]; then
+  : >"$jail/preload"
+  mount --bind "$preload" "$jail/preload"
+  mount -o remount,bind,ro,nosuid,nodev "$jail/preload"
 fi
 chown "\${first:-0}:\${first:-0}" "$work"
 mount --bind "$work" "$jail/room"
@@ -72,18 +77,22 @@ export interface Workshop {
   readonly runTrusted: RunTool;
 }
 
-/** Makes a place for programs that read what nobody has checked. `scratch` must be a directory that nobody else can enter. */
+/**
+ * Makes a place for programs that read what nobody has checked. `scratch` must be a directory that nobody else can enter; `preload` is a library
+ * for those that are told to load it, in whose arguments its path is translated.
+ */
 export async function makeWorkshop(
   scratch: string,
-  options: { readonly input?: string; readonly run?: RunTool } = {},
+  options: { readonly input?: string; readonly preload?: string; readonly run?: RunTool } = {},
 ): Promise<Workshop> {
-  const { input = "", run } = options;
+  const { input = "", preload = "", run } = options;
   const work = join(scratch, "work");
   const jail = join(scratch, "jail");
   for (const directory of [work, jail]) await mkdir(directory, { mode: 0o700 });
   if (run !== undefined) return { work, run, runTrusted: run };
   const translate = (argument: string): string => {
     if (input !== "" && argument === input) return "/input";
+    if (preload !== "" && argument === `LD_PRELOAD=${preload}`) return "LD_PRELOAD=/preload";
     return argument.startsWith(`${work}/`) ? `/room${argument.slice(work.length)}` : argument;
   };
   const spaces = ["--mount", "--propagation=private", "--net", "--ipc", "--uts", "--pid", "--fork", "--kill-child"];
@@ -94,7 +103,7 @@ export async function makeWorkshop(
         [
           "unshare",
           ...spaces,
-          ...["--", "sh", "-euc", script, "sh", jail, work, input, first],
+          ...["--", "sh", "-euc", script, "sh", jail, work, input, preload, first],
           ...[...limits, "--", program, ...args.map(translate)],
         ],
         toolOptions,

@@ -10,6 +10,7 @@ import { Blobs } from "../s3/blobs.js";
 import type { Bucket } from "../s3/bucket.js";
 import { BucketFiles } from "../s3/files.js";
 import { ModuleObjects } from "../s3/module-objects.js";
+import { OlderObjects } from "../s3/older-objects.js";
 import { SandboxObjects } from "../s3/sandbox-objects.js";
 import { SealedJson } from "../s3/sealed-json.js";
 import { SealedStore } from "../s3/sealed-store.js";
@@ -48,6 +49,7 @@ beforeEach(() => {
     files: new BucketFiles(bucket, blobs, { folder, canKeepWhole: true }),
     modules: new ModuleObjects(store, json, join(folder, "modules.json")),
     snapshots: new SnapshotObjects(store, json),
+    older: new OlderObjects(store, { isOn: true }),
     sandboxes: new SandboxObjects(store, sealed),
     folder,
   };

@@ -159,7 +159,7 @@ export class BucketCare {
 
   /** What names no files: sandboxes that are kept there, and who sweeps. */
   async #checkRest(problems: string[], signal: AbortSignal): Promise<void> {
-    const { sandboxes, snapshots } = this.#bucket;
+    const { sandboxes, snapshots, older } = this.#bucket;
     await noting(problems, async () => {
       await this.#sweeps.read(signal);
     });
@@ -167,6 +167,7 @@ export class BucketCare {
       noting(problems, async () => {
         const label = (await sandboxes.read(id, signal))?.sandbox?.latestSnapshot ?? null;
         if (label === null || (await snapshots.etag(id, label, signal)) !== null) return;
+        if ((await older.snapshot(id, label, signal)) !== null) return;
         problems.push(`sandbox ${id}: its snapshot "${label}" is not there`);
       }),
     );

@@ -6,6 +6,7 @@ import { Bucket } from "../s3/bucket.js";
 import { Cipher } from "../s3/cipher.js";
 import { BucketFiles } from "../s3/files.js";
 import { ModuleObjects } from "../s3/module-objects.js";
+import { OlderObjects } from "../s3/older-objects.js";
 import { SandboxObjects } from "../s3/sandbox-objects.js";
 import { SealedJson } from "../s3/sealed-json.js";
 import { SealedStore } from "../s3/sealed-store.js";
@@ -24,6 +25,8 @@ export interface BucketParts {
   readonly modules: ModuleObjects;
   readonly snapshots: SnapshotObjects;
   readonly sandboxes: SandboxObjects;
+  /** what older daemons have put there */
+  readonly older: OlderObjects;
   /** where files lie that are on their way; its content survives a restart */
   readonly folder: string;
 }
@@ -52,7 +55,8 @@ export async function openBucket(config: Config): Promise<BucketParts | null> {
   const modules = new ModuleObjects(bucket, json, join(folder, "modules.json"));
   const snapshots = new SnapshotObjects(bucket, json);
   const sandboxes = new SandboxObjects(bucket, sealed);
-  return { bucket, sealed, blobs, files, json, modules, snapshots, sandboxes, folder };
+  const older = new OlderObjects(bucket, { isOn: cipher === null });
+  return { bucket, sealed, blobs, files, json, modules, snapshots, sandboxes, older, folder };
 }
 
 function credentialsOf({ s3AccessKeyId, s3SecretAccessKey, s3SessionToken }: Config): {

@@ -217,20 +217,22 @@ export class EphemeralHouse implements Custody {
     if (replan === undefined)
       throw new SquashError("sandbox_exists", `Cannot create sandbox "${id}": one of that name is kept in the bucket`);
     const { created, forkedFrom, latestSnapshot: label } = saved;
-    const again = { ...replan(requestOf(saved)), created, forkedFrom };
+    // a request that names no modules has none in its list
+    const requestedLayers = plan.requestedLayers.length > 0 ? plan.requestedLayers : saved.layers;
+    const again = { ...replan(requestOf(saved)), requestedLayers, created, forkedFrom };
     if (label === null) return make(again, []);
     const { remote } = this.#mustBeConnected();
-    const object = await this.#options.bucket.snapshots.read(id, label, signal);
-    if (object === null)
-      throw new SquashError(
-        "s3_object_missing",
-        `Cannot create sandbox "${id}": its files are those of snapshot "${label}", which the bucket does not have`,
-      );
-    return remote.withImages(object, { signal, progress: () => undefined }, (snapshot) => {
+    const wanted = { id, label, layers: requestedLayers };
+    const made = remote.withImages(wanted, { signal, progress: () => undefined }, (snapshot) => {
       const { layers, images } = snapshot;
       return make({ ...again, requestedLayers: layers, snapshots: images, restored: label, head: label }, [
         { ...snapshot, parent: null },
       ]);
+    });
+    return made.catch((cause: unknown) => {
+      if (!isSquashError(cause) || cause.code !== "snapshot_not_found") throw cause;
+      const what = `its files are those of snapshot "${label}", which the bucket does not have`;
+      throw new SquashError("s3_object_missing", `Cannot create sandbox "${id}": ${what}`, { cause });
     });
   }
 
@@ -322,8 +324,8 @@ export class EphemeralHouse implements Custody {
 }
 
 /** Removes all that the bucket has of a sandbox, whoever has it. */
-export async function removeSandbox({ bucket }: BucketParts, id: string, signal: AbortSignal): Promise<void> {
-  const keys: string[] = [];
+export async function removeSandbox({ bucket, older }: BucketParts, id: string, signal: AbortSignal): Promise<void> {
+  const keys = await older.keysOf({ id, label: null }, signal);
   for await (const { key } of bucket.list(`sandboxes/${id}/`, signal)) keys.push(key);
   await bucket.remove(keys, signal);
 }

@@ -35,7 +35,7 @@ describe("a list of the snapshots in the bucket", () => {
     // whose answers come in another order
     let asked = 0;
     store.fate = (operation) => (operation === "read" && asked++ % 2 === 0 ? { back: 5 } : {});
-    const info = { created, size: 5, layers: ["000-base"], problem: null };
+    const info = { created, size: 5, layers: ["000-base"], older: false, problem: null };
     const all = await listSnapshots(snapshots, null, signal);
     expect(all).toEqual([...places, ["other", "one"]].map(([id, label]) => ({ id, label, ...info })));
     expect((await listSnapshots(snapshots, "other", signal)).map(({ label }) => label)).toEqual(["one"]);

@@ -30,9 +30,9 @@ async function infoOf(
     if (snapshot === null) return null;
     const { created, layers, images } = snapshot;
     const size = images.reduce((sum, { file }) => sum + file.size, 0);
-    return { ...place, created, size, layers: [...layers], problem: null };
+    return { ...place, created, size, layers: [...layers], older: false, problem: null };
   } catch (error) {
     if (!isSquashError(error) || error.code !== "s3_object_invalid") throw error;
-    return { ...place, created: null, size: 0, layers: [], problem: error.message };
+    return { ...place, created: null, size: 0, layers: [], older: false, problem: error.message };
   }
 }

@@ -1,4 +1,4 @@
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
 import type {
   QueueEntryInfo,
@@ -9,6 +9,7 @@ import type {
 } from "@squash/sdk/protocol";
 import { errorText } from "../core/error-text.js";
 import type { Config } from "../config.js";
+import type { Captures } from "../core/captures.js";
 import type { DomainEvent, Emit } from "../core/events.js";
 import type { JobContext, JobPlan } from "../core/jobs.js";
 import type { Modules } from "../core/modules.js";
@@ -24,6 +25,9 @@ import { openBucket, type BucketParts } from "./bucket-parts.js";
 import { listSnapshots } from "./list-snapshots.js";
 import { EphemeralHouse, removeSandbox } from "./ephemeral-house.js";
 import { machineId } from "./machine-id.js";
+import { OlderImages } from "./older-images.js";
+import { pullOlderModule } from "./older-modules.js";
+import { olderModules, olderSnapshots } from "./older-list.js";
 import { PushQueue, type PushTask } from "./push-queue.js";
 import { RemoteCatalog } from "./remote-catalog.js";
 import { planRemoteJob } from "./remote-jobs.js";
@@ -41,7 +45,8 @@ export interface RemoteOptions {
 }
 
 /** What is there once squashd has started. */
-export interface RemoteWorld extends Omit<RemoteSnapshotParts, "bucket" | "dataDir" | "machine"> {
+export interface RemoteWorld extends Omit<RemoteSnapshotParts, "bucket" | "dataDir" | "machine" | "older"> {
+  readonly captures: Pick<Captures, "takeUnpacked">;
   readonly modules: Modules;
   readonly takes: Snapshots;
   /** told of a module that has come */
@@ -63,6 +68,7 @@ export class RemoteHouse {
   readonly #queue: PushQueue;
   readonly #removed: RemovedModules;
   readonly #modules: RemoteModules;
+  readonly #older: OlderImages;
   readonly #care: BucketCare;
   readonly #ephemeral: EphemeralHouse | null;
   readonly #machine: string;
@@ -85,10 +91,23 @@ export class RemoteHouse {
     this.#removed = parts.removed;
     this.#queue = queue;
     this.#care = new BucketCare(parts.bucket);
-    this.#modules = new RemoteModules({
-      catalog: options.catalog,
+    const { catalog, config } = options;
+    const { dataDir } = config;
+    const replace = (name: string, work: () => Promise<void>): Promise<void> =>
+      this.#mustBeConnected().world.modules.replace(name, work);
+    this.#older = new OlderImages({
       bucket: parts.bucket,
-      replace: (name, work) => this.#mustBeConnected().world.modules.replace(name, work),
+      dataDir,
+      maxBytes: config.maxUploadMb * 1_048_576,
+      marks: join(dirname(config.hostBinary), "free-marks.so"),
+      captures: () => this.#mustBeConnected().world.captures,
+    });
+    this.#modules = new RemoteModules({
+      catalog,
+      bucket: parts.bucket,
+      replace,
+      pullOlder: (module, how, context) =>
+        pullOlderModule(module, { catalog, dataDir, images: this.#older, replace }, how, context),
       arrived: (name, format) => this.#connected?.world.arrived(name, format),
     });
   }
@@ -136,6 +155,7 @@ export class RemoteHouse {
       bucket: this.#bucket,
       dataDir: config.dataDir,
       machine: this.#machine,
+      older: this.#older,
     });
     const sync = new Sync({
       catalog,
@@ -241,15 +261,19 @@ export class RemoteHouse {
 
   async modules(signal: AbortSignal): Promise<RemoteModuleInfo[]> {
     const { modules } = await this.#bucket.modules.list(signal);
-    return modules.map(({ name, format, size, sha256 }) => {
+    const own = modules.map(({ name, format, size, sha256 }): RemoteModuleInfo => {
       const isHere = this.#options.catalog.imagesOf(name).length > 0;
       const isSame = isHere && this.#modules.isSame(name, { name, format, size, sha256 });
-      return { name, format, size, sha256, here: isSame ? "same" : isHere ? "different" : "no" };
+      return { name, format, size, sha256, here: isSame ? "same" : isHere ? "different" : "no", older: false };
     });
+    return [...own, ...(await olderModules(this.#bucket.older, this.#options.catalog, signal))];
   }
 
   async snapshots(id: string | null, signal: AbortSignal): Promise<RemoteSnapshotInfo[]> {
-    return listSnapshots(this.#bucket.snapshots, id, signal);
+    return [
+      ...(await listSnapshots(this.#bucket.snapshots, id, signal)),
+      ...(await olderSnapshots(this.#bucket.older, id, signal)),
+    ];
   }
 
   /** Takes a snapshot, all of a sandbox, or a module out of the bucket; what is here stays. */
@@ -257,9 +281,11 @@ export class RemoteHouse {
     what: { readonly module: string } | { readonly id: string; readonly label: string | null },
     signal: AbortSignal,
   ): Promise<void> {
-    if ("module" in what) return this.#bucket.modules.remove(what.module, signal);
+    const { bucket, older, modules, snapshots } = this.#bucket;
+    if ("module" in what || what.label !== null) await bucket.remove(await older.keysOf(what, signal), signal);
+    if ("module" in what) return modules.remove(what.module, signal);
     const { id, label } = what;
-    if (label !== null) return this.#bucket.snapshots.remove(id, [label], signal);
+    if (label !== null) return snapshots.remove(id, [label], signal);
     await (this.#ephemeral?.forget(id, signal) ?? removeSandbox(this.#bucket, id, signal));
   }
 

@@ -115,16 +115,25 @@ async function pull(job: PullJob, parts: RemoteJobParts, context: JobContext): P
   if (sandbox !== undefined && label !== undefined) return snapshots.pull(sandbox, label, context);
   const problems: string[] = [];
   if (sandbox !== undefined) {
-    for (const one of await bucket.snapshots.labels(sandbox, context.signal))
+    for (const one of await labelsOf(sandbox, bucket, context.signal))
       await attempt(problems, `snapshot ${sandbox}@${one}`, context, () => snapshots.pull(sandbox, one, context));
   } else {
     const there = await bucket.modules.list(context.signal);
     for (const [name, error] of there.problems) problems.push(`module ${name}: ${error.message}`);
-    for (const { name } of there.modules)
+    const names = new Set(there.modules.map(({ name }) => name));
+    for await (const { name } of bucket.older.modules(context.signal)) names.add(name);
+    for (const name of names)
       if (replace || modules.local(name) === null)
         await attempt(problems, `module ${name}`, context, () => pullModule(name));
   }
   refuseProblems("fetch all from", problems);
+}
+
+/** Labels of all snapshots of a sandbox, those of older daemons included. */
+async function labelsOf(sandbox: string, { snapshots, older }: BucketParts, signal: AbortSignal): Promise<Set<string>> {
+  const labels = new Set(await snapshots.labels(sandbox, signal));
+  for await (const { label } of older.snapshots(signal, sandbox)) labels.add(label);
+  return labels;
 }
 
 /** What could be done has been; the job says that not all was. */

@@ -12,6 +12,7 @@ import { placeModule } from "../modules/placing.js";
 import { checkImage } from "../modules/superblock.js";
 import type { Renewed } from "../s3/blobs.js";
 import { moduleKey, type KnownModule, type ModuleObject } from "../s3/module-objects.js";
+import { olderSource, type OlderModule } from "../s3/older-objects.js";
 import type { BucketParts } from "./bucket-parts.js";
 
 /** of the free disk that must be left */
@@ -22,6 +23,12 @@ export interface RemoteModulesOptions {
   readonly bucket: BucketParts;
   /** Does what takes the present images of a module away. Throws `module_in_use`. */
   readonly replace: (name: string, work: () => Promise<void>) => Promise<void>;
+  /** Fetches a module that only an older daemon has in the bucket. Throws as `pull` does. */
+  readonly pullOlder: (
+    module: OlderModule,
+    options: { readonly replace: boolean },
+    context: JobContext,
+  ) => Promise<void>;
   /** told of a module that has come; the format is that of its image */
   readonly arrived: (name: string, format: ModuleFormat) => void;
 }
@@ -55,6 +62,7 @@ export class RemoteModules {
     const found = renewed === null ? await bucket.modules.read(name, signal) : null;
     if (found !== null && found.file.sha256 !== sha256) throw otherInBucket(name);
     if (found !== null && (await this.#isWhole(found, signal))) return 0;
+    if (found === null && renewed === null) await this.#refuseOlder(manifest, signal);
     const etag = renewed === null ? (found?.etag ?? null) : await bucket.modules.etag(name, signal);
     const path = join(catalog.directory, `${name}.${format}`);
     const { file, sentBytes } = await bucket.files.send(path, sha256, {
@@ -116,10 +124,7 @@ export class RemoteModules {
     const { signal } = context;
     checkModuleName(name);
     const remote = await bucket.modules.read(name, signal);
-    if (remote === null)
-      throw new SquashError("module_not_found", `Cannot find module "${name}" in the bucket either`, {
-        details: { module: name },
-      });
+    if (remote === null) return this.#pullOlder(name, replace, context);
     const { file, format } = remote;
     if (this.#isHere(name, remote)) return;
     const image = `${name}.${format}`;
@@ -158,6 +163,23 @@ export class RemoteModules {
       }
     });
     this.#options.arrived(name, format);
+  }
+
+  async #pullOlder(name: string, replace: boolean, context: JobContext): Promise<void> {
+    const { bucket, pullOlder, arrived } = this.#options;
+    const older = await bucket.older.module(name, context.signal);
+    if (older === null)
+      throw new SquashError("module_not_found", `Cannot find module "${name}" in the bucket either`, {
+        details: { module: name },
+      });
+    await pullOlder(older, { replace }, context);
+    arrived(name, "erofs");
+  }
+
+  /** Nothing takes the place of what older daemons have under a name, unless it was made of that. */
+  async #refuseOlder({ name, builder }: ModuleManifest, signal: AbortSignal): Promise<void> {
+    const older = await this.#options.bucket.older.module(name, signal);
+    if (older !== null && builder !== olderSource(older)) throw otherInBucket(name);
   }
 
   /** What the bucket says it has may have been taken away there. */

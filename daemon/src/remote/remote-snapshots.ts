@@ -15,7 +15,9 @@ import type { Renewed } from "../s3/blobs.js";
 import type { SnapshotImageObject, SnapshotObject } from "../s3/snapshot-objects.js";
 import { parseStoredFile, type StoredFile } from "../s3/stored-file.js";
 import { writeAtomically } from "../store/atomic-file.js";
+import { olderSource } from "../s3/older-objects.js";
 import type { BucketParts } from "./bucket-parts.js";
+import type { OlderImages } from "./older-images.js";
 import { counter, refuseFullDisk } from "./remote-modules.js";
 
 export interface RemoteSnapshotParts {
@@ -28,6 +30,8 @@ export interface RemoteSnapshotParts {
   readonly images: SnapshotImages;
   readonly merge: ImageMerge;
   readonly adoption: SnapshotAdoption;
+  /** for what older daemons have put into the bucket */
+  readonly older: Pick<OlderImages, "make">;
 }
 
 export interface SnapshotPush {
@@ -84,34 +88,60 @@ export class RemoteSnapshots {
     return this.#pulling.run(`snapshot "${label}" of "${id}"`, context, (shared) => this.#pull(id, label, shared));
   }
 
-  /** Fetches the images of a snapshot, and keeps them while `work` runs, after which somebody must name them. */
+  /**
+   * Fetches the images of a snapshot, and keeps them while `work` runs, after which somebody must name them. An older daemon's snapshot does not say
+   * its modules: `layers` are those that it is put upon. Throws `snapshot_not_found`, `s3_*`.
+   */
   async withImages<T>(
-    object: SnapshotObject,
+    { id, label, layers }: { readonly id: string; readonly label: string; readonly layers: readonly string[] },
     context: JobContext,
     work: (snapshot: SnapshotRecord) => Promise<T>,
   ): Promise<T> {
-    const { images } = this.#parts;
+    const { images, bucket } = this.#parts;
+    const object = await bucket.snapshots.read(id, label, context.signal);
+    if (object === null) return this.#withOlder({ id, label, layers }, context, work);
     const names = object.images.map(({ name }) => name);
     return images.hold(names, async () => {
       for (const image of object.images)
         await this.#fetching.run(`image ${image.name}`, context, (shared) => this.#fetchImage(image, shared));
-      return work(recordOf(object));
+      const result = await work(recordOf(object));
+      for (const image of object.images) await this.#remember(image, { id, label });
+      return result;
     });
   }
 
   async #pull(id: string, label: string, context: JobContext): Promise<void> {
-    const { bucket, sandboxes, adoption } = this.#parts;
+    const { sandboxes, adoption } = this.#parts;
     const sandbox = sandboxes.find(id);
     if (sandbox.snapshots.some((one) => one.label === label)) return;
-    const object = await bucket.snapshots.read(id, label, context.signal);
-    if (object === null)
+    const layers = sandbox.record?.layers ?? [];
+    await this.withImages({ id, label, layers }, context, (snapshot) => adoption.adopt(id, snapshot));
+  }
+
+  async #withOlder<T>(
+    { id, label, layers }: { readonly id: string; readonly label: string; readonly layers: readonly string[] },
+    context: JobContext,
+    work: (snapshot: SnapshotRecord) => Promise<T>,
+  ): Promise<T> {
+    const { images, store, bucket, older, dataDir } = this.#parts;
+    const found = await bucket.older.snapshot(id, label, context.signal);
+    if (found === null)
       throw new SquashError(
         "snapshot_not_found",
         `Cannot find snapshot "${label}" of "${id}": the bucket does not have it either`,
       );
-    await this.withImages(object, context, async (snapshot) => {
-      await adoption.adopt(id, snapshot);
-      for (const image of object.images) await this.#remember(image, { id, label });
+    const name = newImage(null);
+    return images.hold([name], async () => {
+      const draft = join(bucket.folder, `${name}.out`);
+      try {
+        const size = await older.make(found, { name: `snapshot ${id}@${label}`, target: draft }, context);
+        await mkdir(join(dataDir, "snapshots"), { recursive: true, mode: 0o700 });
+        await rename(draft, join(dataDir, store.snapshotImage(name)));
+        const created = new Date(found.modifiedMs).toISOString();
+        return await work({ label, parent: null, created, size, layers, images: [name], by: olderSource(found) });
+      } finally {
+        await rm(draft, { force: true });
+      }
     });
   }
 

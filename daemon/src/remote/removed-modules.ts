@@ -20,6 +20,11 @@ export class RemovedModules {
     return this.#digests.get(name) === sha256;
   }
 
+  /** Whether a module of that name was removed, whichever. */
+  knows(name: string): boolean {
+    return this.#digests.has(name);
+  }
+
   async add(name: string, sha256: string): Promise<void> {
     this.#digests.set(name, sha256);
     await this.#save();

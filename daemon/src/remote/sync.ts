@@ -1,3 +1,4 @@
+import { isSquashError, type SquashError } from "@squash/sdk/errors";
 import type { JobContext } from "../core/jobs.js";
 import type { Sandboxes } from "../core/sandboxes.js";
 import type { DirectoryCatalog } from "../modules/catalog.js";
@@ -39,6 +40,8 @@ export class Sync {
   readonly #parts: SyncParts;
   /** snapshots in the bucket that are of an earlier sandbox of the same name, by their etags */
   readonly #foreign = new Map<string, string>();
+  /** modules of older daemons that cannot be used, and why */
+  readonly #unusable = new Map<string, { readonly etag: string; readonly error: SquashError }>();
 
   constructor(parts: SyncParts) {
     this.#parts = parts;
@@ -57,6 +60,7 @@ export class Sync {
     const { modules: remote, problems } = await bucket.modules.list(context.signal);
     for (const [name, error] of problems) synced.problems.push(`module ${name}: ${error.message}`);
     const there = new Map(remote.map((each) => [each.name, each]));
+    const older = await this.#olderModules(context.signal);
     const here = new Set<string>();
     for (const { name, problem } of await catalog.list()) {
       here.add(name);
@@ -67,13 +71,37 @@ export class Sync {
           synced.problems.push(`module ${name}: the bucket has another one; nothing is replaced`);
         continue;
       }
-      if (problem !== null || problems.has(name)) continue;
+      if (problem !== null || problems.has(name) || older.has(name)) continue;
       if (await attempt(synced.problems, `module ${name}`, context, () => push.module(name, context))) synced.pushed++;
     }
     for (const { name, sha256 } of remote) {
       if (here.has(name) || removed.has(name, sha256)) continue;
       const pull = (): Promise<void> => modules.pull(name, { replace: false }, context);
       if (await attempt(synced.problems, `module ${name}`, context, pull)) synced.pulled++;
+    }
+    for (const [name, etag] of older) {
+      if (here.has(name) || there.has(name) || problems.has(name) || removed.knows(name)) continue;
+      const pull = (): Promise<void> => this.#pullOlder(name, etag, context);
+      if (await attempt(synced.problems, `module ${name}`, context, pull)) synced.pulled++;
+    }
+  }
+
+  /** The etags of older daemons' modules, by name. */
+  async #olderModules(signal: AbortSignal): Promise<Map<string, string>> {
+    const etags = new Map<string, string>();
+    for await (const { name, etag } of this.#parts.bucket.older.modules(signal)) etags.set(name, etag);
+    return etags;
+  }
+
+  /** One that cannot be used is not fetched and unpacked again each time. */
+  async #pullOlder(name: string, etag: string, context: JobContext): Promise<void> {
+    const refused = this.#unusable.get(name);
+    if (refused?.etag === etag) throw refused.error;
+    try {
+      await this.#parts.modules.pull(name, { replace: false }, context);
+    } catch (error) {
+      if (isSquashError(error) && error.code === "s3_object_invalid") this.#unusable.set(name, { etag, error });
+      throw error;
     }
   }
 
@@ -103,6 +131,17 @@ export class Sync {
           this.#fetch({ id, label, etag, created: record?.created ?? "" }, scope, context);
         if (await attempt(synced.problems, `snapshot ${id}@${label}`, context, fetch)) synced.pulled++;
       }
+    }
+    if (scope !== "all") await this.#olderSnapshots(scope.sandbox, synced, context);
+  }
+
+  /** Those of older daemons do not say of which sandbox of the name they are: they come only when they are asked for. */
+  async #olderSnapshots(sandbox: string, synced: Synced, context: JobContext): Promise<void> {
+    const { sandboxes, bucket, snapshots } = this.#parts;
+    for await (const { id, label } of bucket.older.snapshots(context.signal, sandbox)) {
+      if (sandboxes.find(id).snapshots.some((one) => one.label === label)) continue;
+      const fetch = (): Promise<void> => snapshots.pull(id, label, context);
+      if (await attempt(synced.problems, `snapshot ${id}@${label}`, context, fetch)) synced.pulled++;
     }
   }
 

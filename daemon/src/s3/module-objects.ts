@@ -4,6 +4,7 @@ import { invalidObject } from "../core/remote/invalid-object.js";
 import type { ObjectStore } from "../core/remote/object-store.js";
 import { isModuleName } from "../core/validate.js";
 import { writeAtomically } from "../store/atomic-file.js";
+import { olderManifest } from "./older-manifest.js";
 import type { SealedJson } from "./sealed-json.js";
 import { inParallel } from "./pool.js";
 import { isSha256, parseStoredFile, type StoredFile } from "./stored-file.js";
@@ -51,11 +52,17 @@ export class ModuleObjects {
     this.#cachePath = cachePath;
   }
 
-  /** null where there is none. Throws `s3_object_invalid`. */
+  /** null where there is none, also where an older daemon has its own manifest in that place. Throws `s3_object_invalid`. */
   async read(name: string, signal: AbortSignal): Promise<(ModuleObject & { readonly etag: string }) | null> {
     const key = moduleKey(name);
-    const found = await this.#json.read(key, { maxBytes, signal });
-    return found === null ? null : { ...parse(key, name, found.value), etag: found.etag };
+    try {
+      const found = await this.#json.read(key, { maxBytes, signal });
+      return found === null ? null : { ...parse(key, name, found.value), etag: found.etag };
+    } catch (error) {
+      const isInvalid = error instanceof SquashError && error.code === "s3_object_invalid";
+      if (isInvalid && (await this.#isOlder(key, signal))) return null;
+      throw error;
+    }
   }
 
   /** Of what is there, which may be damaged; null where there is nothing. */
@@ -138,6 +145,11 @@ export class ModuleObjects {
     const one = { name, format, size: file.size, sha256: file.sha256, etag };
     known.set(name, one);
     return one;
+  }
+
+  async #isOlder(key: string, signal: AbortSignal): Promise<boolean> {
+    const { body } = (await this.#store.read(key, { maxBytes, signal })) ?? {};
+    return body !== undefined && olderManifest(body) !== null;
   }
 
   /** A cache that cannot be written costs time at the next start, and nothing else. */

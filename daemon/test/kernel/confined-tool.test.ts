@@ -14,6 +14,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { lacks } from "../../../test/support/needs.js";
+import { repositoryRoot } from "../../../test/support/root.js";
 import { makeWorkshop, takeFile, type Workshop } from "../../src/modules/confined-tool.js";
 
 let scratch: string;
@@ -39,6 +40,27 @@ describe.skipIf(lacks("root"))("a confined tool", () => {
     expect([uid % 65_536, gid % 65_536]).toEqual([12, 34]);
     expect(uid).toBeGreaterThan(1_000_000);
     expect(statSync(workshop.work).uid).toBeGreaterThan(1_000_000);
+  });
+
+  it("sets marks of overlayfs, which it may not, under names that anybody may give, where it is told to load what does that", async () => {
+    const marks = join(repositoryRoot, "native/build/free-marks.so");
+    const set = ["opaque", "other"].map((name) => `setfattr -h -n trusted.overlay.${name} -v y /room/marked`);
+    const script = `mkdir -p /room/marked; ${set.join("; ")}; setfattr -h -n user.own -v z /room/marked`;
+    await expect(workshop.run(["sh", "-euc", script], limits)).rejects.toThrow(/not permitted/i);
+    rmSync(join(scratch, "work"), { recursive: true });
+    rmSync(join(scratch, "jail"), { recursive: true });
+    const loaded = await makeWorkshop(scratch, { preload: marks });
+    await loaded.run(["env", `LD_PRELOAD=${marks}`, "sh", "-euc", script], limits);
+    const found = execFileSync("getfattr", [
+      "-d",
+      "-m",
+      "-",
+      "--absolute-names",
+      join(loaded.work, "marked"),
+    ]).toString();
+    expect(found.match(/^[a-z].*/gm)).toEqual(['user.overlay.opaque="y"', 'user.own="z"']);
+    const write = loaded.run(["sh", "-c", "echo x >>/preload"], limits);
+    await expect(write).rejects.toMatchObject({ code: "build_failed" });
   });
 
   it("takes its standard input, and its environment", async () => {

@@ -130,7 +130,7 @@ function keepsModulesAndSnapshots(start: () => Promise<Tried>): void {
 
   it("never gives a module that is not what it was", async () => {
     const extra = (await first.client.bucketModules()).find(({ name }) => name === "100-extra");
-    const blob = `team/blobs/sha256/${extra?.sha256.slice(0, 2)}/${extra?.sha256}`;
+    const blob = `team/blobs/sha256/${extra?.sha256?.slice(0, 2)}/${extra?.sha256}`;
     await store.corrupt(blob, 1_234);
     await second.client.removeModule("100-extra");
     await expect(second.client.create({ id: "bad", layers: ["000-base-test", "100-extra"] })).rejects.toMatchObject({

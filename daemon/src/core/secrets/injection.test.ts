@@ -75,9 +75,7 @@ describe("SecretInjection", () => {
     expect(rootOf(fork?.id ?? "")).toEqual([expect.stringMatching(/^snapshot-/), trustOf("one"), extra, base]);
     expect(machine.records.get("b")).toMatchObject({ trust: { ca: "one", bundle: "/bundle" } });
     // and in no image
-    const captured = [...machine.captured.values()]
-      .flat()
-      .map((root) => (root.kind === "upper" ? root.path : root.key));
+    const captured = [...machine.captured.values()].flat().map((root) => ("path" in root ? root.path : root.key));
     expect(captured.filter((name) => name.startsWith("trust"))).toEqual([]);
   });
 

@@ -160,7 +160,7 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
     this.captured.set(image, roots); // what a failure leaves is the caller's to remove
     await this.step("capture");
     for (const root of roots) {
-      if (root.kind !== "upper" && !this.layers.has(root.key)) throw kernelError(`open ${root.key}`, "ENOENT");
+      if ("key" in root && !this.layers.has(root.key)) throw kernelError(`open ${root.key}`, "ENOENT");
       if (root.kind === "upper" && !this.frozen.has(root.index)) throw new Error("captured what may be written to");
     }
     if (sizeLimit < 4096) throw kernelError(`write ${image}`, "EFBIG");
