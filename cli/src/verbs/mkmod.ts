@@ -150,7 +150,10 @@ export function addMkmod(program: Command, context: Context): void {
   const preset = mkmod
     .command("preset")
     .description("of a distribution's packages, installed in a sandbox that is made for it")
-    .argument("<preset>", "python3, nodejs, golang, openjdk, rust, ruby, perl, gcc, build-tools, git, sqlite, or packages");
+    .argument(
+      "<preset>",
+      "python3, nodejs, golang, openjdk, rust, ruby, perl, gcc, build-tools, git, sqlite, or packages",
+    );
   withMakeFlags(preset)
     .option("--name <name>", "of the module; otherwise the preset's own")
     .option("--base <module>", "what it is installed on; otherwise what sandboxes get")

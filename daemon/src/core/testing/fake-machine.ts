@@ -390,9 +390,7 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
     return this.captured.delete(this.snapshotImage(image)) ? 4096 : 0;
   }
 
-  upperBytes(): Promise<number> {
-    return Promise.resolve(0);
-  }
+  readonly upperBytes = (): Promise<number> => Promise.resolve(0);
 
   resolve(name: string): Promise<ModuleImage> {
     if (!this.modules.has(name))
