@@ -44,6 +44,31 @@ describe("modules in the bucket", () => {
     expect((await modules.list(signal)).modules.map((module) => module.name)).toEqual([name]);
     expect(await modules.read(name, signal)).toMatchObject({ name });
   });
+
+  it("are read once by each machine, those that it has sent itself never, also by its next squashd", async () => {
+    const reading = vi.spyOn(store, "read");
+    const reads = async (of: ModuleObjects): Promise<number> => {
+      reading.mockClear();
+      const listed = await of.list(signal);
+      expect(listed.modules.map(({ name }) => name).toSorted()).toEqual(
+        [...store.objects.keys()].map(nameIn).toSorted(),
+      );
+      return reading.mock.calls.length;
+    };
+    const nameIn = (key: string): string => key.slice("modules/".length, -".manifest.json".length);
+    const next = (cache: string): ModuleObjects => new ModuleObjects(store, json, join(folder, cache));
+    for (let index = 0; index < 40; index++)
+      await modules.write({ name: `own-${index}`, format: "erofs", file, manifest: {} }, { etag: null, signal });
+    expect(await reads(modules)).toBe(0);
+    expect(await reads(next("modules.json"))).toBe(0);
+    const other = next("other.json");
+    expect(await reads(other)).toBe(40);
+    expect(await reads(other)).toBe(0);
+    const { etag = null } = (await other.read("own-3", signal)) ?? {};
+    await other.write({ name: "own-3", format: "squashfs", file, manifest: {} }, { etag, signal });
+    expect(await reads(modules)).toBe(1);
+    expect((await modules.list(signal)).modules.find(({ name }) => name === "own-3")?.format).toBe("squashfs");
+  });
 });
 
 describe("snapshots in the bucket", () => {
