@@ -72,6 +72,40 @@ static int pin(const struct house *house, const char *path, struct failure *fail
   return result;
 }
 
+struct place {
+  const char *run_dir, *data_dir, *pin; /* paths */
+};
+
+static int make_mounts(struct house *house, const struct place *place, struct failure *failure) {
+  if (unshare(CLONE_NEWNS) < 0) return fail(failure, "make a mount namespace");
+  if (build(place->run_dir, place->data_dir, failure) < 0) return -1;
+  house->own_mounts = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+  return house->own_mounts < 0 ? fail(failure, "open the new mount namespace") : pin(house, place->pin, failure);
+}
+
+/*
+ * A namespace may be pinned in an older one only, which the kernel tells by their numbers. Since Linux 6.18 each processor takes these from a
+ * store of its own, so that a new namespace may have a lower number than the host's, where that is not the machine's first. The processor
+ * that made the host's has none but higher ones, so each is tried, also those that squashd does not run on.
+ */
+static int make_pinned(struct house *house, const struct place *place, struct failure *failure) {
+  cpu_set_t allowed;
+  int result = make_mounts(house, place, failure);
+  if (result == 0 || failure->code != EINVAL || sched_getaffinity(0, sizeof(allowed), &allowed) < 0) return result;
+  for (int cpu = 0; result < 0 && failure->code == EINVAL && cpu < CPU_SETSIZE; cpu++) {
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    if (sched_setaffinity(0, sizeof(one), &one) < 0) continue; /* not there, or not for us */
+    close_fd(&house->own_mounts);
+    *failure = (struct failure){0};
+    if (enter_mounts(house->host_mounts, failure) < 0) return -1;
+    result = make_mounts(house, place, failure);
+  }
+  if (sched_setaffinity(0, sizeof(allowed), &allowed) < 0 && result == 0) return fail(failure, "run on all processors again");
+  return result;
+}
+
 static int make_private(const char *run_dir, struct failure *failure) {
   if (mount(run_dir, run_dir, NULL, MS_BIND, NULL) < 0) return fail(failure, "bind %s", run_dir);
   if (mount(NULL, run_dir, NULL, MS_PRIVATE, NULL) < 0) return fail(failure, "make %s private", run_dir);
@@ -96,11 +130,7 @@ int house_open(struct house *house, const char *run_dir, const char *data_dir, s
     return enter_mounts(house->own_mounts, failure);
   }
   if (make_private(run_dir, failure) < 0) return -1;
-  if (unshare(CLONE_NEWNS) < 0) return fail(failure, "make a mount namespace");
-  if (build(run_dir, data_dir, failure) < 0) return -1;
-  house->own_mounts = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
-  if (house->own_mounts < 0) return fail(failure, "open the new mount namespace");
-  return pin(house, path, failure);
+  return make_pinned(house, &(const struct place){run_dir, data_dir, path}, failure);
 }
 
 int house_close(const struct house *house, const char *run_dir, struct failure *failure) {

@@ -21,6 +21,8 @@ export interface SquashdOptions {
   readonly here?: boolean;
   /** that it wants, when `env` says so */
   readonly token?: string;
+  /** a program and its arguments that run it, in the process that they are given */
+  readonly within?: readonly string[];
 }
 
 /** A squashd with directories, cgroups and a socket of its own, which a test may start, kill and start again. */
@@ -34,6 +36,7 @@ export class TestSquashd {
   /** where its links, routes and firewall rules are */
   readonly netns: TestNetns;
   readonly #env: Record<string, string>;
+  readonly #within: readonly string[];
   #process: ChildProcess | null = null;
   #output = "";
 
@@ -48,6 +51,7 @@ export class TestSquashd {
     const netns = join(tmpdir(), `netns-${process.pid}-${counter}`);
     this.netns = options.here === true ? new TestNetns() : new TestNetns(netns);
     const socket = join(this.home, "api.sock");
+    this.#within = options.within ?? [];
     this.client = new Client({ url: options.url ?? `unix:${socket}`, token: options.token });
     this.#env = {
       PATH: process.env["PATH"] ?? "/usr/sbin:/usr/bin:/sbin:/bin",
@@ -92,7 +96,8 @@ export class TestSquashd {
     Object.assign(this.#env, env);
     ensureTestModules(join(this.dataDir, "modules"));
     this.netns.make();
-    const [program, args] = this.netns.enter(process.execPath, [join(repositoryRoot, "daemon/dist/main.js")]);
+    const [first, ...rest] = [...this.#within, process.execPath, join(repositoryRoot, "daemon/dist/main.js")] as const;
+    const [program, args] = this.netns.enter(first, rest);
     const child = spawn(program, args, {
       env: this.#env,
       stdio: ["ignore", "pipe", "pipe"],
