@@ -1,5 +1,15 @@
 import { execFileSync } from "node:child_process";
-import { closeSync, ftruncateSync, mkdirSync, openSync, rmSync, statfsSync, truncateSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  statfsSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 
 const chunk = Buffer.alloc(65_536, 1);
@@ -40,8 +50,8 @@ export class SmallDisk implements Disposable {
   fill(left: number): void {
     this.clear();
     const file = openSync(this.#filler, "w");
+    let size = 0;
     try {
-      let size = 0;
       for (const bytes of [chunk, smallest]) {
         for (;;) {
           try {
@@ -53,14 +63,26 @@ export class SmallDisk implements Disposable {
           }
         }
       }
-      ftruncateSync(file, Math.max(0, size - left));
     } finally {
       closeSync(file);
+    }
+    this.#fillBlocks();
+    truncateSync(this.#filler, Math.max(0, size - left));
+  }
+
+  /** A block may be left that one more of the large file's would need for itself: small files have it. */
+  #fillBlocks(): void {
+    for (let number = 0; ; number++) {
+      try {
+        writeFileSync(`${this.#filler}.${number}`, smallest);
+      } catch {
+        return; // it is full
+      }
     }
   }
 
   clear(): void {
-    rmSync(this.#filler, { force: true });
+    for (const name of readdirSync(this.path)) if (/^filler(\.|$)/.test(name)) rmSync(join(this.path, name));
     execFileSync("sync", ["-f", this.path]);
   }
 
