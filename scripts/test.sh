@@ -24,59 +24,31 @@ part() {
   fi
 }
 
-# A project of the tests, or a share of it, as the part of that name.
-vitest() {
-  local name=$1 project=$2
-  shift 2
-  npx --no-install vitest run --project "$project" "$@" --reporter=default --reporter=json \
-    --outputFile.json="build/results/$name.json"
-}
+vitest() { npx --no-install vitest run --project "$1" --reporter=default --reporter=json --outputFile.json="build/results/$1.json"; }
 
-# Begins a command beside what follows, whose output is shown when it is waited for.
-declare -A begun
-beside() {
-  local lane=$1
-  shift
-  "$@" >"build/$lane.log" 2>&1 &
-  begun[$lane]=$!
-}
-wait_for() {
-  wait "${begun[$1]}"
+# beside all others and first, as it takes the longest and waits for nothing of theirs
+vm_log=build/vm-tests.log
+VM_SECONDS=${VM_SECONDS:-2700} nice -n 5 bash scripts/test-vm.sh --short >$vm_log 2>&1 &
+vm=$!
+trap 'kill $vm 2>/dev/null' EXIT
+part types npx --no-install tsc -b
+part style npx --no-install eslint .
+part format npx --no-install prettier --check --log-level warn .
+part imports npx --no-install depcruise daemon/src sdk/src cli/src --config .dependency-cruiser.cjs --output-type err
+part unused npx --no-install knip
+part unit vitest unit
+if is_root; then
+  part native make -s -C native check "FUZZ_SECONDS=${FUZZ_SECONDS:-15}"
+fi
+part kernel vitest kernel
+part system vitest system
+wait_for_vm() {
+  wait $vm
   local status=$?
-  unset "begun[$1]"
-  cat "build/$1.log"
+  cat $vm_log
   return $status
 }
-# each is a group of processes, which end together
-set -m
-trap 'for one in "${begun[@]}"; do kill -- "-$one" 2>/dev/null; done' EXIT
-
-checks() {
-  part types npx --no-install tsc -b
-  part style npx --no-install eslint .
-  part format npx --no-install prettier --check --log-level warn .
-  part imports npx --no-install depcruise daemon/src sdk/src cli/src --config .dependency-cruiser.cjs --output-type err
-  part unused npx --no-install knip
-  part unit vitest unit unit
-  if is_root; then
-    part native make -s -C native check "FUZZ_SECONDS=${FUZZ_SECONDS:-15}"
-  fi
-}
-
-# Half of what makes sandboxes, by the names of the files.
-half() { part "system-$1" vitest "system-$1" system "--shard=$1/2"; }
-kernel_and_half() {
-  part kernel vitest kernel kernel
-  half 1
-}
-
-# Two at a time, as many a test only waits; beside both the machine, which takes what they leave of the processors.
-beside vm env VM_SECONDS="${VM_SECONDS:-2700}" nice -n 5 bash scripts/test-vm.sh --short
-beside kernel-and-half kernel_and_half
-checks
-half 2
-wait_for kernel-and-half
-part vm wait_for vm
+part vm wait_for_vm
 
 is_root || say "skipped for lack of root: the native part, the kernel and system tests, the virtual machine; run: sudo npm test"
 node scripts/sum-results.mjs build/results

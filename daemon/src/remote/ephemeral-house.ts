@@ -49,8 +49,8 @@ export class EphemeralHouse implements Custody {
   readonly #options: EphemeralOptions;
   readonly #leases: Leases;
   readonly #closing = new AbortController();
-  /** how far a sandbox had come when it was saved last, where nothing ran in it then */
-  readonly #clean = new Map<string, number>();
+  /** how far a sandbox had come when it was saved last, where nothing ran in it then; of that very one, not of a later one of its name */
+  readonly #clean = new WeakMap<Sandbox, number>();
   readonly #saving = new Map<string, Promise<void>>();
   #kernel: Kernel | null = null;
   #world: EphemeralWorld | null = null;
@@ -91,7 +91,7 @@ export class EphemeralHouse implements Custody {
     const { sandbox: saved } = await this.#leases.acquire(plan.id);
     try {
       const info = await this.#make({ plan, make, signal, ...(replan && { replan }) }, saved);
-      if ((saved?.latestSnapshot ?? null) !== null) this.#clean.set(plan.id, 0);
+      if ((saved?.latestSnapshot ?? null) !== null) this.#clean.set(this.#mustBeConnected().sandboxes.find(plan.id), 0);
       return info;
     } catch (error) {
       // what there is to go on with was there before; a lease that cannot be given back ends by itself
@@ -113,12 +113,12 @@ export class EphemeralHouse implements Custody {
     const { sandboxes } = this.#mustBeConnected();
     const sandbox = sandboxes.find(id);
     for (let tries = 0; sandbox.state === "ready" && tries < saveTries && !this.#isClean(sandbox); tries++) {
+      const before = sandbox.lastSeq;
       await this.#save(id, this.#closing.signal);
       // what was done meanwhile is saved as well, but nobody can go on for ever
-      if (sandbox.running.size === 0) break;
+      if (sandbox.running.size === 0 && sandbox.lastSeq === before) break;
     }
     await remove();
-    this.#clean.delete(id);
     await this.#leases.release(id).catch((error: unknown) => {
       this.#options.warn(`others have sandbox "${id}" once its lease is over: ${errorText(error)}`);
     });
@@ -255,14 +255,14 @@ export class EphemeralHouse implements Custody {
     const label = `${prefix}${timeLabel(new Date())}-${randomBytes(3).toString("hex")}`;
     await snapshots.take(id, { label, by: "squashd" });
     await push(id, label, signal); // which is told of it
-    if (isQuiet && (await this.#isQuiet(sandbox))) this.#clean.set(id, seq);
+    if (isQuiet && (await this.#isQuiet(sandbox))) this.#clean.set(sandbox, seq);
     const old = sandbox.snapshots.filter((one) => one.label.startsWith(prefix)).slice(0, -keptCheckpoints);
     for (const one of old) await snapshots.remove(id, one.label);
   }
 
   /** Whether nothing can have been written since it was saved. */
   #isClean(sandbox: Sandbox): boolean {
-    return sandbox.running.size === 0 && this.#clean.get(sandbox.id) === sandbox.lastSeq;
+    return sandbox.running.size === 0 && this.#clean.get(sandbox) === sandbox.lastSeq;
   }
 
   /** Whether no program runs in it. */
@@ -295,7 +295,6 @@ export class EphemeralHouse implements Custody {
 
   async #lose(id: string, reason: string): Promise<void> {
     this.#options.emit({ type: "sandbox.fenced", sandbox: id, reason });
-    this.#clean.delete(id);
     const index = this.#recordOf(id)?.cell.index;
     if (index !== undefined)
       await this.#mustHaveKernel()
