@@ -112,6 +112,8 @@ export class EphemeralHouse implements Custody {
     if (!this.#leases.ids().includes(id)) return remove();
     const { sandboxes } = this.#mustBeConnected();
     const sandbox = sandboxes.find(id);
+    await sandboxes.exclusively(id, () => Promise.resolve()); // it may be being rebuilt
+    if (sandbox.state === "failed" && !this.#isClean(sandbox)) throw cannotSave(sandbox);
     for (let tries = 0; sandbox.state === "ready" && tries < saveTries && !this.#isClean(sandbox); tries++) {
       const before = sandbox.lastSeq;
       await this.#save(id, this.#closing.signal);
@@ -145,7 +147,9 @@ export class EphemeralHouse implements Custody {
   /** Removes all that the bucket keeps of a sandbox that runs nowhere. Throws `sandbox_leased`, `sandbox_exists`. */
   async forget(id: string, signal: AbortSignal): Promise<void> {
     const { sandboxes } = this.#mustBeConnected();
-    if (sandboxes.all().some((one) => one.id === id))
+    const here = sandboxes.all().find((one) => one.id === id);
+    if (here?.state === "failed") await sandboxes.discard(id);
+    else if (here !== undefined)
       throw new SquashError("sandbox_exists", `Cannot forget sandbox "${id}": it runs here; destroy it first`);
     await this.#leases.acquire(id);
     try {
@@ -320,6 +324,14 @@ export class EphemeralHouse implements Custody {
       throw new SquashError("sandbox_not_ready", "Cannot use the bucket: squashd is still starting; try again");
     return this.#world;
   }
+}
+
+function cannotSave({ id, reason }: Sandbox): SquashError {
+  const hint = `start squashd anew, which tries to rebuild it, or give it up with "sq s3 rm sandbox ${id}"`;
+  return new SquashError(
+    "sandbox_not_ready",
+    `Cannot save sandbox "${id}", which a destroy does first: ${reason ?? "it does not work"}; ${hint}`,
+  );
 }
 
 /** Removes all that the bucket has of a sandbox, whoever has it. */

@@ -56,6 +56,20 @@ describe.skipIf(lacks("root"))("sandboxes that the bucket keeps", () => {
     await back.destroy();
   });
 
+  it("are saved by a destroy that comes while they are rebuilt", async () => {
+    for (let round = 1; round <= 5; round++) {
+      const sandbox = await first.client.create({ id: "dies", layers: ["000-base-test"] });
+      await print(sandbox, "echo line >>/f");
+      const { pid } = await sandbox.info();
+      process.kill(pid ?? 0, "SIGKILL");
+      await until(async () => (await sandbox.info()).state !== "ready" || (await sandbox.info()).restarts > 0);
+      await sandbox.destroy();
+      const again = await second.client.create({ id: "dies" });
+      expect(await print(again, "cat /f")).toBe("line\n".repeat(round));
+      await again.destroy();
+    }
+  });
+
   it("begin anew where the first create failed, of which nothing is kept", async () => {
     const failing = { id: "fails", layers: ["none-such", "000-base-test"], memory_mb: 300, task: "the first" };
     await expect(first.client.create(failing)).rejects.toMatchObject({ code: "module_not_found" });
