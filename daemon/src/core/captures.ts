@@ -19,6 +19,14 @@ export interface Captured {
   readonly size: number;
 }
 
+/** Where an image goes, which must not exist; `remove` removes it. */
+interface BoundedOutput {
+  readonly image: string;
+  readonly remove: () => Promise<unknown>;
+  /** bytes of the image, at most */
+  readonly sizeLimit: number;
+}
+
 export interface CaptureParts {
   readonly kernel: Pick<Kernel, "capture">;
   readonly store: SandboxStore;
@@ -57,21 +65,14 @@ export class Captures {
    * Writes an image of all that a module has, uncompressed, of at most `sizeLimit` bytes. `image` is as for `take`; of a failure nothing is left
    * of it. Throws `module_invalid`, `build_failed`, `cancelled`.
    */
-  async takeModule(
-    module: LayerImage,
-    output: { readonly image: string; readonly remove: () => Promise<unknown>; readonly sizeLimit: number },
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { image, remove, sizeLimit } = output;
+  async takeModule(module: LayerImage, output: BoundedOutput, signal: AbortSignal): Promise<void> {
     const keys = await this.#parts.layers.acquire([module]);
     try {
       const roots = keys.map((key) => ({ kind: "exact" as const, key }));
-      await endedByRemoval(() => this.#capture(image, roots, { sizeLimit, signal }), remove, signal);
+      await this.#captureTo(output, roots, signal);
     } catch (cause) {
-      await remove();
-      if (signal.aborted) throw cancelled();
       if (!isSquashError(cause) || cause.details["errno"] !== "EFBIG") throw cause;
-      const most = `${Math.floor(sizeLimit / 1_048_576)} MiB, the most for the space that is free`;
+      const most = `${Math.floor(output.sizeLimit / 1_048_576)} MiB, the most for the space that is free`;
       throw new SquashError("build_failed", `Cannot unpack module "${module.name}": it unpacks to more than ${most}`, {
         cause,
       });
@@ -85,21 +86,27 @@ export class Captures {
    * data directory; `output` is as for `takeModule`. Returns its size. Throws `build_failed` also for files whose content is in another layer,
    * `cancelled`.
    */
-  async takeUnpacked(
-    directory: string,
-    output: { readonly image: string; readonly remove: () => Promise<unknown>; readonly sizeLimit: number },
+  async takeUnpacked(directory: string, output: BoundedOutput, signal: AbortSignal): Promise<number> {
+    try {
+      return await this.#captureTo(output, [{ kind: "unpacked", path: directory }], signal);
+    } catch (cause) {
+      if (!isSquashError(cause) || cause.code !== "kernel") throw cause;
+      const { message, details } = cause;
+      throw new SquashError("build_failed", `Cannot keep the files that were unpacked: ${message}`, { cause, details });
+    }
+  }
+
+  /** Of a failure nothing is left of the image. */
+  async #captureTo(
+    { image, remove, sizeLimit }: BoundedOutput,
+    roots: readonly CapturedRoot[],
     signal: AbortSignal,
   ): Promise<number> {
-    const { image, remove, sizeLimit } = output;
-    const roots = [{ kind: "unpacked", path: directory }] as const;
     try {
       return await endedByRemoval(() => this.#capture(image, roots, { sizeLimit, signal }), remove, signal);
     } catch (cause) {
       await remove();
-      if (signal.aborted) throw cancelled();
-      if (!isSquashError(cause) || cause.code !== "kernel") throw cause;
-      const { message, details } = cause;
-      throw new SquashError("build_failed", `Cannot keep the files that were unpacked: ${message}`, { cause, details });
+      throw signal.aborted ? cancelled() : cause;
     }
   }
 

@@ -1,9 +1,9 @@
-import { SquashError } from "@squash/sdk/errors";
 import type { JobContext } from "../core/jobs.js";
 import type { DirectoryCatalog } from "../modules/catalog.js";
 import { publish } from "../modules/pack.js";
 import { olderSource, type OlderModule } from "../s3/older-objects.js";
 import type { OlderImages } from "./older-images.js";
+import { otherHere } from "./remote-modules.js";
 
 export interface OlderModulesOptions {
   readonly catalog: DirectoryCatalog;
@@ -32,11 +32,7 @@ export async function pullOlderModule(
   await catalog.reserve(name, "fetched", async () => {
     const isThere = catalog.imagesOf(name).length > 0;
     if (isThere && isMadeOf(catalog, module)) return;
-    if (isThere && !replace)
-      throw new SquashError(
-        "module_exists",
-        `Cannot fetch module "${name}": there is another one of that name here; replace it (--replace)`,
-      );
+    if (isThere && !replace) throw otherHere(name);
     const manifest = await publish(
       {
         dataDir,

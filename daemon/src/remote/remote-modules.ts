@@ -139,11 +139,7 @@ export class RemoteModules {
     await catalog.reserve(name, "fetched", async () => {
       if (this.#isHere(name, remote)) return rm(part, { force: true });
       const there = catalog.imagesOf(name).length > 0;
-      if (there && !replace)
-        throw new SquashError(
-          "module_exists",
-          `Cannot fetch module "${name}": there is another one of that name here; replace it (--replace)`,
-        );
+      if (there && !replace) throw otherHere(name);
       const draft = draftPath(catalog.directory, `${name}.pull`);
       try {
         await rename(part, draft);
@@ -219,6 +215,12 @@ export function counter(
     done += bytes;
     progress(step, total === 0 ? 1 : Math.min(1, done / total));
   };
+}
+
+/** What refuses to take the place of a module that is here. */
+export function otherHere(name: string): SquashError {
+  const what = "there is another one of that name here; replace it (--replace)";
+  return new SquashError("module_exists", `Cannot fetch module "${name}": ${what}`);
 }
 
 function otherInBucket(name: string): SquashError {

@@ -2,12 +2,12 @@ import { mkdir, open, readFile, rm, type FileHandle } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { SquashError } from "@squash/sdk/errors";
 import { invalidObject } from "../core/remote/invalid-object.js";
-import { Slots } from "../core/remote/lease-time.js";
+import { Slots } from "../core/slots.js";
 import { writeAtomically } from "../store/atomic-file.js";
 import type { Blobs, KeepOptions } from "./blobs.js";
 import type { Bucket, UploadedPart } from "./bucket.js";
 import { diskError, isDiskError } from "./disk-error.js";
-import { GrowingDigest } from "./growing-digest.js";
+import { digestOf, GrowingDigest } from "./growing-digest.js";
 import { PieceBuffers } from "./piece-buffers.js";
 import type { Piece } from "./piece-reader.js";
 import { maxPieceBytes, type Cut } from "./pieces.js";
@@ -125,7 +125,13 @@ export class BucketFiles {
   ): Promise<boolean> {
     const { sha256 } = stored;
     const within = this.#within(stored);
-    await using digest = sha256 === null ? null : new GrowingDigest(path, endsOf(placed));
+    await using digest =
+      sha256 === null
+        ? null
+        : new GrowingDigest(
+            path,
+            placed.map(({ position, size }) => position + size),
+          );
     await inParallel(placed, parallel, async (piece) => {
       if (there?.has(piece.index) !== true) {
         const { position } = piece;
@@ -146,9 +152,7 @@ export class BucketFiles {
       if (right?.has(piece.index) !== true)
         await this.#blobs.fetch(piece, { file, position: piece.position, ...within }, signal);
     await file.sync();
-    await using digest = new GrowingDigest(path, endsOf(placed));
-    for (const { index } of placed) digest.add(index);
-    const found = await digest.end();
+    const found = await digestOf(path, stored.size, signal);
     if (found === stored.sha256) return;
     await rm(path, { force: true });
     const what = `its sha-256 is ${found}, needed is ${stored.sha256}`;
@@ -344,10 +348,6 @@ function placedPieces(pieces: readonly Piece[]): PlacedPiece[] {
     position += piece.size;
     return placed;
   });
-}
-
-function endsOf(placed: readonly PlacedPiece[]): number[] {
-  return placed.map(({ position, size }) => position + size);
 }
 
 async function readPiece(

@@ -63,3 +63,20 @@ export class GrowingDigest implements AsyncDisposable {
     this.#worker.postMessage(request);
   }
 }
+
+/** The sha-256 of a file that has all of its `size` bytes. Throws `s3_failed` where it cannot be read, `cancelled`. */
+export async function digestOf(path: string, size: number, signal: AbortSignal): Promise<string> {
+  await using digest = new GrowingDigest(path, [size]);
+  const stop = (): void => void digest[Symbol.asyncDispose]();
+  signal.addEventListener("abort", stop, { once: true });
+  if (signal.aborted) stop();
+  digest.add(0);
+  try {
+    return await digest.end();
+  } catch (error) {
+    if (!signal.aborted) throw error;
+    throw new SquashError("cancelled", "Cannot check what the bucket has sent: cancelled", { cause: error });
+  } finally {
+    signal.removeEventListener("abort", stop);
+  }
+}

@@ -2,8 +2,8 @@ import { open, rm } from "node:fs/promises";
 import type { ObjectStore } from "../core/remote/object-store.js";
 import { diskError, isDiskError } from "./disk-error.js";
 import { invalidObject } from "../core/remote/invalid-object.js";
+import { digestOf } from "./growing-digest.js";
 import type { OlderImage } from "./older-objects.js";
-import { piecesOf } from "./piece-source.js";
 
 /** bytes of one request; what has come of one is not lost by the next one's failure */
 const rangeBytes = 8 * 1_048_576;
@@ -50,15 +50,8 @@ export async function fetchOlder(
     throw invalidObject(key, "it was replaced while it was fetched; try again");
   }
   if (sha256 === null) return;
-  const found = await sha256Of(path, signal);
+  const found = await digestOf(path, size, signal);
   if (found === sha256) return;
   await rm(path, { force: true });
   throw invalidObject(key, `its sha-256 is ${found}, its manifest says ${sha256}`);
-}
-
-async function sha256Of(path: string, signal: AbortSignal): Promise<string | null> {
-  const pieces = piecesOf({ path, cut: "even" }, signal);
-  let step = await pieces.next();
-  while (step.done !== true) step = await pieces.next();
-  return step.value.sha256;
 }

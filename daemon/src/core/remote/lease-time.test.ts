@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { ownClock, Slots } from "./lease-time.js";
+import { Slots } from "../slots.js";
+import { ownClock } from "./lease-time.js";
 
 describe("a clock of one's own", () => {
   it("sleeps for as long as it is told, or until it is not to any more", async () => {

@@ -1,7 +1,8 @@
 import { SquashError } from "@squash/sdk/errors";
 import { KeyedMutex } from "../keyed-mutex.js";
 import { randomHex } from "../random.js";
-import { aboutServerMs, ownDeadline, Slots, type OwnClock, type Reading } from "./lease-time.js";
+import { Slots } from "../slots.js";
+import { aboutServerMs, ownDeadline, type OwnClock, type Reading } from "./lease-time.js";
 import { isSameLease, LeaseObjects, type NextManifest, type StoredManifest } from "./lease-object.js";
 import type { ObjectStore } from "./object-store.js";
 import type { Lease, SandboxManifest, SavedSandbox, Sha256 } from "./sandbox-manifest.js";
