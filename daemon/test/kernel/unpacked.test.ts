@@ -44,7 +44,7 @@ describe.skipIf(lacks("root"))("a capture of what was unpacked", () => {
       await kernel.unmountLayer("captured");
       rmSync(join(machine.dataDir, image));
     }
-    for (const name of ["redirect", "metacopy"]) {
+    for (const name of hasAttributes ? ["redirect", "metacopy"] : []) {
       sh(`cd '${tree}'; setfattr -n user.overlay.${name} -v /etc plain`);
       const refused = kernel.capture(image, [unpacked("unpacked")]);
       await expect(refused).rejects.toMatchObject({ details: { errno: "EXDEV" } });
