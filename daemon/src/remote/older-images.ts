@@ -3,6 +3,7 @@ import { join, relative } from "node:path";
 import { SquashError, isSquashError } from "@squash/sdk/errors";
 import type { Captures } from "../core/captures.js";
 import type { JobContext } from "../core/jobs.js";
+import { Slots } from "../core/slots.js";
 import { scratchDirectory } from "../modules/bases/base.js";
 import { Cleanup } from "../modules/cleanup.js";
 import { unpackBounds } from "../modules/squashfs-survey.js";
@@ -27,8 +28,8 @@ export interface OlderImagesOptions {
 /** Makes images of our own of those that older daemons have put into the bucket, whose bytes the kernel never mounts. */
 export class OlderImages {
   readonly #options: OlderImagesOptions;
-  /** the last one that is being unpacked, or waits for that */
-  #last: Promise<void> = Promise.resolve();
+  /** one at a time: each may take half of the disk that is free */
+  readonly #unpacking = new Slots(1);
 
   constructor(options: OlderImagesOptions) {
     this.#options = options;
@@ -43,9 +44,9 @@ export class OlderImages {
     { name, target }: { readonly name: string; readonly target: string },
     context: JobContext,
   ): Promise<number> {
-    const { bucket, dataDir, maxBytes, marks, captures: capturesOf } = this.#options;
+    const { bucket, maxBytes, marks, captures } = this.#options;
     const { signal, progress } = context;
-    const captures = capturesOf();
+    captures(); // before anything is fetched
     await access(marks).catch((cause: unknown) => {
       const hint = "it belongs beside sq-host, and is made with it (npm run build:native)";
       throw new SquashError("build_failed", `Cannot unpack ${name}: "${marks}" is not there; ${hint}`, { cause });
@@ -59,10 +60,17 @@ export class OlderImages {
       signal,
       progress: counter(context, `fetching ${name}`, image.size),
     });
-    await using cleanup = new Cleanup();
     progress("waiting until no other image is unpacked", 0);
-    const end = await this.#takeTurn(signal);
-    cleanup.defer(() => Promise.resolve(end()));
+    return this.#unpacking.run(() => this.#unpack(image, { name, target, part }, { signal, progress }), signal);
+  }
+
+  async #unpack(
+    image: OlderImage,
+    { name, target, part }: { readonly name: string; readonly target: string; readonly part: string },
+    { signal, progress }: JobContext,
+  ): Promise<number> {
+    const { dataDir, marks, captures } = this.#options;
+    await using cleanup = new Cleanup();
     const scratch = await scratchDirectory(dataDir, cleanup);
     try {
       progress(`unpacking ${name}`, 0);
@@ -71,7 +79,7 @@ export class OlderImages {
       progress(`packing ${name}`, 0);
       const { bytes: sizeLimit } = await unpackBounds(dataDir);
       const output = { image: relative(dataDir, target), remove: () => rm(target, { force: true }), sizeLimit };
-      const size = await captures.takeUnpacked(relative(dataDir, directory), output, signal);
+      const size = await captures().takeUnpacked(relative(dataDir, directory), output, signal);
       await rm(part, { force: true });
       return size;
     } catch (error) {
@@ -80,21 +88,5 @@ export class OlderImages {
       if (isOurFault(error)) throw error;
       throw invalidObject(image.key, `it cannot be unpacked: ${error.message}`);
     }
-  }
-
-  /** One at a time: each may take half of the disk that is free. Throws `cancelled`. */
-  async #takeTurn(signal: AbortSignal): Promise<() => void> {
-    const earlier = this.#last;
-    let end = (): void => undefined;
-    const own = new Promise<void>((resolve) => (end = resolve));
-    this.#last = earlier.then(() => own);
-    let stop = (): void => undefined;
-    const stopped = new Promise<void>((resolve) => (stop = resolve));
-    signal.addEventListener("abort", stop, { once: true });
-    if (!signal.aborted) await Promise.race([earlier, stopped]);
-    signal.removeEventListener("abort", stop);
-    if (!signal.aborted) return end;
-    end();
-    throw new SquashError("cancelled", "Cannot unpack an image of the bucket: cancelled");
   }
 }

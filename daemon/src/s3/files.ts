@@ -174,11 +174,9 @@ export class BucketFiles {
     const source = new PieceStream(piecesOf({ path, cut }, signal), pieces);
     const buffers = new PieceBuffers();
     await inParallel(source, parallel, async (piece) => {
-      const sent = await this.#sending.run(() =>
-        buffers.use(piece.size, (buffer) =>
-          this.#blobs.keep(piece, () => readPiece(file, piece, { path, buffer }), options),
-        ),
-      );
+      const send = (buffer: Buffer): Promise<number> =>
+        this.#blobs.keep(piece, () => readPiece(file, piece, { path, buffer }), options);
+      const sent = await this.#sending.run(() => buffers.use(piece.size, send), signal);
       sentBytes += sent; // in one step, since others add to it meanwhile
       progress?.(piece.size);
     });
@@ -206,7 +204,7 @@ export class BucketFiles {
       if (upload !== null) {
         const send = (buffer: Buffer): Promise<number> =>
           upload.send(piece, () => readPiece(file, piece, { path, buffer }), signal);
-        const sent = await this.#sending.run(() => buffers.use(piece.size, send));
+        const sent = await this.#sending.run(() => buffers.use(piece.size, send), signal);
         sentBytes += sent;
       }
       progress?.(piece.size);
