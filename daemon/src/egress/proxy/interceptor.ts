@@ -73,7 +73,8 @@ export class Interceptor {
 
   /** Makes certificates of hosts that connections are to be expected to, each in a turn of its own. */
   prepare(authority: Authority, hosts: readonly string[]): void {
-    const absent = hosts.filter((host) => !this.#issuerOf(authority).has(host));
+    const issuer = this.#issuerOf(authority); // also where there are none: what certificates of wildcards need is made ready with it
+    const absent = hosts.filter((host) => !issuer.has(host));
     this.#ahead.push(...absent.slice(0, maxAhead - this.#ahead.length).map((host) => ({ authority, host })));
     this.#making ??= setImmediate(() => this.#makeNext());
   }

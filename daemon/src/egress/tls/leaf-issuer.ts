@@ -1,15 +1,8 @@
-import {
-  X509Certificate,
-  createHash,
-  createPrivateKey,
-  generateKeyPairSync,
-  randomBytes,
-  sign,
-  type KeyObject,
-} from "node:crypto";
-import { createSecureContext, type SecureContext } from "node:tls";
+import { X509Certificate, createHash, createPrivateKey, randomBytes, sign, type KeyObject } from "node:crypto";
+import type { SecureContext } from "node:tls";
 import { makeCertificate, noName, serverExtensions } from "../../core/x509/certificate.js";
 import { partsOf } from "../../core/x509/der.js";
+import { leafContexts } from "./leaf-contexts.js";
 
 const maxKept = 512;
 const dayMs = 24 * 3_600_000;
@@ -23,9 +16,6 @@ interface Kept {
   readonly until: number;
 }
 
-/** One pair for all leaves of a process: it is as short-lived as they are, and tells servers of nothing apart that the proxy is not. */
-let leafKey: { readonly spki: Buffer; readonly pem: string } | null = null;
-
 /** Issues certificates for hosts from one authority, for a day each; the last few hundred are kept. */
 export class LeafIssuer {
   readonly #key: KeyObject;
@@ -35,6 +25,7 @@ export class LeafIssuer {
   /** by host, the longest unused first */
   readonly #kept = new Map<string, Kept>();
   readonly #now: () => number;
+  readonly #contexts = leafContexts();
 
   constructor(authority: { readonly certificatePem: string; readonly keyPem: string }, now: () => number = Date.now) {
     const certificate = new X509Certificate(authority.certificatePem);
@@ -56,7 +47,7 @@ export class LeafIssuer {
       return kept.context;
     }
     const end = Math.min(now + dayMs, this.#end);
-    const context = contextOf(this.#issue(host, now, end));
+    const context = this.#contexts.make(this.#issue(host, now, end));
     this.#kept.set(host, { context, until: Math.min(end, now + dayMs - marginMs) });
     if (this.#kept.size > maxKept) this.#kept.delete(this.#kept.keys().next().value ?? "");
     return context;
@@ -73,7 +64,7 @@ export class LeafIssuer {
     serial[0] = 0x40 | ((serial[0] ?? 0) & 0x3f);
     return makeCertificate(
       {
-        ...{ serial, issuer: this.#issuer, subject: noName, publicKey: keyOfLeaves().spki },
+        ...{ serial, issuer: this.#issuer, subject: noName, publicKey: this.#contexts.publicKey },
         notBefore: new Date(now - minuteMs),
         notAfter: new Date(end),
         extensions: serverExtensions(host, this.#keyId),
@@ -81,27 +72,6 @@ export class LeafIssuer {
       (bytes) => sign("sha256", bytes, this.#key),
     );
   }
-}
-
-function keyOfLeaves(): { readonly spki: Buffer; readonly pem: string } {
-  if (leafKey === null) {
-    const { publicKey, privateKey } = generateKeyPairSync("ec", {
-      namedCurve: "P-256",
-      publicKeyEncoding: { type: "spki", format: "der" },
-      privateKeyEncoding: { type: "pkcs8", format: "pem" },
-    });
-    leafKey = { spki: publicKey, pem: privateKey };
-  }
-  return leafKey;
-}
-
-function contextOf(certificate: Uint8Array): SecureContext {
-  const lines =
-    Buffer.from(certificate)
-      .toString("base64")
-      .match(/.{1,64}/g) ?? [];
-  const cert = `-----BEGIN CERTIFICATE-----\n${lines.join("\n")}\n-----END CERTIFICATE-----\n`;
-  return createSecureContext({ cert, key: keyOfLeaves().pem, minVersion: "TLSv1.2" });
 }
 
 /** In the bytes of the authority's own certificate, since a client compares bytes. Source: RFC 5280, section 4.1 */
