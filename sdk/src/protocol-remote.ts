@@ -34,14 +34,18 @@ export interface RemoteStatus {
 /** A module in the bucket. */
 export interface RemoteModuleInfo {
   name: string;
-  format: "squashfs" | "erofs";
+  /** of its image; null where it cannot be read */
+  format: "squashfs" | "erofs" | null;
+  /** bytes; 0 where it cannot be read */
   size: number;
-  /** null where an older daemon has put it there */
+  /** null where it cannot be read, or where an older daemon has put it there */
   sha256: string | null;
   /** whether this machine has it too, or another one of that name */
   here: "same" | "different" | "no";
   /** whether it lies there in the form of an older daemon */
   older: boolean;
+  /** why it cannot be read, as where it is damaged */
+  problem: string | null;
 }
 
 /** A snapshot in the bucket. */

@@ -64,7 +64,26 @@ describe("sq s3", () => {
 
   it("lists modules, snapshots and what waits", async () => {
     const routes = {
-      "GET /v1/s3/modules": [{ name: "100-x", format: "squashfs", size: 4096, sha256: "ab".repeat(32), here: "no" }],
+      "GET /v1/s3/modules": [
+        {
+          name: "100-x",
+          format: "squashfs",
+          size: 4096,
+          sha256: "ab".repeat(32),
+          here: "no",
+          older: false,
+          problem: null,
+        },
+        {
+          name: "200-y",
+          format: null,
+          size: 0,
+          sha256: null,
+          here: "no",
+          older: false,
+          problem: "Cannot use it: damaged",
+        },
+      ],
       "GET /v1/s3/snapshots\\?id=box": [
         { id: "box", label: "bad", created: null, size: 0, layers: [], problem: "Cannot use it: it is damaged" },
         { id: "box", label: "clean", created: "2026-01-01T00:00:00Z", size: 4096, layers: ["000-base"], problem: null },
@@ -81,7 +100,9 @@ describe("sq s3", () => {
         },
       ],
     };
-    expect((await runFake(["s3", "ls"], { routes })).stdout).toMatch(/100-x +squashfs +4 KiB +no +abababababab/);
+    const modules = (await runFake(["s3", "ls"], { routes })).stdout;
+    expect(modules).toMatch(/100-x +squashfs +4 KiB +no +abababababab/);
+    expect(modules).toMatch(/200-y +no +Cannot use it: damaged/);
     const listed = (await runFake(["s3", "ls", "box"], { routes })).stdout;
     expect(listed).toMatch(/box +clean +4 KiB/);
     expect(listed).toMatch(/box +bad +Cannot use it: it is damaged/);

@@ -181,12 +181,12 @@ function renderStatus(status: RemoteStatus, { colors, now }: Context): string {
 const byOlder = "(of an older daemon)";
 
 function renderModules(modules: readonly RemoteModuleInfo[], colors: Colors): string {
-  const rows = modules.map(({ name, format, size, sha256, here, older }): Cell[] => [
+  const rows = modules.map(({ name, format, size, sha256, here, older, problem }): Cell[] => [
     name,
-    format,
-    formatBytes(size),
+    format ?? "",
+    problem === null ? formatBytes(size) : "",
     here === "different" ? { text: here, paint: colors.red } : here,
-    older ? byOlder : (sha256 ?? "").slice(0, 12),
+    problem === null ? (older ? byOlder : (sha256 ?? "").slice(0, 12)) : { text: problem, paint: colors.red },
   ]);
   return renderTable(["MODULE", "FORMAT", "SIZE", "HERE", "SHA-256"], rows, { colors, right: ["SIZE"] });
 }

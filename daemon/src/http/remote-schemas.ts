@@ -36,11 +36,14 @@ true satisfies Same<Static<typeof queueEntry>, QueueEntryInfo>;
 export const remoteModule = Type.Object(
   {
     name: Type.String(),
-    format: oneOf(["squashfs", "erofs"], "of its image"),
-    size: Type.Integer({ description: "bytes" }),
-    sha256: nullable(Type.String({ description: "null where an older daemon has put it there" })),
+    format: nullable(oneOf(["squashfs", "erofs"], "of its image; null where it cannot be read")),
+    size: Type.Integer({ description: "bytes; 0 where it cannot be read" }),
+    sha256: nullable(
+      Type.String({ description: "null where it cannot be read, or where an older daemon has put it there" }),
+    ),
     here: oneOf(["same", "different", "no"], "whether this machine has it too, or another one of that name"),
     older: Type.Boolean({ description: "whether it lies there in the form of an older daemon" }),
+    problem: nullable(Type.String({ description: "why it cannot be read, as where it is damaged" })),
   },
   { $id: "RemoteModule" },
 );

@@ -13,7 +13,7 @@ export async function olderModules(
   for await (const module of older.modules(signal)) {
     const { name, size } = module;
     const here = catalog.imagesOf(name).length === 0 ? "no" : isMadeOf(catalog, module) ? "same" : "different";
-    found.push({ name, format: "squashfs", size, sha256: null, here, older: true });
+    found.push({ name, format: "squashfs", size, sha256: null, here, older: true, problem: null });
   }
   return found;
 }

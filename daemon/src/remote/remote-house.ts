@@ -27,7 +27,8 @@ import { EphemeralHouse, removeSandbox } from "./ephemeral-house.js";
 import { machineId } from "./machine-id.js";
 import { OlderImages } from "./older-images.js";
 import { pullOlderModule } from "./older-modules.js";
-import { olderModules, olderSnapshots } from "./older-list.js";
+import { listModules } from "./list-modules.js";
+import { olderSnapshots } from "./older-list.js";
 import { PushQueue, type PushTask } from "./push-queue.js";
 import { RemoteCatalog } from "./remote-catalog.js";
 import { planRemoteJob } from "./remote-jobs.js";
@@ -259,14 +260,8 @@ export class RemoteHouse {
     return { queued: this.#queue.length, ...this.#queue.counts };
   }
 
-  async modules(signal: AbortSignal): Promise<RemoteModuleInfo[]> {
-    const { modules } = await this.#bucket.modules.list(signal);
-    const own = modules.map(({ name, format, size, sha256 }): RemoteModuleInfo => {
-      const isHere = this.#options.catalog.imagesOf(name).length > 0;
-      const isSame = isHere && this.#modules.isSame(name, { name, format, size, sha256 });
-      return { name, format, size, sha256, here: isSame ? "same" : isHere ? "different" : "no", older: false };
-    });
-    return [...own, ...(await olderModules(this.#bucket.older, this.#options.catalog, signal))];
+  modules(signal: AbortSignal): Promise<RemoteModuleInfo[]> {
+    return listModules(this.#bucket, this.#options.catalog, this.#modules, signal);
   }
 
   async snapshots(id: string | null, signal: AbortSignal): Promise<RemoteSnapshotInfo[]> {
