@@ -15,7 +15,7 @@ is_root() { [ "$(id -u)" = 0 ]; }
 # Debian packages, by what they are for.
 build_packages=(gcc libc6-dev make musl-tools libseccomp-dev linux-libc-dev)
 run_packages=(squashfs-tools erofs-utils e2fsprogs btrfs-progs busybox-static mmdebstrap nftables zstd)
-test_packages=(attr clang llvm iproute2 openssl curl git wget python3-requests docker-registry
+test_packages=(attr clang conntrack llvm iproute2 openssl procps curl git wget python3-requests docker-registry
   radosgw ceph-mon ceph-osd
   golang-go default-jre-headless ecj) # for clients in sandboxes; ecj instead of a JDK, which takes 70 MB more
 # what the measurements compare with

@@ -163,12 +163,12 @@ const tunnels: Readonly<Record<string, () => string>> = {
   "long names": () => `${Array.from({ length: 14 }, () => data(4)).join(".")}.wild.other.net`,
   // long enough that chance does not make one look like words
   base32: () => `${base32(48)}.wild.other.net`,
-  "base32 in short labels": () => `${base32(28)}.${base32(28)}.${base32(28)}.wild.other.net`,
+  "base32 in short labels": () => `${base32(32)}.${base32(32)}.${base32(32)}.wild.other.net`,
 };
 
 describe.skipIf(lacks("root"))("a tunnel through DNS below a wildcard", () => {
   it.each(Object.entries(tunnels))("gets nothing to its server with %s", async (_, name) => {
-    const attempts = 8;
+    const attempts = 4; // few enough that no test here meets a limit of queries
     const attack = async (insider: Insider): Promise<string[]> =>
       asked(
         await target.arrivalsOf(async () => {
