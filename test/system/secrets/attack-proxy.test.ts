@@ -225,12 +225,8 @@ describe.skipIf(lacks("root"))("a request that is hidden in another one", () => 
     const cases = rawHttp2("h1.example.com", bearer);
     const tasks = cases.map(({ bytes }) => ({ host: "h1.example.com", alpn: "h2", pieces: [bytes], endMs: 1_000 }));
     const arrivals = await target.server.arrivalsOf(() => talkAll(box("shut"), tasks));
-    const certain = cases.flatMap(({ name, arrives }) => (arrives === true ? [name] : []));
-    const possible = cases.flatMap(({ name, arrives }) => (arrives === false ? [] : [name]));
     const names = arrivals.map((each) => header(each, "x-case"));
-    expect(names).toEqual(expect.arrayContaining(certain));
-    expect(possible).toEqual(expect.arrayContaining(names));
-    expect(new Set(names).size).toBe(names.length);
+    expect(names.toSorted()).toEqual(cases.flatMap(({ name, arrives }) => (arrives ? [name] : [])).toSorted());
     // a field that is none is left out
     expect(JSON.stringify(arrivals)).not.toMatch(/smuggled/i);
     expect(arrivals.map(({ target: path, method }) => `${method} ${path}`)).toEqual(arrivals.map(() => "POST /record"));
