@@ -5,6 +5,7 @@ import { createSecureContext, connect, type TLSSocket } from "node:tls";
 import type * as Pair from "../daemon/src/secrets/ca/authority-pair.js";
 import type * as Leaves from "../daemon/src/egress/tls/leaf-issuer.js";
 import type * as Proxy from "../daemon/src/egress/proxy/egress-proxy.js";
+import type * as Memory from "../daemon/src/buffer-memory.js";
 import type { EgressPolicy } from "../daemon/src/core/egress/egress-policy.js";
 import { repositoryRoot } from "../test/support/root.js";
 import { rate, times } from "./stats.js";
@@ -69,6 +70,8 @@ async function serve(): Promise<void> {
 }
 
 async function proxy(): Promise<void> {
+  const { freeBuffersWhereMade } = await built<typeof Memory>("buffer-memory.js");
+  freeBuffersWhereMade(); // as squashd does
   const { EgressProxy } = await built<typeof Proxy>("egress/proxy/egress-proxy.js");
   const allowed = { allowed: true, rule: "bench" };
   const policy = { connectByName: () => allowed, connectResolved: () => allowed } as unknown as EgressPolicy;

@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { freeBuffersWhereMade } from "./buffer-memory.js";
 import { loadConfig, type Config } from "./config.js";
 import { readVersion } from "./version.js";
 
@@ -56,6 +57,7 @@ async function run([verb, ...rest]: readonly string[], config: () => Config): Pr
   }
 }
 
+freeBuffersWhereMade();
 try {
   process.exitCode = await run(process.argv.slice(2), () => loadConfig(process.env));
 } catch (error) {
