@@ -1,4 +1,3 @@
-import { spawnSync } from "node:child_process";
 import { expect } from "vitest";
 import { simulateReboot } from "../support/reboot.js";
 import type { TestSquashd } from "../support/squashd.js";
@@ -148,18 +147,8 @@ export class World {
   }
 
   async #killHost(): Promise<void> {
-    const pid = this.#host();
-    process.kill(Number(pid), "SIGKILL");
-    // what comes while its namespaces are being taken down fails with it
-    const isNew = (found: string): boolean => found !== "" && found !== pid;
-    await expect.poll(() => isNew(this.#host()), { interval: 5 }).toBe(true);
+    await this.#squashd.killHost();
     await this.checkAll();
-  }
-
-  /** The process id of sq-host; empty while there is none. */
-  #host(): string {
-    const { stdout } = spawnSync("pgrep", ["-P", String(this.#squashd.pid), "sq-host"], { encoding: "utf8" });
-    return stdout.trim();
   }
 
   async #reboot(): Promise<void> {

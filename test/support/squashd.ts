@@ -1,4 +1,4 @@
-import { spawn, type ChildProcess } from "node:child_process";
+import { spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -72,6 +72,13 @@ export class TestSquashd {
     return pid;
   }
 
+  /** Process id of its sq-host. */
+  get hostPid(): number {
+    const pid = this.#findHost();
+    if (pid === null) throw new Error("squashd has no sq-host");
+    return pid;
+  }
+
   /** What it has printed so far. */
   get output(): string {
     return this.#output;
@@ -118,6 +125,17 @@ export class TestSquashd {
     }
   }
 
+  /** Kills sq-host, and waits for the next one: what comes while its namespaces are being taken down fails with it. */
+  async killHost(): Promise<void> {
+    const killed = this.hostPid;
+    process.kill(killed, "SIGKILL");
+    const deadline = Date.now() + startTimeoutMs;
+    for (let now = this.#findHost(); now === null || now === killed; now = this.#findHost()) {
+      if (Date.now() > deadline) throw new Error(`there is no other sq-host:\n${this.#output}`);
+      await new Promise((done) => setTimeout(done, 5));
+    }
+  }
+
   /** Ends it with a signal and waits until it is gone. */
   async end(signal: NodeJS.Signals = "SIGTERM"): Promise<void> {
     const child = this.#process;
@@ -127,6 +145,11 @@ export class TestSquashd {
     const gone = new Promise((done) => child.once("exit", done));
     child.kill(signal);
     await gone;
+  }
+
+  #findHost(): number | null {
+    const { stdout } = spawnSync("pgrep", ["-P", String(this.pid), "sq-host"], { encoding: "utf8" });
+    return stdout.trim() === "" ? null : Number(stdout);
   }
 
   /** Destroys all sandboxes, ends it, and removes its directories. */

@@ -1,4 +1,3 @@
-import { execFileSync } from "node:child_process";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
@@ -118,10 +117,7 @@ describe.skipIf(lacks("root"))("kill -9 while stacks, snapshots and forks change
       const latestMs = Math.ceil(performance.now() - start);
       await check(bed, 0);
       for (let round = 1; round <= rounds; round++) {
-        const pid =
-          victim === "squashd"
-            ? squashd.pid
-            : Number(execFileSync("pgrep", ["-P", String(squashd.pid), "sq-host"], { encoding: "utf8" }));
+        const { hostPid } = squashd;
         const isActive = (await bed.changed.info()).layers.includes(extra);
         const work = doAll(bed, round, isActive);
         await new Promise((done) => setTimeout(done, random(latestMs)));
@@ -130,7 +126,7 @@ describe.skipIf(lacks("root"))("kill -9 while stacks, snapshots and forks change
           failed += (await work).length;
           await squashd.start();
         } else {
-          process.kill(pid, "SIGKILL");
+          process.kill(hostPid, "SIGKILL");
           const codes = await work;
           failed += codes.length;
           const known = ["kernel", "create_failed", "change_failed", "snapshot_failed", "sandbox_broken"];

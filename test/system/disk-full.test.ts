@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { readdirSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { isSquashError, type Sandbox } from "@squash/sdk";
+import { killInit } from "../support/kill-init.js";
 import { lacks } from "../support/needs.js";
 import { useSquashd } from "../support/own-squashd.js";
 import { FileServer, makeRootfs, sha256Of } from "../support/rootfs.js";
@@ -180,9 +181,9 @@ describe.skipIf(lacks("root"))("a disk that is full", () => {
 
   it("brings a sandbox back whose init dies meanwhile", async () => {
     await print("echo third >/root/file");
-    const { pid } = await box.info();
+    const info = await box.info();
     disk.fill(0);
-    process.kill(pid ?? -1, "SIGKILL");
+    killInit(info);
     await expect.poll(async () => (await box.info()).restarts).toBe(1);
     await expect.poll(async () => (await box.info()).state).toBe("ready");
     expect(await print("cat /root/file")).toBe("third\n");

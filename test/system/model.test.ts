@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { isSquashError } from "@squash/sdk";
+import { killInit } from "../support/kill-init.js";
 import { useSquashd } from "../support/own-squashd.js";
 import type { TestSquashd } from "../support/squashd.js";
 import { lacks } from "../support/needs.js";
@@ -95,12 +96,12 @@ class KillInit implements fc.AsyncCommand<Model, TestSquashd> {
   }
   check = (model: Readonly<Model>): boolean => model.has(this.id);
   async run(_: Model, daemon: TestSquashd): Promise<void> {
-    const { pid, restarts } = await daemon.client.get(this.id);
+    const info = await daemon.client.get(this.id);
     // While squashd is down, so that the next one finds the death; no more than it forgives within a minute is found alive.
     await daemon.end("SIGKILL");
-    process.kill(pid ?? -1, "SIGKILL");
+    killInit(info);
     await daemon.start();
-    await expect.poll(async () => (await daemon.client.get(this.id)).restarts).toBe(restarts + 1);
+    await expect.poll(async () => (await daemon.client.get(this.id)).restarts).toBe(info.restarts + 1);
   }
   toString = (): string => `killInit(${this.id})`;
 }

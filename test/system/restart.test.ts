@@ -1,7 +1,7 @@
-import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Sandbox } from "@squash/sdk";
+import { killInit } from "../support/kill-init.js";
 import { hostState, settledState, type HostState } from "../support/leaks.js";
 import { simulateReboot } from "../support/reboot.js";
 import { TestSquashd } from "../support/squashd.js";
@@ -112,8 +112,7 @@ describe.skipIf(lacks("root"))("kill -9 of squashd", () => {
 describe.skipIf(lacks("root"))("a death", () => {
   it("of sq-host is survived by squashd and by the sandboxes", async () => {
     const sandbox = await squashd.client.create({ id: "kept" });
-    const hostPid = Number(execFileSync("pgrep", ["-P", String(squashd.pid), "sq-host"], { encoding: "utf8" }));
-    process.kill(hostPid, "SIGKILL");
+    await squashd.killHost();
     await expect.poll(async () => (await sandbox.exec("echo yes")).stdout).toBe("yes\n");
     const other: Sandbox = await squashd.client.create({ id: "after" });
     expect((await other.exec("hostname")).stdout).toBe("after\n");
@@ -123,8 +122,7 @@ describe.skipIf(lacks("root"))("a death", () => {
   it("of a sandbox's init leads to a rebuild on the same files", async () => {
     const sandbox = await squashd.client.create({ id: "reborn" });
     await sandbox.exec("echo kept > /root/file; chown user /root/file");
-    const { pid } = await sandbox.info();
-    process.kill(pid ?? -1, "SIGKILL");
+    killInit(await sandbox.info());
     await expect.poll(async () => (await sandbox.info()).restarts).toBe(1);
     await expect.poll(async () => (await sandbox.info()).state).toBe("ready");
     expect((await sandbox.exec("cat /root/file; stat -c %U /root/file; hostname")).stdout).toBe("kept\nuser\nreborn\n");

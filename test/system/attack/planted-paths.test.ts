@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { isSquashError, type Sandbox } from "@squash/sdk";
+import { killInit } from "../../support/kill-init.js";
 import { trustByHand } from "../../support/modules.js";
 import { createTarget } from "../../support/probe.js";
 import { lacks } from "../../support/needs.js";
@@ -35,7 +36,7 @@ async function liveThrough(sandbox: Sandbox): Promise<void> {
   await squashd.end("SIGKILL");
   await squashd.start();
   await sandbox.exec("true", { user: "user" });
-  process.kill((await sandbox.info()).pid ?? -1, "SIGKILL");
+  killInit(await sandbox.info());
   await expect.poll(() => sandbox.info(), { timeout: 10_000 }).toMatchObject({ state: "ready", restarts: 1 });
   await sandbox.exec("true");
   await sandbox.logs();

@@ -1,7 +1,7 @@
-import { execFileSync } from "node:child_process";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import type { Sandbox } from "@squash/sdk";
 import { places } from "../../support/internet.js";
+import { killInit } from "../../support/kill-init.js";
 import { lacks } from "../../support/needs.js";
 import type { TestNetns } from "../../support/netns.js";
 import { useOnline } from "../../support/online.js";
@@ -71,10 +71,6 @@ async function looksUp(name: string): Promise<boolean> {
   return (await sandbox.exec(`nslookup ${name}`)).exit_code === 0;
 }
 
-function hostPid(): number {
-  return Number(execFileSync("pgrep", ["-P", String(squashd.pid), "sq-host"], { encoding: "utf8" }));
-}
-
 /** What is in a namespace of the network of sandboxes, without what changes by itself. */
 function networkState(netns: TestNetns): Record<string, string[]> {
   // a link-local address of the internet's link takes its time
@@ -135,11 +131,11 @@ describe.skipIf(lacks("root"))("kill -9 of sq-host", () => {
   it("stops no transfer, and changes, cuts and logs go on afterwards", async () => {
     const handle = await reach.hold("echo", direct);
     const storm = await reach.storm(forbidden, { atOnce: 4 });
-    const before = hostPid();
+    const before = squashd.hostPid;
     process.kill(before, "SIGKILL");
     await expectGoingOn(handle);
     await expect.poll(() => sandbox.network().then(({ connections_open: open }) => open)).toBeGreaterThan(0);
-    expect(hostPid()).not.toBe(before);
+    expect(squashd.hostPid).not.toBe(before);
     await sandbox.setNetwork({ allow_net: [`${otherWeb}:7000`] });
     await pause(200);
     expect((await reach.state(handle)).endedAt).not.toBeNull();
@@ -159,7 +155,7 @@ describe.skipIf(lacks("root"))("kill -9 of sq-host", () => {
 describe.skipIf(lacks("root"))("a sandbox whose init dies", () => {
   it("is built again with the same address and the same policy", async () => {
     const before = await sandbox.info();
-    process.kill(before.pid ?? -1, "SIGKILL");
+    killInit(before);
     await expect.poll(() => sandbox.info()).toMatchObject({ state: "ready", restarts: 1 });
     const after = await sandbox.info();
     expect({ address: after.address, allow: after.allow_net }).toEqual({ address: before.address, allow });
@@ -249,7 +245,7 @@ describe.skipIf(lacks("root"))("a table of the firewall that somebody else remov
   ])("opens nothing by way of %s either before sq-host has noticed", async (_, words) => {
     const served: Place = [(await sandbox.info()).address ?? "", neighbourPort];
     await reach.listen(served);
-    const stopped = hostPid();
+    const stopped = squashd.hostPid;
     process.kill(stopped, "SIGSTOP");
     try {
       squashd.netns.run("nft", ...words);

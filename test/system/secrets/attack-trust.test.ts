@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Sandbox } from "@squash/sdk";
+import { killInit } from "../../support/kill-init.js";
 import { lacks } from "../../support/needs.js";
 import { clientBase } from "../../support/secrets/client-base.js";
 import {
@@ -82,7 +83,7 @@ describe.skipIf(lacks("root"))("where trust and placeholders lie, a sandbox that
     );
     await squashd.end("SIGKILL");
     await squashd.start();
-    for (const name of names) process.kill((await squashd.client.sandbox(idOf(name)).info()).pid ?? -1, "SIGKILL");
+    for (const name of names) killInit(await squashd.client.sandbox(idOf(name)).info());
   }, 120_000);
 
   it.each(names)("%s changes nothing outside, and nobody waits", async (name) => {

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { Sandbox } from "@squash/sdk";
+import { killInit } from "../../support/kill-init.js";
 import { lacks } from "../../support/needs.js";
 import { shell } from "../../support/secrets/inside.js";
 import { header } from "../../support/secrets/server.js";
@@ -110,7 +111,7 @@ describe.skipIf(lacks("root"))("secrets go on working", () => {
 
   it("when the sandbox is rebuilt", async () => {
     const box = await target.create({ id: "rebuilt", secrets: ["TOKEN"] });
-    process.kill((await box.info()).pid ?? -1, "SIGKILL");
+    killInit(await box.info());
     await expect.poll(() => box.info(), { timeout: 10_000 }).toMatchObject({ state: "ready", restarts: 1 });
     expect(await use(box)).toEqual(works);
   });

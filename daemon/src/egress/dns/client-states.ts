@@ -1,11 +1,11 @@
 import type { EgressClient } from "../egress-client.js";
-import { TokenBucket } from "./rate-limit.js";
+import { Turns } from "./rate-limit.js";
 import { TunnelGuard } from "./tunnel-guard.js";
 
 /** For each sandbox; docs/egress.md repeats these. */
 export const clientLimits = {
-  /** queries, whatever becomes of them */
-  queries: { perSecond: 10, burst: 20 },
+  /** queries, whatever becomes of them; what is beyond waits, up to two seconds */
+  queries: { perSecond: 10, burst: 20, waiting: 20 },
   /** queries that wait for an answer */
   pending: 32,
   connections: 4,
@@ -26,7 +26,7 @@ export interface DnsCounters {
 /** What is remembered of one sandbox. */
 export class ClientState {
   readonly sandbox: string;
-  readonly bucket: TokenBucket;
+  readonly turns: Turns;
   readonly guard: TunnelGuard;
   readonly counters = { allowed: 0, refused: 0, limited: 0 };
   /** open TCP connections */
@@ -36,11 +36,12 @@ export class ClientState {
 
   constructor(sandbox: string, now: () => number) {
     this.sandbox = sandbox;
-    this.bucket = new TokenBucket(clientLimits.queries, now);
+    this.turns = new Turns(clientLimits.queries, now);
     this.guard = new TunnelGuard(now);
   }
 
   end(): void {
+    this.turns.end();
     for (const connection of this.connections) connection.destroy();
   }
 }
@@ -66,6 +67,11 @@ export class ClientStates {
 
   counters(address: string): DnsCounters {
     return { ...(this.#states.get(address)?.counters ?? { allowed: 0, refused: 0, limited: 0 }) };
+  }
+
+  /** Nobody is answered any more. */
+  end(): void {
+    for (const state of this.#states.values()) state.end();
   }
 
   forget(address: string): void {

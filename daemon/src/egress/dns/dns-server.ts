@@ -80,6 +80,7 @@ export class DnsServer {
       new Promise<void>((resolve) => (tcp === undefined ? resolve() : tcp.close(() => resolve()))),
     ];
     for (const connection of this.#connections) connection.destroy();
+    this.#states.end();
     await Promise.all(closed);
   }
 
@@ -151,10 +152,15 @@ export class DnsServer {
   }
 
   /** Never throws. */
-  async #answer(message: Buffer, client: EgressClient, protocol: "tcp" | "udp"): Promise<Buffer | null> {
-    const state = this.#states.of(client);
+  async #answer(message: Buffer, asker: EgressClient, protocol: "tcp" | "udp"): Promise<Buffer | null> {
+    const state = this.#states.of(asker);
+    const turn = state.turns.take();
+    const isIts = typeof turn === "boolean" ? turn : await turn;
+    // after the wait it may be another one's address, or have another policy
+    const client = typeof turn === "boolean" ? asker : this.#options.find(asker.address);
+    if (client?.sandbox !== asker.sandbox || this.#udp === undefined) return null;
     try {
-      if (!state.bucket.take() || state.pending >= clientLimits.pending) {
+      if (!isIts || state.pending >= clientLimits.pending) {
         this.#drop(client, state, protocol);
         return null;
       }

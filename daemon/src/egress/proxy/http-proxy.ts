@@ -171,6 +171,8 @@ export class HttpProxy {
 
   #broken(error: NodeJS.ErrnoException, socket: Duplex): void {
     const code = error.code ?? "";
+    // more of what was refused already: it is read on for a while, so that the client gets to read the answer
+    if (this.#links.get(socket)?.failed === true) return;
     if (code === "ECONNRESET" || code === "EPIPE" || !socket.writable) socket.destroy();
     else if (code === "ERR_HTTP_REQUEST_TIMEOUT") this.#refuseRaw(socket, 408, "no request in time");
     else if (code === "HPE_HEADER_OVERFLOW") this.#refuseRaw(socket, 431, "a head that is too large");

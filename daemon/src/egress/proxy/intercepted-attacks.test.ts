@@ -71,6 +71,14 @@ describe("a client that lies", () => {
     expect(bed.decisions.at(-1)).toMatchObject({ allowed: false });
   });
 
+  it("is told so while it still sends a head without end", async () => {
+    for (let round = 0; round < 10; round += 1) {
+      const endless = `GET / HTTP/1.1\r\nHost: a.test\r\nX: ${"y".repeat(1_000_000)}`;
+      expect(await asked(endless, /squash: .*\n/)).toMatch(/^HTTP\/1\.1 431 /);
+    }
+    expect(bed.decisions).toHaveLength(10);
+  });
+
   it("hides no second request in the first one's body", async () => {
     const hidden = get("/hidden", withSecret);
     const text = crlf("POST /first HTTP/1.1", "Host: a.test", `Content-Length: ${hidden.length}`, "");
