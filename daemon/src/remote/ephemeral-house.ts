@@ -109,12 +109,13 @@ export class EphemeralHouse implements Custody {
   }
 
   async destroy(id: string, remove: () => Promise<void>): Promise<void> {
-    if (!this.#leases.ids().includes(id)) return remove();
     const { sandboxes } = this.#mustBeConnected();
     const sandbox = sandboxes.find(id);
-    await sandboxes.exclusively(id, () => Promise.resolve()); // it may be being rebuilt
-    if (sandbox.state === "failed" && !this.#isClean(sandbox)) throw cannotSave(sandbox);
-    for (let tries = 0; sandbox.state === "ready" && tries < saveTries && !this.#isClean(sandbox); tries++) {
+    if (!this.#leases.ids().includes(id)) return this.#removeUnheld(sandbox, remove);
+    for (let tries = 0; tries < saveTries && !this.#isClean(sandbox); tries++) {
+      await sandboxes.exclusively(id, () => Promise.resolve()); // it may be being rebuilt
+      if (sandbox.state === "lost") break; // so are its files
+      if (sandbox.state !== "ready") throw cannotSave(sandbox);
       const before = sandbox.lastSeq;
       await this.#save(id, this.#closing.signal);
       // what was done meanwhile is saved as well, but nobody can go on for ever
@@ -126,15 +127,28 @@ export class EphemeralHouse implements Custody {
     });
   }
 
+  /** Of one that this machine had to let go, as it will be discarded anyway: whoever asks is told that others do not have all of it. */
+  async #removeUnheld(sandbox: Sandbox, remove: () => Promise<void>): Promise<void> {
+    const { id, record } = sandbox;
+    const isKept = record !== null && record.owner !== builderOwner;
+    const isSaved = !isKept || this.#isClean(sandbox);
+    await remove();
+    if (isSaved) return;
+    throw new SquashError(
+      "lease_lost",
+      `Cannot save sandbox "${id}", which a destroy does first: this machine may not run it any more. It is gone here, and goes on elsewhere as it was saved last`,
+    );
+  }
+
   async recover({ id, owner }: { readonly id: string; readonly owner: string }): Promise<"ours" | "taken"> {
     if (owner === builderOwner) return "ours";
     for (const end = Date.now() + recoverMs; ;) {
       try {
-        await this.#leases.acquire(id);
+        await this.#leases.reacquire(id);
         return "ours";
       } catch (error) {
         const code = isSquashError(error) ? error.code : "internal";
-        if (code === "sandbox_leased") {
+        if (code === "sandbox_leased" || code === "lease_lost") {
           this.#options.emit({ type: "sandbox.fenced", sandbox: id, reason: errorText(error) });
           return "taken";
         }

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Sandbox } from "@squash/sdk";
 import { print } from "../../support/crash-trials.js";
+import { killInit } from "../../support/kill-init.js";
 import { hostState, settledState, type HostState } from "../../support/leaks.js";
 import { lacks } from "../../support/needs.js";
 import { until as comesAbout } from "../../support/s3/bucket-work.js";
@@ -60,8 +61,7 @@ describe.skipIf(lacks("root"))("sandboxes that the bucket keeps", () => {
     for (let round = 1; round <= 5; round++) {
       const sandbox = await first.client.create({ id: "dies", layers: ["000-base-test"] });
       await print(sandbox, "echo line >>/f");
-      const { pid } = await sandbox.info();
-      process.kill(pid ?? 0, "SIGKILL");
+      killInit(await sandbox.info());
       await until(async () => (await sandbox.info()).state !== "ready" || (await sandbox.info()).restarts > 0);
       await sandbox.destroy();
       const again = await second.client.create({ id: "dies" });
@@ -133,6 +133,24 @@ describe.skipIf(lacks("root"))("sandboxes that the bucket keeps", () => {
     await second.client.sandbox("falls").destroy();
     expect(await print(await first.client.create({ id: "falls" }), "cat /f")).toBe("second\n");
     await first.client.sandbox("falls").destroy();
+  });
+
+  it("do not go on where they were before another machine had them, though that has them no more", async () => {
+    const sandbox = await first.client.create({ id: "returns", layers: ["000-base-test"] });
+    await print(sandbox, "echo first >/f");
+    await first.end("SIGKILL");
+    const create = (): Promise<boolean> =>
+      second.client.create({ id: "returns" }).then(
+        () => true,
+        () => false,
+      );
+    await until(create);
+    await print(second.client.sandbox("returns"), "echo second >/f");
+    await second.client.sandbox("returns").destroy();
+    await first.start();
+    expect((await first.client.list()).map(({ id }) => id)).not.toContain("returns");
+    expect(await print(await first.client.create({ id: "returns" }), "cat /f")).toBe("second\n");
+    await first.client.sandbox("returns").destroy();
   });
 
   it("are all saved when squashd is told to end, or it says which are not", async () => {

@@ -154,6 +154,35 @@ describe("a lease", () => {
     expect(stored()).toMatchObject({ epoch: 2, sandbox: { latest_snapshot: "first" } });
   });
 
+  it("is not the machine's to go on with where another has had it since, whether or not that has it still", async () => {
+    const first = leasesOf("one");
+    await during(first.acquire("a"));
+    first.stop();
+    // nobody else has had it
+    const restarted = leasesOf("one");
+    await during(restarted.reacquire("a"));
+    restarted.stop();
+    await time.advance(leaseS * 1_000 + 1_000);
+    const second = leasesOf("two");
+    await during(second.acquire("a"));
+    await during(second.commit("a", save("theirs")));
+    await expect(during(leasesOf("one").reacquire("a"))).rejects.toEqual(code("lease_lost"));
+    await during(second.release("a"));
+    await expect(during(leasesOf("one").reacquire("a"))).rejects.toEqual(code("lease_lost"));
+    expect(stored()).toMatchObject({ epoch: 3, lease: null });
+    // what is saved is had by whoever asks for that
+    const anew = leasesOf("one");
+    expect((await during(anew.acquire("a"))).sandbox).toMatchObject({ latestSnapshot: "theirs" });
+    anew.stop();
+    const third = leasesOf("three");
+    await time.advance(leaseS * 1_000 + 1_000);
+    await during(third.acquire("a"));
+    third.stop();
+    await time.advance(leaseS * 1_000 + 1_000);
+    await expect(during(leasesOf("one").reacquire("a"))).rejects.toEqual(code("lease_lost"));
+    await during(leasesOf("one").reacquire("new"));
+  });
+
   it("that is released can be taken at once", async () => {
     const one = leasesOf("one");
     await during(one.acquire("a"));

@@ -83,10 +83,25 @@ export class Leases {
    * `details.machine` and `details.until`, `s3_object_invalid`, and what the store throws.
    */
   acquire(id: string): Promise<Acquired> {
+    return this.#acquire(id, () => undefined);
+  }
+
+  /**
+   * The same for one whose files are still here from before this start: only where no other machine has had it since. What is here is of the past
+   * otherwise, whether or not anybody has it now. Throws `lease_lost` then.
+   */
+  reacquire(id: string): Promise<Acquired> {
+    return this.#acquire(id, ({ lease }) => {
+      if (lease?.machine === this.#self.machine) return;
+      throw new SquashError("lease_lost", `Cannot go on with sandbox "${id}": another machine has had it since`);
+    });
+  }
+
+  #acquire(id: string, check: (manifest: SandboxManifest) => void): Promise<Acquired> {
     return this.#writes.run(id, async () => {
       const there = this.#held.get(id);
       if (there !== undefined) return acquired(there);
-      const stored = await this.#take(id);
+      const stored = await this.#take(id, check);
       const held: Held = { id, stored, deadlineMs: -Infinity, ended: new AbortController() };
       this.#adopt(held, stored);
       // the first one of all says no time, as the store's was not known yet; and one that took long to write is renewed before anybody relies on it
@@ -167,9 +182,10 @@ export class Leases {
     return this.#clock.now() < held.deadlineMs;
   }
 
-  async #take(id: string): Promise<StoredManifest> {
+  async #take(id: string, check: (manifest: SandboxManifest) => void): Promise<StoredManifest> {
     let found = await this.#objects.read(id);
     for (let attempt = 0; attempt < tries; attempt++) {
+      if (found !== null) check(found.manifest);
       const next = found === null ? this.#first(id) : this.#takenOver(found);
       const condition = found === null ? ({ kind: "absent" } as const) : ({ kind: "same", etag: found.etag } as const);
       const answer = await this.#objects.write(next, condition);
