@@ -230,9 +230,9 @@ describe.skipIf(lacks("root"))("a flood of queries", () => {
   it("that is soon over is answered as a whole, at the rate that there is", async () => {
     await using box = await target.box({ allow_net: ["www.example.org"] });
     const start = performance.now();
-    const answers = await Promise.all(Array.from({ length: 30 }, () => box.insider.lookup("www.example.org")));
+    const answers = await Promise.all(Array.from({ length: 26 }, () => box.insider.lookup("www.example.org")));
     expect(answers).toEqual(answers.map(() => `NOERROR ${web}`));
-    expect(performance.now() - start).toBeGreaterThan(900);
+    expect(performance.now() - start).toBeGreaterThan(500);
     expect((await box.sandbox.network()).dns_limited).toBe(0);
   });
 
