@@ -3,6 +3,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import type { JobInfo, Sandbox } from "@squash/sdk";
+import { killInit } from "../support/kill-init.js";
 import { lacks } from "../support/needs.js";
 import { useSquashd } from "../support/own-squashd.js";
 import { simulateReboot } from "../support/reboot.js";
@@ -140,7 +141,7 @@ describe.skipIf(lacks("root"))("a sandbox with a secret", () => {
     await squashd.end("SIGKILL");
     await squashd.start();
     expect([await trusted(sandbox), (await sandbox.info()).restarts]).toEqual([laid, 0]);
-    process.kill((await sandbox.info()).pid ?? 0, "SIGKILL");
+    killInit(await sandbox.info());
     await expect.poll(async () => (await sandbox.info()).restarts).toBe(1);
     await expect.poll(async () => (await sandbox.info()).state).toBe("ready");
     expect(await trusted(sandbox)).toEqual(laid);
@@ -196,7 +197,7 @@ describe.skipIf(lacks("root"))("a sandbox with a secret", () => {
     await sandbox.restore("first");
     await squashd.end("SIGKILL");
     await squashd.start();
-    process.kill((await sandbox.info()).pid ?? 0, "SIGKILL");
+    killInit(await sandbox.info());
     await expect.poll(async () => (await sandbox.info()).restarts).toBe(1);
     await expect.poll(async () => (await sandbox.info()).state).toBe("ready");
     expect(await print(sandbox, "readlink /etc/ssl")).toBe(`${outside}\n`);
