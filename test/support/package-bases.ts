@@ -11,6 +11,7 @@ import {
   readFileSync,
   rmSync,
   symlinkSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -30,8 +31,8 @@ const quiet = { stdio: "ignore" } as const;
 const aptPrograms = ["apt-get", "dpkg", "dpkg-deb", "dpkg-split", "dpkg-query", "tar"];
 const programOf = ({ name, version }: TestPackage): string => `#!/bin/sh\necho "${name} version ${version}"\n`;
 
-/** A base with this machine's own apt and dpkg, on a BusyBox, that is set up for one repository. */
-export function makeAptBase(folder: string, name: string, repository: string): void {
+/** A base with this machine's own apt and dpkg, on a BusyBox, that is set up for one repository. One of its directories may have a time. */
+export function makeAptBase(folder: string, name: string, repository: string, libTimeS?: number): void {
   makeBase(folder, name, (root) => {
     for (const program of aptPrograms)
       takePrograms(root, [execFileSync("which", [program], { encoding: "utf8" }).trim()]);
@@ -51,6 +52,7 @@ export function makeAptBase(folder: string, name: string, repository: string): v
     writeFileSync(join(root, "etc/apt/sources.list"), `deb [trusted=yes] ${repository} ./\n`);
     for (const applet of ["ldconfig", "start-stop-daemon"])
       if (!existsSync(join(root, "bin", applet))) symlinkSync("true", join(root, "bin", applet));
+    if (libTimeS !== undefined) utimesSync(join(root, "var/lib"), libTimeS, libTimeS);
   });
 }
 

@@ -2,6 +2,7 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import type { JobInfo, PresetJob } from "@squash/sdk";
 import { a, places, usualZone } from "../support/internet.js";
@@ -79,6 +80,18 @@ describe.skipIf(lacks("root"))("mkmod preset", () => {
       error: null,
     });
     expect(digests("200-git")).toEqual(first);
+  });
+
+  it("makes the same bytes again, though its base is of the second in which the first began", async () => {
+    const secondS = Math.ceil(Date.now() / 1000) + 2;
+    makeAptBase(folder, "000-young", `${url}/`, secondS);
+    await pause(secondS * 1000 - Date.now());
+    const request = { preset: "git", base: "000-young", name: "200-young" };
+    expect(await endOf(request)).toMatchObject({ state: "done", error: null });
+    const first = digests("200-young");
+    await pause((secondS + 1) * 1000 - Date.now());
+    expect(await endOf({ ...request, replace: true })).toMatchObject({ state: "done", error: null });
+    expect(digests("200-young")).toEqual(first);
   });
 
   it("installs with apk, reaching the mirror and nothing else", async () => {

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { SquashError, isSquashError } from "@squash/sdk/errors";
 import type { PresetJob } from "@squash/sdk/protocol";
+import { pause } from "../core/pause.js";
 import type { BaseOptions } from "./bases/base.js";
 import { builds, type JobWorld, type Plan } from "./job-plan.js";
 import { packSandbox, refuseBelow } from "./job-sandbox.js";
@@ -13,6 +14,8 @@ import { presetOf, type Preset } from "./presets/presets.js";
 const lifetimeS = 2 * 60 * 60;
 const memoryMb = 2048;
 const destroyTries = 3;
+/** the clock of files lags behind by up to a tick of the kernel's, 10 ms at most */
+const fileClockLagMs = 20;
 
 /** What tells sandboxes that builders made from those of people. */
 /** of sandboxes that are gone when the job is that made them, and kept nowhere */
@@ -48,7 +51,7 @@ async function buildPreset(
   const { progress, signal = new AbortController().signal } = options;
   const id = `builder-${randomBytes(6).toString("hex")}`;
   const context = { sandboxes, id, signal, progress };
-  const settleSinceS = Math.floor(Date.now() / 1000);
+  const settleSinceS = await nextSecond(signal);
   progress(`making a sandbox on ${bases.join(", ")}`);
   const about = { id, owner: marks.owner, task: `${marks.task}${request.preset}`, layers: [...bases] };
   const limits = { memory_mb: memoryMb, max_lifetime_s: lifetimeS, allow_net: ["none"], secrets: [] };
@@ -75,6 +78,17 @@ async function buildPreset(
   } finally {
     await destroy(world, id);
   }
+}
+
+/**
+ * Waits for the next second, and returns it, in seconds since 1970: images have whole ones, and a base may have been made in this one, whose
+ * files are not the build's for that.
+ */
+async function nextSecond(signal: AbortSignal): Promise<number> {
+  const second = Math.floor(Date.now() / 1000) + 1;
+  await pause(second * 1000 + fileClockLagMs - Date.now(), signal);
+  signal.throwIfAborted();
+  return second;
 }
 
 /** It must go whatever happened. What cannot be destroyed now goes when its lifetime is over, or at the next start. */
