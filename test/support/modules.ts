@@ -53,7 +53,9 @@ export function trustByHand(folder: string, name: string, more: Readonly<Record<
     files: Object.fromEntries(files) as unknown,
     ...more,
   };
-  writeFileSync(join(folder, `${name}.manifest.json`), JSON.stringify(manifest));
+  const [path, text] = [join(folder, `${name}.manifest.json`), JSON.stringify(manifest)];
+  if (existsSync(path) && readFileSync(path, "utf8") === text) return; // the disk may be full
+  writeFileSync(path, text);
 }
 
 function buildOnce(name: string, fill: (root: string) => void): void {

@@ -1,6 +1,7 @@
 import { execFileSync } from "node:child_process";
 import {
   closeSync,
+  fsyncSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -14,6 +15,7 @@ import { dirname, join } from "node:path";
 
 const chunk = Buffer.alloc(65_536, 1);
 const smallest = Buffer.alloc(512, 1);
+const maxRounds = 10;
 
 /** A small ext4 of its own, mounted at a directory, which can be filled to the last byte. */
 export class SmallDisk implements Disposable {
@@ -41,7 +43,7 @@ export class SmallDisk implements Disposable {
 
   /** From now on everything fails with EIO, as a disk that is gone does. Source: Linux fs/ext4/ioctl.c, EXT4_IOC_SHUTDOWN */
   fail(): void {
-    execFileSync("sync", ["-f", this.path]);
+    this.#sync();
     const script = 'open(my $f, "<", $ARGV[0]) or die; my $how = pack("L", 2); ioctl($f, 0x8004587d, $how) or die $!';
     execFileSync("perl", ["-e", script, this.path]);
   }
@@ -63,6 +65,7 @@ export class SmallDisk implements Disposable {
           }
         }
       }
+      fsyncSync(file);
     } finally {
       closeSync(file);
     }
@@ -70,20 +73,27 @@ export class SmallDisk implements Disposable {
     truncateSync(this.#filler, Math.max(0, size - left));
   }
 
-  /** A block may be left that one more of the large file's would need for itself: small files have it. */
+  /**
+   * A block may be left that one more of the large file's would need for itself: small files have it. What ext4 reserves for a file's own
+   * blocks it gives back only when the file is written to the disk, so that there may be one more then.
+   */
   #fillBlocks(): void {
-    for (let number = 0; ; number++) {
+    for (let round = 0, number = 0; round < maxRounds && (round === 0 || this.free > 0); round++) {
       try {
-        writeFileSync(`${this.#filler}.${number}`, smallest);
+        for (; ; number++) writeFileSync(`${this.#filler}.${number}`, smallest);
       } catch {
-        return; // it is full
+        this.#sync(); // it is full
       }
     }
   }
 
+  #sync(): void {
+    execFileSync("sync", ["-f", this.path]);
+  }
+
   clear(): void {
     for (const name of readdirSync(this.path)) if (/^filler(\.|$)/.test(name)) rmSync(join(this.path, name));
-    execFileSync("sync", ["-f", this.path]);
+    this.#sync();
   }
 
   get free(): number {
