@@ -149,7 +149,7 @@ export class Daemon {
       ...(custody !== null && { custody }),
     };
     const retention = { keepLast: config.keepLast, keepForS: config.keepForS };
-    const images = new SnapshotImages(store, () => sandboxes.all());
+    const images = new SnapshotImages(store, layers, () => sandboxes.all());
     const sandboxes: Sandboxes = new Sandboxes(parts, {
       maxSandboxes: config.maxSandboxes,
       upperLimitBytes: config.upperLimitMb * 1_048_576,

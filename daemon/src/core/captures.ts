@@ -3,7 +3,7 @@ import { endedByRemoval } from "./ended-by-removal.js";
 import type { Layers } from "./layers.js";
 import { pause } from "./pause.js";
 import type { CapturedRoot, Kernel, LayerImage, SandboxStore } from "./ports.js";
-import { layerRoots, mountSnapshots } from "./sandbox-stages.js";
+import { layerRoots, mountSnapshots } from "./snapshot-layers.js";
 import type { Sandboxes } from "./sandboxes.js";
 import type { SnapshotImages } from "./snapshot-images.js";
 import { findSnapshot, type Snapshots } from "./snapshots.js";

@@ -4,7 +4,7 @@ import { nameOfSide, parseSide, type DiffSide } from "./diff-sides.js";
 import type { Layers } from "./layers.js";
 import type { Comparison, Kernel, ModuleCatalog, SandboxStore, TakenOutput } from "./ports.js";
 import { randomHex } from "./random.js";
-import { layerRoots, mountSnapshots, type SnapshotStore } from "./sandbox-stages.js";
+import { layerRoots, mountSnapshots, type SnapshotStore } from "./snapshot-layers.js";
 import type { Sandboxes } from "./sandboxes.js";
 import type { SnapshotImages } from "./snapshot-images.js";
 import { findSnapshot, type Moment, type Snapshots } from "./snapshots.js";

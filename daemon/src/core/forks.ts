@@ -9,7 +9,8 @@ import { findSnapshot, type Moment, type Snapshots } from "./snapshots.js";
 interface Origin extends Pick<Moment, "layers" | "images"> {
   /** in which the forks differ from it */
   readonly more: { readonly secrets?: readonly string[] | null };
-  /** absent where the files outlast a crash of the machine already */
+  /** absent where the files are there, and outlast a crash of the machine, already */
+  readonly taken?: Moment["taken"];
   readonly sync?: Moment["sync"];
 }
 
@@ -39,7 +40,11 @@ export class Forks {
     const more = secrets === undefined ? {} : { secrets };
     const ids = target_id === undefined ? Array.from({ length: count }, () => forkId(id)) : [target_id];
     if (from === undefined)
-      return this.#snapshots.moment(id, (moment) => this.#make(id, ids, { ...moment, more }, signal));
+      return this.#snapshots.nextMoment(id, async (moment) => {
+        // many would take the processors from the capture, for which the sandbox stands still
+        if (ids.length > 1) await moment.taken;
+        return this.#make(id, ids, { ...moment, more }, signal);
+      });
     const sandbox = this.#sandboxes.find(id);
     const snapshot = findSnapshot(sandbox, from);
     const make = (): Promise<SandboxInfo[]> => this.#make(`${id}@${from}`, ids, { ...snapshot, more }, signal);
@@ -57,14 +62,15 @@ export class Forks {
     throw failure.reason;
   }
 
-  async #one(id: string, from: string, { layers, images, more }: Origin, signal: AbortSignal): Promise<SandboxInfo> {
+  async #one(id: string, from: string, origin: Origin, signal: AbortSignal): Promise<SandboxInfo> {
+    const { layers, images, more, taken: files } = origin;
     const { record } = this.#sandboxes.find(from.split("@", 1)[0] ?? from);
     if (record === null) throw new Error(`sandbox "${from}" has no record`);
     const now = new Date().toISOString();
     const fresh = { id, created: now, lastActive: now, restored: null, head: null, restarts: 0, forkedFrom: from };
     const upper = { ...record.upper, generation: 0 };
     const plan = { ...planOfRecord(record), ...fresh, requestedLayers: layers, snapshots: images, upper, ...more };
-    return this.#sandboxes.createPlanned(plan, signal);
+    return this.#sandboxes.createPlanned(plan, signal, files === undefined ? {} : { files });
   }
 }
 

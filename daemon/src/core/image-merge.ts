@@ -2,7 +2,7 @@ import { SquashError, isSquashError } from "@squash/sdk/errors";
 import { endedByRemoval } from "./ended-by-removal.js";
 import type { Layers } from "./layers.js";
 import type { Kernel, SandboxStore } from "./ports.js";
-import { layerRoots, mountSnapshots } from "./sandbox-stages.js";
+import { layerRoots, mountSnapshots } from "./snapshot-layers.js";
 
 /** Where a merged image is written to. */
 export interface MergeOutput {

@@ -1,6 +1,6 @@
 import { newImage } from "./image-ids.js";
 import type { CapturedRoot, Kernel, SandboxRecord, SandboxStore } from "./ports.js";
-import { snapshotLayer } from "./sandbox-stages.js";
+import { snapshotLayer } from "./snapshot-layers.js";
 import type { Layers } from "./layers.js";
 
 /** a flush that took longer than this had much to write, and more has come meanwhile */

@@ -21,6 +21,23 @@ describe("a layer that nobody uses", () => {
     expect(layers.mounted).toBe(1);
   });
 
+  it("is unmounted at once where nobody will use it any more, but not while somebody does", async () => {
+    const machine = new FakeMachine();
+    const layers = new Layers(machine, { lingerMs: 60_000 });
+    const keys = await layers.acquire([image]);
+    await layers.drop(key);
+    expect(callsOf(machine, "unmountLayer")).toBe(0);
+    await layers.release(keys);
+    machine.failing.set("unmountLayer", 1);
+    await layers.drop(key);
+    expect(layers.mounted).toBe(1);
+    await layers.drop(key);
+    expect(layers.mounted).toBe(0);
+    expect(await machine.mountedLayers()).toEqual([]);
+    await layers.drop(key);
+    expect(callsOf(machine, "unmountLayer")).toBe(2);
+  });
+
   it("is unmounted when that is over, but not while it is used again", async () => {
     const machine = new FakeMachine();
     const layers = new Layers(machine, { lingerMs: 20 });

@@ -49,6 +49,16 @@ export class Layers {
     for (const key of keys) await this.#mutex.run(key, () => this.#releaseOne(key));
   }
 
+  /** Unmounts a layer at once that nobody uses, and nobody will any more. Where that fails it is tried again later. */
+  async drop(key: string): Promise<void> {
+    await this.#mutex.run(key, async () => {
+      const idle = this.#idle.get(key);
+      if (idle === undefined) return;
+      clearTimeout(idle.timer);
+      await this.#expire(key, idle.timer);
+    });
+  }
+
   /** The key under which an image is, or would be, mounted. */
   keyOf(image: LayerImage): string {
     return layerKey(image);

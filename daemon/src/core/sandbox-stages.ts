@@ -1,5 +1,3 @@
-import { SquashError, isSquashError } from "@squash/sdk/errors";
-import { layerOfImage, ownerOfImage } from "./image-ids.js";
 import type { Cell, Cells } from "./cells.js";
 import type { Layers } from "./layers.js";
 import type { Emit } from "./events.js";
@@ -7,29 +5,22 @@ import type { Networks } from "./egress/networks.js";
 import { mergeDefaults, type ImageDefaults } from "./image-defaults.js";
 import { secretAccess } from "./secrets/grants.js";
 import { checkStack } from "./module-stack.js";
-import type {
-  CapturedRoot,
-  Kernel,
-  LayerImage,
-  ModuleCatalog,
-  RootPlan,
-  SandboxRecord,
-  SandboxStore,
-} from "./ports.js";
+import type { Kernel, ModuleCatalog, RootPlan, SandboxRecord, SandboxStore } from "./ports.js";
 import type { Custody } from "./remote/custody.js";
 import type { Injection } from "./secrets/injection.js";
 import type { RootTrust } from "./secrets/root-trust.js";
 import type { SandboxPlan } from "./sandbox-plan.js";
+import { mountSnapshots } from "./snapshot-layers.js";
 import type { Stage } from "./stages.js";
 import { stackOrder } from "./stack.js";
-
-export type SnapshotStore = Pick<SandboxStore, "snapshotImage" | "checkSnapshotImage">;
 
 /** A sandbox on its way up or down. What a stage has made is filled in by it; what is missing was not made, or is found by the id. */
 export interface SandboxDraft {
   readonly id: string;
   /** how it was asked for; absent for a leftover that is only taken down */
   readonly plan?: SandboxPlan;
+  /** resolves once the images of its snapshots are there; absent where they are */
+  readonly files?: Promise<unknown>;
   /** number of its cell; known before there is one when it is rebuilt */
   index?: number;
   cell?: Cell;
@@ -64,15 +55,36 @@ export interface StageParts {
  */
 export function sandboxStages(parts: StageParts): Stage<SandboxDraft>[] {
   return [
-    directories(parts),
-    layers(parts, { fresh: true }),
-    cell(parts, { keepNumber: false }),
-    upper(parts),
-    limits(parts),
+    ...home(parts),
+    snapshots(parts),
+    ...body(parts),
     root(parts, { fresh: true, named: true }),
     network(parts),
     record(parts, { keep: false }),
   ];
+}
+
+/**
+ * The same in the order for one whose files are still being captured: all comes first that there can be without them. Snapshots that cannot
+ * be mounted cost a cell then. Only creates, and rolls back.
+ */
+export function aheadStages(parts: StageParts): Stage<SandboxDraft>[] {
+  return [
+    ...home(parts),
+    ...body(parts),
+    network(parts),
+    snapshots(parts),
+    root(parts, { fresh: true, named: true }),
+    record(parts, { keep: false }),
+  ];
+}
+
+function home(parts: StageParts): Stage<SandboxDraft>[] {
+  return [directories(parts), layers(parts, { fresh: true })];
+}
+
+function body(parts: StageParts): Stage<SandboxDraft>[] {
+  return [cell(parts, { keepNumber: false }), upper(parts), limits(parts)];
 }
 
 /**
@@ -82,6 +94,7 @@ export function sandboxStages(parts: StageParts): Stage<SandboxDraft>[] {
 export function rebuildStages(parts: StageParts, emit?: Emit): Stage<SandboxDraft>[] {
   return [
     layers(parts, { fresh: false }),
+    snapshots(parts),
     cell(parts, { keepNumber: true }),
     survivingUpper(parts),
     limits(parts),
@@ -96,7 +109,8 @@ export function rebuildStages(parts: StageParts, emit?: Emit): Stage<SandboxDraf
  * mounted before anything of the old stack is touched.
  */
 export function stackStages(parts: StageParts, options: { readonly keepUpper: boolean }): Stage<SandboxDraft>[] {
-  return options.keepUpper ? [layers(parts, { fresh: true })] : [layers(parts, { fresh: false }), nextUpper(parts)];
+  const stack = [layers(parts, { fresh: options.keepUpper }), snapshots(parts)];
+  return options.keepUpper ? stack : [...stack, nextUpper(parts)];
 }
 
 /** What comes first where the cell stays: nothing has been touched yet where this fails. */
@@ -150,32 +164,44 @@ function directories({ store }: StageParts): Stage<SandboxDraft> {
 }
 
 function layers(
-  { catalog, store, layers: mounted, injection }: StageParts,
+  { catalog, layers: mounted, injection }: StageParts,
   options: { readonly fresh: boolean },
 ): Stage<SandboxDraft> {
   return {
     name: "layers",
     async up(draft) {
-      const { requestedLayers: requested, snapshots, secrets = null } = planOf(draft);
+      const { requestedLayers: requested, secrets = null } = planOf(draft);
       const names = stackOrder(requested.length > 0 ? requested : await catalog.defaultLayers());
       draft.layers = names; // before they are looked for, so that none is removed meanwhile
       const modules = await Promise.all(names.map((name) => catalog.resolve(name)));
       draft.defaults = mergeDefaults(modules);
       // a stack that there was already was made of modules that went together
       if (options.fresh) checkStack(modules);
-      const above = await mountSnapshots({ store, layers: mounted }, snapshots);
-      draft.layerKeys = above; // so that a failure gives them back
-      const below = await mounted.acquire(modules);
-      draft.layerKeys = [...above, ...below];
-      // below the snapshots, so that what a sandbox itself wrote of the same name counts
-      const trust = await injection.acquire({ secrets, modules: below, defaults: draft.defaults });
+      const keys = await mounted.acquire(modules);
+      draft.layerKeys = keys; // so that a failure gives them back
+      const trust = await injection.acquire({ secrets, modules: keys, defaults: draft.defaults });
       draft.trust = trust?.root;
-      if (trust !== null) draft.layerKeys = [...above, trust.key, ...below];
+      if (trust !== null) draft.layerKeys = [trust.key, ...keys];
     },
     async down(draft) {
       const keys = draft.layerKeys ?? [];
       delete draft.layerKeys;
       await mounted.release(keys);
+    },
+  };
+}
+
+/** Files that the sandbox begins with, above all others, so that what it wrote itself counts. */
+function snapshots(parts: StageParts): Stage<SandboxDraft> {
+  return {
+    name: "snapshots",
+    async up(draft) {
+      await draft.files;
+      const above = await mountSnapshots(parts, planOf(draft).snapshots, { fresh: draft.files === undefined ? 0 : 1 });
+      draft.layerKeys = [...above, ...(draft.layerKeys ?? [])];
+    },
+    async down() {
+      // They go with the layers.
     },
   };
 }
@@ -260,32 +286,6 @@ function survivingUpper({ kernel, store }: StageParts): Stage<SandboxDraft> {
       // It holds the sandbox's files, which outlive a failed rebuild.
     },
   };
-}
-
-/** A snapshot's image as a layer. Its name is unique and its content never changes. */
-export function snapshotLayer(store: Pick<SandboxStore, "snapshotImage">, image: string): LayerImage {
-  const format = ownerOfImage(image) === null ? "erofs" : "subvolume";
-  return { name: layerOfImage(image), image: store.snapshotImage(image), format, identity: "0" };
-}
-
-/** Mounts images of snapshots, which must be as they were made. Returns the keys in their order; all or nothing. Throws `snapshot_damaged`. */
-export async function mountSnapshots(
-  { store, layers: mounted }: { readonly store: SnapshotStore; readonly layers: Layers },
-  images: readonly string[],
-): Promise<string[]> {
-  for (const image of images) await store.checkSnapshotImage(image);
-  try {
-    return await mounted.acquire(images.map((image) => snapshotLayer(store, image)));
-  } catch (cause) {
-    if (!isSquashError(cause) || cause.code !== "module_invalid") throw cause;
-    const { message, details } = cause;
-    throw new SquashError("snapshot_damaged", message.replace("use module", "use snapshot image"), { cause, details });
-  }
-}
-
-/** Mounted layers as what is captured or compared. */
-export function layerRoots(keys: readonly string[]): CapturedRoot[] {
-  return keys.map((key) => ({ kind: "layer", key }));
 }
 
 function limits({ kernel, custody }: StageParts): Stage<SandboxDraft> {

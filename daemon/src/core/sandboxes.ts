@@ -9,26 +9,23 @@ import type {
   SandboxInfo,
   SandboxState,
 } from "@squash/sdk/protocol";
-import { networkSettings } from "./egress/settings.js";
 import type { Emit, OperationEvent } from "./events.js";
 import { execResult, toCommand } from "./exec.js";
 import { execDefaults } from "./image-defaults.js";
 import { KeyedMutex } from "./keyed-mutex.js";
 import { LiveNetworks } from "./live-networks.js";
-import type { CellUsage, RetentionLimits, SandboxRecord, SnapshotRecord, UpperBackend } from "./ports.js";
-import { retentionLimits, retentionOf } from "./retention.js";
+import type { CellUsage, RetentionLimits, SandboxRecord, SnapshotRecord } from "./ports.js";
+import { retentionOf } from "./retention.js";
 import { secretAccess } from "./secrets/grants.js";
 import type { Making } from "./remote/custody.js";
 import { newSandbox, sandboxInfo, type Sandbox } from "./sandbox.js";
-import type { SandboxPlan } from "./sandbox-plan.js";
-import { sandboxStages, type SandboxDraft, type StageParts } from "./sandbox-stages.js";
+import { newPlan, type SandboxPlan, type UpperOptions } from "./sandbox-plan.js";
+import { aheadStages, sandboxStages, type SandboxDraft, type StageParts } from "./sandbox-stages.js";
 import type { NetworkFigures, SandboxService } from "./service.js";
 import { bringUp, takeDown, type Stage, type Timings } from "./stages.js";
 
-export interface SandboxesOptions {
+export interface SandboxesOptions extends UpperOptions {
   readonly maxSandboxes: number;
-  readonly upperLimitBytes: number;
-  readonly upperBackend: UpperBackend;
   /** of sandboxes that say nothing */
   readonly retention: RetentionLimits;
   readonly emit: Emit;
@@ -43,6 +40,8 @@ export class Sandboxes implements SandboxService {
   readonly #parts: StageParts;
   readonly #options: SandboxesOptions;
   readonly #stages: readonly Stage<SandboxDraft>[];
+  /** the same, in an order that lets most of them go ahead of the files that are to be in the stack */
+  readonly #stagesAhead: readonly Stage<SandboxDraft>[];
   readonly #live: LiveNetworks;
   readonly #byId = new Map<string, Sandbox>();
   readonly #mutex = new KeyedMutex();
@@ -52,6 +51,7 @@ export class Sandboxes implements SandboxService {
     this.#parts = parts;
     this.#options = options;
     this.#stages = sandboxStages(parts);
+    this.#stagesAhead = aheadStages(parts);
     this.#live = new LiveNetworks(parts, this);
   }
 
@@ -82,30 +82,38 @@ export class Sandboxes implements SandboxService {
 
   async create(request: CreateSandbox, signal: AbortSignal): Promise<SandboxInfo> {
     this.checkSecrets(request.secrets ?? null);
-    const replan = (saved: Partial<CreateSandbox>): SandboxPlan => this.#plan({ ...saved, ...request });
-    return this.createPlanned(this.#plan(request), signal, replan);
+    const replan = (saved: Partial<CreateSandbox>): SandboxPlan => newPlan({ ...saved, ...request }, this.#options);
+    return this.createPlanned(newPlan(request, this.#options), signal, { replan });
   }
 
-  /** Creates a sandbox; with snapshots in its stack it begins with their files. `replan` as in `Making`. */
-  async createPlanned(plan: SandboxPlan, signal: AbortSignal, replan?: Making["replan"]): Promise<SandboxInfo> {
+  /**
+   * Creates a sandbox; with snapshots in its stack it begins with their files. `files` resolves once their images are there, where they are not
+   * yet; what does not need them is made meanwhile. `replan` as in `Making`.
+   */
+  async createPlanned(
+    plan: SandboxPlan,
+    signal: AbortSignal,
+    { files, replan }: Pick<SandboxDraft, "files"> & Pick<Making, "replan"> = {},
+  ): Promise<SandboxInfo> {
     const { custody } = this.#parts;
     const start = performance.now();
     const timings: Timings = {};
     const { id } = plan;
+    const stages = files === undefined ? this.#stages : this.#stagesAhead;
     let draft: SandboxDraft = { id, plan };
     this.#parts.networks.check(plan.network);
     const sandbox = this.#reserve(id);
     const make: Making["make"] = async (final, history) => {
-      draft = { id, plan: final };
+      draft = { id, plan: final, ...(files && { files }) };
       sandbox.draft = draft;
-      await bringUp(this.#stages, draft, { signal, timings });
+      await bringUp(stages, draft, { signal, timings });
       if (history.length > 0) await this.#parts.store.writeSnapshots(id, history);
       sandbox.snapshots = history;
       sandbox.record = draft.record ?? null;
       sandbox.draft = null;
       sandbox.state = "ready";
       sandbox.lastActiveMs = Date.now();
-      return this.#info(sandbox);
+      return this.#info(sandbox, noUsage); // nothing has run in it
     };
     let outcome: OperationEvent["outcome"] = "ok";
     try {
@@ -255,34 +263,6 @@ export class Sandboxes implements SandboxService {
     this.#options.emit(event);
   }
 
-  #plan(request: CreateSandbox): SandboxPlan {
-    const now = new Date().toISOString();
-    const retention = retentionLimits(request.retention);
-    return {
-      version: 1,
-      id: request.id,
-      owner: request.owner ?? "anon",
-      task: request.task ?? "",
-      requestedLayers: Array.isArray(request.layers) ? request.layers : [],
-      created: now,
-      lastActive: now,
-      cpu: request.cpu ?? 2,
-      memoryMb: request.memory_mb ?? 1024,
-      pids: request.pids ?? 1024,
-      maxLifetimeS: request.max_lifetime_s ?? 0,
-      network: networkSettings(request),
-      nestedUserns: request.nested_userns ?? false,
-      upper: { backend: this.#options.upperBackend, limitBytes: this.#options.upperLimitBytes, generation: 0 },
-      snapshots: [],
-      restored: null,
-      head: null,
-      forkedFrom: null,
-      restarts: 0,
-      ...(retention === undefined ? {} : { retention }),
-      secrets: request.secrets ?? null,
-    };
-  }
-
   /** Takes the name and a place, at once, so that neither can be taken twice. A lost sandbox's name may be used again. */
   #reserve(id: string): Sandbox {
     if (this.#closed) throw new SquashError("shutting_down", `Cannot create sandbox "${id}": squashd is shutting down`);
@@ -369,7 +349,8 @@ export class Sandboxes implements SandboxService {
     );
   }
 
-  async #info(sandbox: Sandbox): Promise<SandboxInfo> {
+  /** `used` is what its processes have used, where that is known. */
+  async #info(sandbox: Sandbox, used?: CellUsage): Promise<SandboxInfo> {
     const { record } = sandbox;
     if (record === null) {
       throw new SquashError("sandbox_not_ready", `Cannot show sandbox "${sandbox.id}": it is ${sandbox.state}`);
@@ -377,7 +358,10 @@ export class Sandboxes implements SandboxService {
     const { kernel, store } = this.#parts;
     const alive = sandbox.state === "ready";
     const [usage, upperBytes] = alive
-      ? await Promise.all([kernel.usage(record.cell.index), store.upperBytes(sandbox.id, record.upper.generation)])
+      ? await Promise.all([
+          used ?? kernel.usage(record.cell.index),
+          store.upperBytes(sandbox.id, record.upper.generation),
+        ])
       : [noUsage, 0];
     const addresses = this.#parts.networks.addressesOf(record.cell.index);
     const cgroup = kernel.cgroupPath(record.cell.index);

@@ -1,4 +1,5 @@
 import { expect, it } from "vitest";
+import { layerOfImage } from "./image-ids.js";
 import { SnapshotImages } from "./snapshot-images.js";
 
 /** A disk whose removals and listings end when told to. */
@@ -17,13 +18,16 @@ function slowDisk(...images: string[]): {
       return 1;
     },
     snapshotFacts: () => null,
+    snapshotImage: (image: string) => `snapshots/${image}.erofs`,
   };
   return { store, finish };
 }
 
+const layers = { keyOf: ({ name }: { readonly name: string }) => name, drop: () => Promise.resolve() };
+
 it("does not find an image unused that is being removed, nor one that loses its last user while the disk is read", async () => {
   const { store, finish } = slowDisk("going", "held", "orphan");
-  const images = new SnapshotImages(store, () => []);
+  const images = new SnapshotImages(store, layers, () => []);
   const removal = images.release(["going"]);
   let letGo = (): void => undefined;
   const use = images.hold(["held"], () => new Promise<void>((resolve) => (letGo = resolve)));
@@ -33,4 +37,15 @@ it("does not find an image unused that is being removed, nor one that loses its 
   finish();
   await Promise.all([removal, use]);
   expect(await images.unused()).toEqual(["orphan"]);
+});
+
+it("has an image unmounted that nobody uses any more, and then removed", async () => {
+  const { store, finish } = slowDisk("gone");
+  const dropped: string[] = [];
+  const drop = (key: string): Promise<void> => Promise.resolve(void dropped.push(key));
+  const images = new SnapshotImages(store, { ...layers, drop }, () => []);
+  finish();
+  await images.release(["gone"]);
+  expect(dropped).toEqual([layerOfImage("gone")]);
+  expect(await images.unused()).toEqual([]);
 });

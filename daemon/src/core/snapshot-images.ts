@@ -1,7 +1,10 @@
+import type { Layers } from "./layers.js";
 import type { SandboxStore } from "./ports.js";
 import type { Sandbox } from "./sandbox.js";
+import { snapshotLayer } from "./snapshot-layers.js";
 
-type ImageStore = Pick<SandboxStore, "listSnapshotImages" | "removeSnapshotImage" | "snapshotFacts">;
+type ImageStore = Pick<SandboxStore, "listSnapshotImages" | "removeSnapshotImage" | "snapshotFacts" | "snapshotImage">;
+type ImageLayers = Pick<Layers, "drop" | "keyOf">;
 
 /**
  * Images of snapshots, which stacks and histories of several sandboxes share. An image goes when nothing names it any more; what names it is
@@ -9,13 +12,15 @@ type ImageStore = Pick<SandboxStore, "listSnapshotImages" | "removeSnapshotImage
  */
 export class SnapshotImages {
   readonly #store: ImageStore;
+  readonly #layers: ImageLayers;
   readonly #sandboxes: () => readonly Sandbox[];
   readonly #held = new Map<string, number>();
   readonly #going = new Set<string>();
   #inDoubt = false;
 
-  constructor(store: ImageStore, sandboxes: () => readonly Sandbox[]) {
+  constructor(store: ImageStore, layers: ImageLayers, sandboxes: () => readonly Sandbox[]) {
     this.#store = store;
+    this.#layers = layers;
     this.#sandboxes = sandboxes;
   }
 
@@ -47,7 +52,7 @@ export class SnapshotImages {
     const unused = [...new Set(images)].filter((image) => !used.has(image) && !this.#going.has(image));
     for (const image of unused) this.#going.add(image);
     try {
-      for (const image of unused) await this.#store.removeSnapshotImage(image);
+      for (const image of unused) await this.#remove(image);
     } finally {
       for (const image of unused) this.#going.delete(image);
     }
@@ -74,8 +79,14 @@ export class SnapshotImages {
   async collect(): Promise<{ images: string[]; bytes: number }> {
     const images = await this.unused();
     let bytes = 0;
-    for (const image of images) bytes += await this.#store.removeSnapshotImage(image);
+    for (const image of images) bytes += await this.#remove(image);
     return { images, bytes };
+  }
+
+  /** Nobody mounts it again; a mount that stayed would keep its blocks, and be one more in every cell that is made. */
+  async #remove(image: string): Promise<number> {
+    await this.#layers.drop(this.#layers.keyOf(snapshotLayer(this.#store, image)));
+    return this.#store.removeSnapshotImage(image);
   }
 
   #used(): Set<string> {

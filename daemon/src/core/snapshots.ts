@@ -7,7 +7,7 @@ import { pause } from "./pause.js";
 import { InstantSnapshots, type Taken } from "./instant-snapshots.js";
 import { newImage, ownerOfImage } from "./image-ids.js";
 import type { Sandbox } from "./sandbox.js";
-import { snapshotLayer } from "./sandbox-stages.js";
+import { snapshotLayer } from "./snapshot-layers.js";
 import type { Sandboxes } from "./sandboxes.js";
 import { shortestStack } from "./snapshot-chain.js";
 import type { SnapshotImages } from "./snapshot-images.js";
@@ -38,14 +38,14 @@ export interface SnapshotParts {
 /** Removes files that no sandbox and no work under way uses, or only says which. */
 export type CollectFiles = (options: { readonly dryRun: boolean }) => Promise<{ files: string[]; bytes: number }>;
 
-/** What was captured of a sandbox. */
+/** What is captured of a sandbox. */
 export interface Moment {
-  readonly size: number;
-  readonly pausedMs: number;
   readonly layers: readonly string[];
   /** topmost first */
   readonly images: readonly string[];
-  /** Has it outlast a crash of the machine: the sandbox runs again already. Throws `snapshot_failed`. */
+  /** resolves once the images are there and the sandbox runs again; rejects with `snapshot_failed` */
+  readonly taken: Promise<Taken>;
+  /** Has it outlast a crash of the machine, once it is taken. Throws `snapshot_failed`. */
   readonly sync: () => Promise<void>;
 }
 
@@ -69,7 +69,8 @@ export class Snapshots {
       const record = sandboxes.mustBeReady(sandbox);
       refuseLabel(sandbox, label);
       const created = new Date().toISOString();
-      const { size, images: stack, layers, pausedMs, sync } = await this.#capture(sandbox, record, image);
+      const { images: stack, layers, taken, sync } = this.#capture(sandbox, record, image);
+      const { size, pausedMs } = await taken;
       await sync();
       const { by = record.owner, origin = "api", pinned = false } = request;
       const origins = { by, origin, ...(pinned ? { pinned } : {}) };
@@ -88,14 +89,28 @@ export class Snapshots {
   }
 
   /** The present files without a label, for as long as `work` runs and something it makes names them. */
-  async moment<T>(id: string, work: (moment: Moment) => Promise<T>): Promise<T> {
+  moment<T>(id: string, work: (moment: Moment) => Promise<T>): Promise<T> {
+    return this.nextMoment(id, async (moment) => {
+      await moment.taken;
+      return work(moment);
+    });
+  }
+
+  /** The same; `work` begins beside the capture, and is to see to it that the files are `taken` before it needs them. */
+  async nextMoment<T>(id: string, work: (moment: Moment) => Promise<T>): Promise<T> {
     const { sandboxes, images } = this.#parts;
     const sandbox = sandboxes.find(id);
     const image = imageFor(sandbox);
-    const capture = (): Promise<Moment> => this.#capture(sandbox, sandboxes.mustBeReady(sandbox), image);
     return images.hold([image], async () => {
-      const moment = await sandboxes.exclusively(id, capture);
-      return images.hold(moment.images, () => work(moment));
+      const { working } = await sandboxes.exclusively(id, async () => {
+        const moment = this.#capture(sandbox, sandboxes.mustBeReady(sandbox), image);
+        const begun = Promise.allSettled([images.hold(moment.images, () => work(moment))]);
+        await Promise.allSettled([moment.taken]);
+        return { working: begun };
+      });
+      const [done] = await working;
+      if (done.status === "rejected") throw done.reason;
+      return done.value;
     });
   }
 
@@ -169,23 +184,29 @@ export class Snapshots {
     }
   }
 
-  async #capture(sandbox: Sandbox, record: SandboxRecord, image: string): Promise<Moment> {
+  /** Begins to capture. What is made of an image that fails is removed. */
+  #capture(sandbox: Sandbox, record: SandboxRecord, image: string): Moment {
     const onPool = record.upper.backend === "btrfs";
-    const isInstant = ownerOfImage(image) !== null;
-    const isDeep = onPool ? !isInstant : record.snapshots.length >= deepestStack;
+    const isDeep = onPool ? ownerOfImage(image) === null : record.snapshots.length >= deepestStack;
     const stack = [image, ...(isDeep ? [] : shortestStack(record.snapshots, sandbox.snapshots))];
-    try {
-      const below = isDeep ? this.#roots(record) : [];
-      let taking: Promise<Taken>;
-      if (isInstant) taking = this.#instant.take(record, image);
-      else taking = onPool ? this.#instant.merge(record, image, below) : this.#pack(record, image, below);
-      const { size, pausedMs } = await taking;
-      const sync = (): Promise<void> => (onPool ? Promise.resolve() : this.#sync(sandbox.id, image));
-      return { size, pausedMs, layers: record.layers, images: stack, sync };
-    } catch (cause) {
+    const taken = this.#image(record, image, { isDeep }).catch(async (cause: unknown) => {
       await this.#parts.store.removeSnapshotImage(image);
       throw cannotCapture(sandbox.id, cause);
-    }
+    });
+    const sync = async (): Promise<void> => {
+      await taken;
+      if (!onPool) await this.#sync(sandbox.id, image);
+    };
+    return { layers: record.layers, images: stack, taken, sync };
+  }
+
+  /** Makes the image, of a deep stack one of all of it. */
+  async #image(record: SandboxRecord, image: string, { isDeep }: { readonly isDeep: boolean }): Promise<Taken> {
+    if (ownerOfImage(image) !== null) return this.#instant.take(record, image);
+    const below = isDeep ? this.#roots(record) : [];
+    return record.upper.backend === "btrfs"
+      ? this.#instant.merge(record, image, below)
+      : this.#pack(record, image, below);
   }
 
   async #sync(id: string, image: string): Promise<void> {

@@ -192,8 +192,12 @@ export class SandboxFiles implements SandboxStore {
   }
 
   async upperBytes(id: string, generation: number): Promise<number> {
-    if (!(await this.isUpperMounted(id, generation))) return 0;
-    const { blocks, bfree, bsize, type } = await statfs(this.upperPath(id, generation));
+    const [isMounted, found] = await Promise.all([
+      this.isUpperMounted(id, generation),
+      statfs(this.upperPath(id, generation)).catch(ignoreMissing),
+    ]);
+    if (!isMounted || found === undefined) return 0;
+    const { blocks, bfree, bsize, type } = found;
     if (type === btrfsMagic) return (await this.#pool?.bytes(subvolumeName(id, generation))) ?? 0;
     return (blocks - bfree) * bsize;
   }

@@ -42,7 +42,7 @@ export function fakeSquashd(
   const networks = new FakeNetworks(machine);
   const injection = options.injection?.(layers) ?? noInjection;
   const parts = { kernel: machine, store: machine, catalog: machine, layers, cells, networks, injection };
-  const images = new SnapshotImages(machine, () => sandboxes.all());
+  const images = new SnapshotImages(machine, layers, () => sandboxes.all());
   const sandboxes: Sandboxes = new Sandboxes(parts, {
     maxSandboxes: options.maxSandboxes ?? 100,
     upperLimitBytes: 1024,
