@@ -105,5 +105,6 @@ int main(void) {
   generate("filter_default", 0);
   generate("filter_nested", 1);
   generate_narrow("filter_capture", capture_calls, COUNT(capture_calls));
+  generate_narrow("filter_forget", forget_calls, COUNT(forget_calls));
   return 0;
 }

@@ -66,6 +66,12 @@ static const char *const capture_calls[] = {
     "pwrite64", "read", "readlinkat", "rt_sigprocmask", "rt_sigreturn", "statx", "write", "writev",
 };
 
+/* And what forgets originals of files. */
+static const char *const forget_calls[] = {
+    "brk", "close", "exit", "exit_group", "fchdir", "fcntl", "fstat", "getdents64", "lremovexattr", "lseek", "madvise", "mmap", "mprotect",
+    "mremap", "munmap", "newfstatat", "openat", "rt_sigprocmask", "rt_sigreturn", "statx", "write",
+};
+
 /* Flags of clone that make namespaces; the one for time shares its bit with the exit signal here, so that clone cannot ask for it. */
 static const scmp_datum_t namespace_flags[] = {CLONE_NEWNS,   CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC,
                                                CLONE_NEWUSER, CLONE_NEWPID,    CLONE_NEWNET};

@@ -220,7 +220,8 @@ enum outcome host_operate(struct host *host, const struct frame_header *header, 
     if (header->type == OP_CELL_KILL) return op_cell_kill(host, header->id, reader, failure);
     if (header->type == OP_POOL_FLUSH || header->type == OP_SUBVOLUME_SNAPSHOT || header->type == OP_SUBVOLUME_REMOVE)
       return op_pool_task(host, header->type, header->id, reader, failure);
-    if (header->type == OP_CAPTURE || header->type == OP_COMPARE) return op_capture(host, header->id, header->type, reader, failure);
+    if (header->type == OP_CAPTURE || header->type == OP_COMPARE || header->type == OP_UPPER_FORGET)
+      return op_capture(host, header->id, header->type, reader, failure);
     if (header->type < OP_COUNT && operations[header->type] != NULL) {
       (void)operations[header->type](host, reader, failure);
       return DONE;

@@ -44,6 +44,7 @@ enum operation {
   OP_SUBVOLUME_USE,  /* name → u64 bytes of its files */
   OP_COMPARE,        /* output as of a capture, u32 flags, u64 most bytes of a content and of the output, path or "", old and new stack as of a capture → u64 bytes */
   OP_CELL_DEADLINE,  /* u32 index, u64 ms of CLOCK_BOOTTIME or 0 for none; ETIME when the one before has passed */
+  OP_UPPER_FORGET,   /* mount point of an upper that no overlay is used of → u64 files that forgot of which of a layer they are copies */
   OP_COUNT,
   EVENT_CELL_DIED = 0x4001, /* u32 index, u32 pid */
   EVENT_FIREWALL_GONE = 0x4003, /* somebody removed it, and no packet passes any link until OP_NET_GATE */

@@ -1,15 +1,12 @@
 import { SquashError, isSquashError } from "@squash/sdk/errors";
 import { endedByRemoval } from "./ended-by-removal.js";
 import type { Layers } from "./layers.js";
-import { pause } from "./pause.js";
 import type { CapturedRoot, Kernel, LayerImage, SandboxStore } from "./ports.js";
 import { layerRoots, mountSnapshots } from "./snapshot-layers.js";
 import type { Sandboxes } from "./sandboxes.js";
 import type { SnapshotImages } from "./snapshot-images.js";
 import { findSnapshot, type Snapshots } from "./snapshots.js";
-
-const busyTries = 30;
-const busyMs = 1_000;
+import { untilFree } from "./until-free.js";
 
 /** What a sandbox has written, in one image. */
 export interface Captured {
@@ -128,16 +125,10 @@ export class Captures {
     roots: readonly CapturedRoot[],
     { sizeLimit, signal }: { readonly sizeLimit?: number; readonly signal: AbortSignal },
   ): Promise<number> {
-    for (let tries = 1; ; tries++) {
+    return untilFree(() => {
       if (signal.aborted) throw cancelled();
-      try {
-        return await this.#parts.kernel.capture(image, roots, sizeLimit);
-      } catch (error) {
-        // as many are being captured as may be at a time; this one can wait, and has made nothing
-        if (!isSquashError(error) || error.details["errno"] !== "EAGAIN" || tries === busyTries) throw error;
-        await pause(busyMs);
-      }
-    }
+      return this.#parts.kernel.capture(image, roots, sizeLimit);
+    });
   }
 }
 

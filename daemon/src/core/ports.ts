@@ -125,6 +125,11 @@ export interface Kernel {
   giveRoot(index: number, plan: RootPlan): Promise<void>;
   mountUpper(plan: UpperPlan): Promise<void>;
   unmountUpper(path: string): Promise<void>;
+  /**
+   * Has files of an upper forget of which of a layer they are copies: where the stack is another one overlayfs would take copy and original for
+   * the same file. Its overlay is not to be used any more. Throws `kernel`: with errno EAGAIN while others go through files.
+   */
+  forgetOrigins(path: string): Promise<void>;
   /** Name under which `ip netns` is to list a sandbox's network namespace, which is none of another squashd's. */
   netnsName(id: string): string;
   publishNetns(index: number, name: string): Promise<void>;

@@ -200,7 +200,7 @@ export class Recovery {
       );
       return;
     }
-    const draft: SandboxDraft = { id: sandbox.id, plan, index: cell.index };
+    const draft: SandboxDraft = { id: sandbox.id, plan, index: cell.index, before: record };
     try {
       await bringUp(this.#rebuild, draft);
     } catch (error) {

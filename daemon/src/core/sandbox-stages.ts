@@ -13,6 +13,7 @@ import type { SandboxPlan } from "./sandbox-plan.js";
 import { mountSnapshots } from "./snapshot-layers.js";
 import type { Stage } from "./stages.js";
 import { stackOrder } from "./stack.js";
+import { untilFree } from "./until-free.js";
 
 /** A sandbox on its way up or down. What a stage has made is filled in by it; what is missing was not made, or is found by the id. */
 export interface SandboxDraft {
@@ -31,7 +32,7 @@ export interface SandboxDraft {
   trust?: RootTrust | undefined;
   defaults?: ImageDefaults | undefined;
   record?: SandboxRecord;
-  /** what the record was before a change; absent where nothing is changed */
+  /** what the record was before a change, or a rebuild; absent where nothing is changed */
   before?: SandboxRecord;
   /** which of its uppers is meant; absent for all that a leftover has */
   generation?: number;
@@ -97,6 +98,7 @@ export function rebuildStages(parts: StageParts, emit?: Emit): Stage<SandboxDraf
     snapshots(parts),
     cell(parts, { keepNumber: true }),
     survivingUpper(parts),
+    origins(parts),
     limits(parts),
     root(parts, { fresh: false, named: false }),
     network(parts),
@@ -121,7 +123,7 @@ export function doubtStages(parts: StageParts): Stage<SandboxDraft>[] {
 /** The same as `swapStages` where nothing runs in the cell, which therefore stays and gets another root. Taking these down kills it. */
 export function rerootStages(parts: StageParts, options: { readonly keepUpper: boolean }): Stage<SandboxDraft>[] {
   const again = { fresh: !options.keepUpper, named: false, again: true };
-  return [root(parts, again), trust(parts), record(parts, { keep: true })];
+  return [origins(parts), root(parts, again), trust(parts), record(parts, { keep: true })];
 }
 
 /**
@@ -134,6 +136,7 @@ export function swapStages(
 ): Stage<SandboxDraft>[] {
   return [
     cell(parts, { keepNumber: true }),
+    origins(parts),
     limits(parts),
     root(parts, { fresh: !options.keepUpper, named: false }),
     network(parts),
@@ -300,6 +303,23 @@ function limits({ kernel, custody }: StageParts): Stage<SandboxDraft> {
     },
     async down() {
       // They go with the cell.
+    },
+  };
+}
+
+/** Where a layer goes, its files may show again that the whiteouts of moved ones hid, and be taken for those. */
+function origins({ kernel, store }: StageParts): Stage<SandboxDraft> {
+  return {
+    name: "origins",
+    async up({ id, before, layerKeys = [], plan }) {
+      if (before === undefined || before.upper.generation !== plan?.upper.generation) return;
+      // that of a rebuild which failed has none: it is not known what they were
+      const isSame = before.layerKeys.length > 0 && before.layerKeys.every((key) => layerKeys.includes(key));
+      if (isSame) return;
+      await untilFree(() => kernel.forgetOrigins(store.upperPath(id, before.upper.generation)));
+    },
+    async down() {
+      // What is forgotten nobody misses.
     },
   };
 }

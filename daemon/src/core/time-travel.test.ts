@@ -1,41 +1,11 @@
 import { describe, expect, it } from "vitest";
 import type { SandboxInfo } from "@squash/sdk/protocol";
 import { newImage, ownerOfImage, ownerOfLayer } from "./image-ids.js";
-import type { UpperBackend } from "./ports.js";
 import { FakeMachine } from "./testing/fake-machine.js";
 import { fakeSquashd, type FakeSquashd } from "./testing/fake-squashd.js";
+import { operationsOf, prepared, squashdWith } from "./testing/time-worlds.js";
 
 const never = new AbortController().signal;
-
-async function squashdWith(
-  ids: readonly string[],
-  options: { upperBackend?: UpperBackend } = {},
-): Promise<FakeSquashd & { machine: FakeMachine }> {
-  const machine = new FakeMachine();
-  machine.modules.add("100-more");
-  const squashd = fakeSquashd(machine, options);
-  for (const id of ids) await squashd.sandboxes.create({ id }, never);
-  return { ...squashd, machine };
-}
-
-/** Each of these operations fails at some place of the work. */
-async function operationsOf(
-  work: (squashd: FakeSquashd & { machine: FakeMachine }) => Promise<unknown>,
-): Promise<string[]> {
-  const squashd = await prepared();
-  const before = squashd.machine.calls.length;
-  await work(squashd);
-  return [...new Set(squashd.machine.calls.slice(before))];
-}
-
-/** A sandbox that has been restored and has a second snapshot since. */
-async function prepared(): Promise<FakeSquashd & { machine: FakeMachine }> {
-  const squashd = await squashdWith(["a"], { upperBackend: "loop" });
-  await squashd.snapshots.take("a", { label: "one" });
-  await squashd.stacks.restore("a", { label: "one" }, never);
-  await squashd.snapshots.take("a", { label: "two" });
-  return squashd;
-}
 
 const changes: Record<string, (squashd: FakeSquashd) => Promise<SandboxInfo>> = {
   restore: ({ stacks }) => stacks.restore("a", { label: "two" }, never),
@@ -119,6 +89,47 @@ describe("a change of a stack", () => {
       expect(machine.state()).toEqual([]);
     },
   );
+
+  it("has files that stay forget their originals where a layer goes, and only there", async () => {
+    const { machine, sandboxes, stacks } = await prepared();
+    const forgetting = (): number => machine.calls.filter((call) => call === "forgetOrigins").length;
+    await stacks.activate("a", { module: "100-more" }, never);
+    await stacks.restore("a", { label: "two" }, never);
+    await stacks.activate("a", { module: "100-more" }, never);
+    expect(forgetting()).toBe(0);
+    const before = machine.state();
+    machine.failing.set("forgetOrigins", 1);
+    await expect(stacks.deactivate("a", { module: "100-more" }, never)).rejects.toMatchObject({
+      code: "change_failed",
+    });
+    expect(machine.state()).toEqual(before);
+    expect(await sandboxes.get("a")).toMatchObject({ state: "ready", layers: ["100-more", "000-base"] });
+    await stacks.deactivate("a", { module: "100-more" }, never);
+    expect(forgetting()).toBe(2);
+    const root = machine.calls.lastIndexOf("giveRoot");
+    expect(machine.calls.lastIndexOf("forgetOrigins")).toBeLessThan(root);
+    machine.tasksInside = [{ pid: 7, name: "server" }];
+    await stacks.activate("a", { module: "100-more" }, never).catch(() => undefined);
+    await stacks.activate("a", { module: "100-more", running: "kill" }, never);
+    await stacks.deactivate("a", { module: "100-more", running: "kill" }, never);
+    expect(forgetting()).toBe(3);
+  });
+
+  it("has them forget in a rebuild as well where an image is another one, as of a base that was replaced", async () => {
+    const { machine, sandboxes } = await squashdWith(["a"]);
+    const record = machine.records.get("a");
+    if (record === undefined) throw new Error("it has no record");
+    const restart = async (layerKeys: readonly string[]): Promise<void> => {
+      machine.records.set("a", { ...record, layerKeys, cell: { ...record.cell, bootId: "another" } });
+      await fakeSquashd(machine).recovery.run();
+    };
+    await restart(record.layerKeys);
+    expect(machine.calls).not.toContain("forgetOrigins");
+    await restart(["000-base@0.squashfs"]);
+    expect(machine.calls).toContain("forgetOrigins");
+    expect(machine.records.get("a")?.layerKeys).toEqual(record.layerKeys);
+    expect((await sandboxes.get("a")).state).toBe("ready");
+  });
 
   it("goes to the new generation of the upper, and leaves nothing of the old one", async () => {
     const { machine, sandboxes, stacks } = await prepared();
@@ -287,69 +298,3 @@ describe("names of images", () => {
       expect(ownerOfLayer(key)).toBeNull();
   });
 });
-
-describe("forks", () => {
-  it("are made all or not at all", async () => {
-    const { machine, sandboxes, forks } = await squashdWith(["a"]);
-    const before = machine.state();
-    machine.failing.set("giveRoot", 1);
-    await expect(forks.fork("a", { count: 5 }, never)).rejects.toMatchObject({ code: "create_failed" });
-    expect(machine.state()).toEqual(before);
-    machine.failing.set("syncSnapshotImage", 1); // their files would not outlast a crash
-    await expect(forks.fork("a", { count: 5 }, never)).rejects.toMatchObject({ code: "snapshot_failed" });
-    expect(machine.state()).toEqual(before);
-    const made = await forks.fork("a", { count: 5 }, never);
-    expect(new Set(made.map(({ id }) => id)).size).toBe(5);
-    for (const { id } of made) await sandboxes.destroy(id);
-    expect(machine.state()).toEqual(before);
-  });
-
-  it.each([1, 3])("of %d at once that fail anywhere leave nothing, and the sandbox goes on", async (count) => {
-    const work = ({ forks }: FakeSquashd): Promise<SandboxInfo[]> => forks.fork("a", { count }, never);
-    const operations = await operationsOf(work);
-    expect(operations).toEqual(expect.arrayContaining(["freezeCell", "capture", "thawCell", "limitCell", "giveRoot"]));
-    for (const operation of operations) {
-      const squashd = await prepared();
-      const { machine, sandboxes } = squashd;
-      const before = machine.state();
-      machine.failing.set(operation, 1);
-      const made = await work(squashd).catch((error: unknown) => {
-        expect(error).toMatchObject({
-          code: expect.stringMatching(/^(create_failed|snapshot_failed|snapshot_damaged)$/) as string,
-        });
-        return [];
-      });
-      for (const { id } of made) await sandboxes.destroy(id); // what can be tried again was
-      machine.failing.clear();
-      expect({ operation, state: machine.state() }).toEqual({ operation, state: before });
-      await sandboxes.exec("a", { cmd: "true" }, never);
-      expect(await work(squashd)).toHaveLength(count);
-    }
-  });
-
-  it.each([
-    { count: 1, ahead: ["cell 1", "directory b", "netns squash-b", "network 1 b open", "upper /sandboxes/b/upper.0"] },
-    { count: 2, ahead: [] },
-  ])("of $count wait for the files in the midst of being made: $ahead", async ({ count, ahead }) => {
-    const { machine, forks } = await squashdWith(["a"]);
-    const before = machine.state();
-    const { promise: gate, resolve: open } = withResolvers();
-    const capture = machine.capture.bind(machine);
-    machine.capture = async (...args) => {
-      await gate;
-      return capture(...args);
-    };
-    const forking = forks.fork("a", count === 1 ? { target_id: "b" } : { count }, never);
-    await new Promise((done) => setTimeout(done, 20));
-    expect(machine.state()).toEqual([...before, ...ahead, "frozen 0"].toSorted());
-    open();
-    expect(await forking).toHaveLength(count);
-    expect(machine.frozen.size).toBe(0);
-  });
-});
-
-/** As `Promise.withResolvers`, which Node.js 20 lacks. */
-function withResolvers(): { readonly promise: Promise<void>; readonly resolve: () => void } {
-  let resolve: () => void = () => undefined;
-  return { promise: new Promise<void>((settle) => (resolve = settle)), resolve };
-}

@@ -31,6 +31,7 @@ export const operation = {
   subvolumeUse: 29,
   compare: 30,
   cellDeadline: 31,
+  upperForget: 32,
 } as const;
 
 /** Flags of `rootGive`. */

@@ -175,6 +175,10 @@ export class LinuxKernel implements Kernel {
     await this.#host.requestTwice("upperUnmount", new FieldWriter().string(path));
   }
 
+  async forgetOrigins(path: string): Promise<void> {
+    await this.#host.requestTwice("upperForget", new FieldWriter().string(path), { timeoutMs: captureTimeoutMs });
+  }
+
   netnsName(id: string): string {
     return `${this.#cgroupRoot}-${id}`;
   }

@@ -7,7 +7,13 @@ import { networkSettings } from "../../src/core/egress/settings.js";
 import { noInjection } from "../../src/core/secrets/injection.js";
 import { Layers } from "../../src/core/layers.js";
 import type { SandboxPlan } from "../../src/core/sandbox-plan.js";
-import { rebuildStages, sandboxStages, type SandboxDraft, type StageParts } from "../../src/core/sandbox-stages.js";
+import {
+  aheadStages,
+  rebuildStages,
+  sandboxStages,
+  type SandboxDraft,
+  type StageParts,
+} from "../../src/core/sandbox-stages.js";
 import { bringUp, takeDown, type Stage } from "../../src/core/stages.js";
 import { trustByHand } from "../../../test/support/modules.js";
 import { DirectoryCatalog } from "../../src/modules/catalog.js";
@@ -20,8 +26,20 @@ import { usableFormat, useKernel } from "./test-kernel.js";
 
 const backends = lacks("btrfs") ? (["tmpfs", "loop"] as const) : (["tmpfs", "loop", "btrfs"] as const);
 const moments = ["before", "after"] as const;
-const createNames = ["directories", "layers", "cell", "upper", "limits", "root", "network", "record"] as const;
-const rebuildNames = createNames.slice(1);
+const body = ["cell", "upper", "limits"] as const;
+const createNames = ["directories", "layers", "snapshots", ...body, "root", "network", "record"] as const;
+const aheadNames = ["directories", "layers", ...body, "network", "snapshots", "root", "record"] as const;
+const rebuildNames = [
+  "layers",
+  "snapshots",
+  "cell",
+  "upper",
+  "origins",
+  "limits",
+  "root",
+  "network",
+  "record",
+] as const;
 
 type Moment = (typeof moments)[number];
 
@@ -43,6 +61,7 @@ describe.skipIf(lacks("root"))("a sandbox's stages", () => {
   const id = `${machine.mark}-box`;
   let parts: StageParts;
   let create: Stage<SandboxDraft>[];
+  let ahead: Stage<SandboxDraft>[];
   let rebuild: Stage<SandboxDraft>[];
   let layers: Layers;
 
@@ -74,6 +93,7 @@ describe.skipIf(lacks("root"))("a sandbox's stages", () => {
     };
     await parts.store.list(); // makes the directory of all sandboxes, as at a start
     create = sandboxStages(parts);
+    ahead = aheadStages(parts);
     rebuild = rebuildStages(parts);
   });
   afterAll(async () => {
@@ -108,17 +128,24 @@ describe.skipIf(lacks("root"))("a sandbox's stages", () => {
 
   it("have these names", () => {
     expect(create.map(({ name }) => name)).toEqual(createNames);
+    expect(ahead.map(({ name }) => name)).toEqual(aheadNames);
     expect(rebuild.map(({ name }) => name)).toEqual(rebuildNames);
   });
 
   const matrix = (names: readonly string[]) =>
     backends.flatMap((backend) => moments.flatMap((moment) => names.map((name) => ({ backend, moment, name }))));
 
-  it.each(matrix(createNames))(
-    "leave nothing with an upper of $backend when $name fails $moment its work",
-    async ({ backend, moment, name }) => {
+  const orders = [
+    ...matrix(createNames).map((one) => ({ ...one, order: "usual" })),
+    ...matrix(aheadNames).map((one) => ({ ...one, order: "fork's" })),
+  ];
+
+  it.each(orders)(
+    "leave nothing with an upper of $backend when $name fails $moment its work, in the $order order",
+    async ({ backend, moment, name, order }) => {
       const before = await machine.state();
-      const failing = bringUp(failingAt(create, name, moment), { id, plan: planFor(backend) });
+      const stages = order === "usual" ? create : ahead;
+      const failing = bringUp(failingAt(stages, name, moment), { id, plan: planFor(backend) });
       const error: unknown = await failing.catch((cause: unknown) => cause);
       expect(error).toMatchObject({ code: "create_failed", details: { stage: name }, message: /as planned/ });
       expect(error).not.toHaveProperty("details.leftovers");
@@ -126,7 +153,7 @@ describe.skipIf(lacks("root"))("a sandbox's stages", () => {
       expect(layers.mounted).toBe(0);
 
       const draft: SandboxDraft = { id, plan: planFor(backend) };
-      await bringUp(create, draft);
+      await bringUp(stages, draft);
       expect(await machine.print(draft.index ?? -1, "hostname; cat /opt/extra/file")).toBe(
         `${id}\nfrom the extra layer\n`,
       );
@@ -150,7 +177,9 @@ describe.skipIf(lacks("root"))("a sandbox's stages", () => {
       const before = await machine.state();
       expect(await parts.kernel.cellsInCgroups()).toEqual([]);
 
-      const failed: SandboxDraft = { id, index, plan: planFor(backend) };
+      if (record === undefined) throw new Error("it has no record");
+      const changed = { ...record, layerKeys: ["000-other@0.erofs"] };
+      const failed: SandboxDraft = { id, index, plan: planFor(backend), before: changed };
       const failing = bringUp(failingAt(rebuild, name, moment), failed);
       const error: unknown = await failing.catch((cause: unknown) => cause);
       expect(error).toMatchObject({ code: "create_failed", details: { stage: name } });

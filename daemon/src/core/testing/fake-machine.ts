@@ -24,6 +24,7 @@ import type {
   UpperPlan,
 } from "../ports.js";
 import { FakeDeadlines } from "./fake-deadlines.js";
+import { kernelError } from "./kernel-error.js";
 import { success } from "./success.js";
 
 interface FakeCell {
@@ -216,6 +217,11 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
     for (const [index, cell] of this.cells)
       if (cell.root?.upper === path) throw new Error(`upper ${path} is in use by cell ${index}`);
     this.uppers.delete(path);
+  }
+
+  async forgetOrigins(path: string): Promise<void> {
+    await this.step("forgetOrigins");
+    if (!this.uppers.has(path)) throw kernelError(`open ${path}`, "ENOENT");
   }
 
   readonly netnsName = (id: string): string => `squash-${id}`;
@@ -422,8 +428,4 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
     if (cell === undefined) throw kernelError(`find cell ${index}`, "ESRCH");
     return cell;
   }
-}
-
-function kernelError(what: string, errno: string): SquashError {
-  return new SquashError("kernel", `Cannot ${what}: ${errno}`, { details: { errno } });
 }
