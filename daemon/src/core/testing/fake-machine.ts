@@ -193,9 +193,7 @@ export class FakeMachine implements Kernel, SandboxStore, ModuleCatalog {
     return { chunks: () => Readable.from([]), close: () => Promise.resolve() };
   }
 
-  tasks(): Promise<CellTask[]> {
-    return Promise.resolve(this.tasksInside);
-  }
+  readonly tasks = (): Promise<CellTask[]> => Promise.resolve(this.tasksInside);
 
   async giveRoot(index: number, plan: RootPlan): Promise<void> {
     await this.step("giveRoot");
