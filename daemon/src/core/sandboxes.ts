@@ -99,14 +99,15 @@ export class Sandboxes implements SandboxService {
     const start = performance.now();
     const timings: Timings = {};
     const { id } = plan;
-    const stages = files === undefined ? this.#stages : this.#stagesAhead;
     let draft: SandboxDraft = { id, plan };
     this.#parts.networks.check(plan.network);
     const sandbox = this.#reserve(id);
     const make: Making["make"] = async (final, history) => {
-      draft = { id, plan: final, ...(files && { files }) };
+      // what is kept elsewhere of a sandbox of that name may go before the files that are coming
+      const coming = final.snapshots[0] === plan.snapshots[0] ? files : undefined;
+      draft = { id, plan: final, ...(coming && { files: coming }) };
       sandbox.draft = draft;
-      await bringUp(stages, draft, { signal, timings });
+      await bringUp(coming === undefined ? this.#stages : this.#stagesAhead, draft, { signal, timings });
       if (history.length > 0) await this.#parts.store.writeSnapshots(id, history);
       sandbox.snapshots = history;
       sandbox.record = draft.record ?? null;
