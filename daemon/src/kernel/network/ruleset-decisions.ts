@@ -1,4 +1,4 @@
-import { marks } from "../../core/egress/firewall.js";
+import { marks, modes } from "../../core/egress/firewall.js";
 import { special } from "./ruleset-lookups.js";
 
 /** What differs between the families in the chains that decide on a packet. */
@@ -39,6 +39,7 @@ export function decisionChains(family: Family, apiPort: number | null): string {
     jump by_address${suffix}
     ${decided}
     ${publicOnly}
+    ${still(modes.open)}
     meta l4proto { tcp, udp } goto permit
     ${ping} goto permit
     goto refuse
@@ -48,12 +49,14 @@ export function decisionChains(family: Family, apiPort: number | null): string {
     ${decided}
     ${publicOnly}
     ${byName}
+    ${still(modes.openProxied)}
     meta l4proto { tcp, udp } goto permit
     ${ping} goto permit
     goto refuse
   }
   chain open_named${suffix} {
     ${named}
+    ${still(modes.openNamed)}
     goto permit
   }
   chain listed${suffix} {
@@ -73,4 +76,13 @@ ${api}    meta l4proto { tcp, udp } meta mark set ${ends} map @net${whole}
     meta mark ${permitted} goto permit
     goto refuse
   }`;
+}
+
+/**
+ * Each look-up of a packet sees the sets as they are at that moment. Where a policy changes in the midst of its look-ups, that it was open once
+ * says nothing about entries which are gone by now: it is dropped, and decided on anew when it is sent again.
+ */
+function still(mode: number): string {
+  return `meta mark set iifname map @mode
+    meta mark != ${mode} drop`;
 }
