@@ -65,7 +65,8 @@ describe.skipIf(lacks("root"))("files of an upper that are to forget their origi
   it("are refused where they nest too deep, or are no upper's", async () => {
     await expect(machine.kernel.forgetOrigins(join(machine.home, "absent"))).rejects.toMatchObject({ code: "kernel" });
     await expect(machine.kernel.forgetOrigins("upper")).rejects.toMatchObject({ code: "kernel" });
-    const script = 'const fs = require("fs"); for (let i = 0; i < 2100; i++) { fs.mkdirSync("d"); process.chdir("d"); }';
+    const script =
+      'const fs = require("fs"); for (let i = 0; i < 2100; i++) { fs.mkdirSync("d"); process.chdir("d"); }';
     execFileSync(process.execPath, ["-e", script], { cwd: data });
     await expect(machine.kernel.forgetOrigins(path)).rejects.toMatchObject({
       message: expect.stringMatching(/nest deeper than 2048/) as string,
