@@ -57,6 +57,7 @@ struct report {
 };
 
 static bool is_comparison(const struct capture_plan *plan) { return plan->type == OP_COMPARE; }
+static bool forgets(const struct capture_plan *plan) { return plan->type == OP_UPPER_FORGET; }
 
 /* The directory data/ of an upper, on a mount of its own through which nothing can be written, unless that is `writable`. */
 static int open_upper(const struct house *house, const char *path, bool writable, struct failure *failure) {
@@ -117,9 +118,8 @@ static int limit(int resource, rlim_t most, struct failure *failure) {
 }
 
 static int confine_capture(int root, const struct capture_plan *plan, struct failure *failure) {
-  bool forgets = plan->type == OP_UPPER_FORGET;
-  const struct sock_filter *filter = forgets ? filter_forget : filter_capture;
-  struct sock_fprog program = {.len = forgets ? ARRAY_LEN(filter_forget) : ARRAY_LEN(filter_capture),
+  const struct sock_filter *filter = forgets(plan) ? filter_forget : filter_capture;
+  struct sock_fprog program = {.len = forgets(plan) ? ARRAY_LEN(filter_forget) : ARRAY_LEN(filter_capture),
                                .filter = (struct sock_filter *)(uintptr_t)filter};
   if (limit(RLIMIT_NOFILE, OPEN_FILES, failure) < 0 || limit(RLIMIT_AS, memory_limit, failure) < 0) return -1;
   if (limit(RLIMIT_CPU, TIME_LIMIT_S, failure) < 0) return -1;
@@ -207,8 +207,7 @@ static _Noreturn void run_capture(const struct host *host, const struct capture_
   static struct report report;
   (void)prctl(PR_SET_NAME, "sq-capture", 0, 0, 0);
   yield_to_others(plan);
-  bool forgets = plan->type == OP_UPPER_FORGET;
-  report.size = forgets ? do_forget(host, plan, pipe, &report.failure) : do_capture(host, plan, pipe, &report.failure);
+  report.size = forgets(plan) ? do_forget(host, plan, pipe, &report.failure) : do_capture(host, plan, pipe, &report.failure);
   _exit(write(pipe, &report, sizeof(report)) == (ssize_t)sizeof(report) ? 0 : 1);
 }
 
@@ -238,7 +237,7 @@ static bool read_forgetting(struct reader *reader, struct capture_plan *plan) {
 
 static bool read_plan(struct reader *reader, uint16_t type, struct capture_plan *plan) {
   plan->type = type;
-  if (type == OP_UPPER_FORGET) return read_forgetting(reader, plan);
+  if (forgets(plan)) return read_forgetting(reader, plan);
   plan->output = read_string(reader, PATH_MAX - 16);
   if (type == OP_CAPTURE) plan->size_limit = read_u64(reader);
   if (type == OP_COMPARE) {

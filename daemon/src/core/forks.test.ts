@@ -50,7 +50,8 @@ describe("forks", () => {
   ])("of $count wait for the files in the midst of being made: $ahead", async ({ count, ahead }) => {
     const { machine, forks } = await squashdWith(["a"]);
     const before = machine.state();
-    const { promise: gate, resolve: open } = withResolvers();
+    let open = (): void => undefined;
+    const gate = new Promise<void>((resolve) => (open = resolve));
     const capture = machine.capture.bind(machine);
     machine.capture = async (...args) => {
       await gate;
@@ -64,9 +65,3 @@ describe("forks", () => {
     expect(machine.frozen.size).toBe(0);
   });
 });
-
-/** As `Promise.withResolvers`, which Node.js 20 lacks. */
-function withResolvers(): { readonly promise: Promise<void>; readonly resolve: () => void } {
-  let resolve: () => void = () => undefined;
-  return { promise: new Promise<void>((settle) => (resolve = settle)), resolve };
-}

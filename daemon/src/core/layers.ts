@@ -53,9 +53,7 @@ export class Layers {
   async drop(key: string): Promise<void> {
     await this.#mutex.run(key, async () => {
       const idle = this.#idle.get(key);
-      if (idle === undefined) return;
-      clearTimeout(idle.timer);
-      await this.#expire(key, idle.timer);
+      if (idle !== undefined) await this.#expire(key, idle.timer);
     });
   }
 

@@ -150,6 +150,10 @@ describe("an entry that cannot be read", () => {
     expect(problemOf("deny", entry)).toBe(problem);
   });
 
+  it.each(["\n", "\u2028", "\u2029"])("is shown in one line, whatever it has: %j", (end) => {
+    expect(refusalOf("allow", [`a${end}b`])).toMatch(/^.* has "a\\(n|u202[89])b", which .*$/);
+  });
+
   it("is shown by no more than its start", () => {
     expect(refusalOf("allow", ["/".repeat(100_000)]).length).toBeLessThan(300);
     expect(refusalOf("allow", ["\u0001".repeat(250)])).toContain(`"${"\\u0001".repeat(80)}"`);

@@ -54,8 +54,9 @@ export function parseEntry(source: EntrySource): Entry {
 
 /** Refuses an entry. `problem` goes on after it: which is …: write …. */
 export function refuse({ list, text }: EntrySource, problem: string): never {
-  // what it has may be anything
-  const shown = JSON.stringify(text.slice(0, 80));
+  // what it has may be anything, and the message is to be one line: JSON leaves these two ends of lines as they are
+  const escaped = (end: string): string => `\\u${end.charCodeAt(0).toString(16)}`;
+  const shown = JSON.stringify(text.slice(0, 80)).replace(/[\u2028\u2029]/g, escaped);
   throw new SquashError("invalid_request", `Cannot accept the request: ${list} has ${shown}, ${problem}`, {
     details: { field: list, entry: text.slice(0, 253) },
   });
